@@ -1,0 +1,1 @@
+"""What happens to an extracted network: ONNX, timing, bundles, and the runtime that serves them."""

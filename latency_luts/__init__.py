@@ -1,0 +1,1 @@
+"""Measured latency tables, one folder per device. `README.md` describes the format."""

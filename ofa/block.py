@@ -1,0 +1,23 @@
+"""Blocks: frozen descriptions of a piece of network, each able to build itself as a plain module."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import nn
+
+
+class Block(Protocol):
+    """What a slot holds. Implementations are frozen dataclasses: equal fields, equal blocks, one table row."""
+
+    def build(self) -> nn.Module:
+        """A plain, initialised module that computes this block."""
+        ...
+
+    def input_shape(self, size: int) -> tuple[int, ...]:
+        """The shape of one sample (no batch dimension) that enters the block.
+
+        Args:
+            size: height and width of the feature map at the block's input, in pixels.
+        """
+        ...

@@ -1,0 +1,45 @@
+"""Puts the commands together and turns errors that a user can cause into one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from ofa.cli import run, show
+from ofa.cli.output import errors
+from ofa.errors import OfaError
+
+
+def build() -> typer.Typer:
+    """The application: commands of this package, then those of the entry-point group `ofa.commands`."""
+    app = typer.Typer(
+        help="Train one elastic network, then deploy the best subnet of it for every device.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    run.add_to(app)
+    for point in sorted(entry_points(group="ofa.commands")):
+        app.add_typer(point.load(), name=point.name)
+    show.add_to(app)
+    return app
+
+
+def main() -> None:
+    """Runs the command line; the entry point of `ofa` and of `python -m ofa`."""
+    try:
+        build()()
+    except OfaError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error}; what was finished before is kept, go on with `ofa run --resume` once this is mended")
+    except KeyboardInterrupt:
+        errors.print("stopped; go on with `ofa run RECIPE --resume`", highlight=False)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    errors.print(f"[bold red]error:[/] {message}" if errors.is_terminal else f"error: {message}", highlight=False)
+    sys.exit(2)

@@ -1,0 +1,89 @@
+"""`ofa families`, `ofa devices` and `ofa env`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import typer
+
+from ofa.cli.output import emit, table
+from ofa.cli.run import JsonOption
+
+
+def families(as_json: JsonOption = False) -> None:
+    """List the registered families with the size and span of their search spaces."""
+    from ofa.cost import macs_m, params_m
+    from ofa.families import family, family_names
+
+    found = []
+    for name in family_names():
+        made = family(name)
+        rows = made.space.rows([made.space.smallest, made.space.largest])
+        macs, params = macs_m(made)(rows), params_m(made)(rows)
+        found.append(
+            {
+                "name": name,
+                "space_size": made.space.size,
+                "n_choices": len(made.space.choices),
+                "resolutions": list(made.resolutions),
+                "macs_m": macs.tolist(),
+                "params_m": params.tolist(),
+            }
+        )
+    rows_shown = [
+        (
+            f["name"],
+            f"{f['space_size']:.2g}",
+            f["n_choices"],
+            f"{f['resolutions'][0]} to {f['resolutions'][-1]}",
+            f"{f['macs_m'][0]:.3g} to {f['macs_m'][1]:.4g}",
+            f"{f['params_m'][0]:.3g} to {f['params_m'][1]:.3g}",
+        )
+        for f in found
+    ]
+    columns = ("family", "archs", "choices", "pixels", "MACs M", "params M")
+    emit(found, as_json, lambda: table("families", columns, rows_shown))
+
+
+def devices(as_json: JsonOption = False) -> None:
+    """List the devices that can be measured and the latency tables that are shipped."""
+    from ofa.device import device_names
+
+    shipped = []
+    for path in sorted(Path(str(files("latency_luts"))).glob("*/*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        shipped.append(
+            {
+                "table": f"{path.parent.name}/{path.name}",
+                "family": content["family"]["name"],
+                "rows": len(content["rows"]),
+                "date": content["date"],
+                **content["device"],
+            }
+        )
+
+    def show() -> None:
+        table("devices that can be measured", ("name",), [(name,) for name in device_names()])
+        columns = ("table", "family", "rows", "date", "processor", "threads", "precision")
+        table("latency tables shipped", columns, [[entry.get(column, "") for column in columns] for entry in shipped])
+
+    emit({"devices": device_names(), "tables": shipped}, as_json, show)
+
+
+def env(as_json: JsonOption = False) -> None:
+    """Print versions and machine, to paste into a bug report."""
+    names = ("ofa", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "scikit-learn", "pydantic")
+    found = {name: version(name) for name in names}
+    found |= {"python": platform.python_version(), "platform": platform.platform(), "cores": str(os.cpu_count())}
+    emit(found, as_json, lambda: table("environment", ("what", "version"), list(found.items())))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    for command in (families, devices, env):
+        app.command(command.__name__)(command)

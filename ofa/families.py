@@ -1,0 +1,178 @@
+"""Families: a list of slots, the space they span, and how they become a network.
+
+Families reach the engine through the entry-point group `ofa.supernets`, or as a path to a Python file;
+either way a family is a function `family(num_classes, in_channels, ...) -> Family`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ofa.block import Block
+from ofa.errors import FamilyError
+from ofa.space import Rows, SearchSpace, Value
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A position in the network.
+
+    Attributes:
+        path: where the module sits, such as `stages.2.1`.
+        block: maps the values of `choices` to a block, or to None where the layer is skipped.
+        choices: names of the choices that `block` reads, in the order of its arguments.
+        reduction: how many times smaller than the input image the feature map at the slot's input is.
+    """
+
+    path: str
+    block: Callable[..., Block | None]
+    choices: tuple[str, ...] = ()
+    reduction: int = 1
+
+    def size(self, resolution: int) -> int:
+        """Height and width in pixels of the slot's input at an image resolution."""
+        return -(-resolution // self.reduction)
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """A search space and the slots that turn an arch of it into a network.
+
+    Attributes:
+        name: as registered.
+        space: its choices; every family has the choice `resolution`.
+        slots: in the order in which data flows through them.
+        options: what the family was made with (`num_classes`, ...), so that a run can make it again.
+    """
+
+    name: str
+    space: SearchSpace
+    slots: tuple[Slot, ...]
+    in_channels: int = 3
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.space.column("resolution")
+        paths = [slot.path for slot in self.slots]
+        if len(set(paths)) < len(paths):
+            raise FamilyError(f"family {self.name!r} has two slots with one path: {sorted(paths)}")
+        for slot in self.slots:
+            for name in slot.choices:
+                self.space.column(name)
+        skipped = [slot.path for slot, block in self.blocks(self.space.encode(self.space.largest)) if block is None]
+        if skipped:
+            raise FamilyError(f"family {self.name!r}: the largest network skips {skipped}; it must contain every slot")
+
+    @cached_property
+    def columns(self) -> tuple[tuple[int, ...], ...]:
+        """For each slot, the columns of a row that it reads."""
+        return tuple(tuple(self.space.column(name) for name in slot.choices) for slot in self.slots)
+
+    @cached_property
+    def resolutions(self) -> tuple[int, ...]:
+        """The allowed image resolutions in pixels."""
+        return tuple(int(value) for value in self.space.choices[self.space.column("resolution")].values)
+
+    def slot_block(self, index: int, indices: tuple[int, ...]) -> Block | None:
+        """The block of slot number `index` when the choices it reads have these value indices."""
+        key = (index, indices)
+        if key not in self._blocks:
+            choices = (self.space.choices[column] for column in self.columns[index])
+            self._blocks[key] = self.slots[index].block(*(c.values[i] for c, i in zip(choices, indices, strict=True)))
+        return self._blocks[key]
+
+    @cached_property
+    def _blocks(self) -> dict[tuple[int, tuple[int, ...]], Block | None]:
+        return {}
+
+    def blocks(self, row: Rows) -> Iterator[tuple[Slot, Block | None]]:
+        """Each slot with its block for one row `[n_choices]`."""
+        for index, slot in enumerate(self.slots):
+            yield slot, self.slot_block(index, tuple(int(row[column]) for column in self.columns[index]))
+
+    def build(self, arch: Mapping[str, Value]) -> nn.Module:
+        """The static network of an arch: ordinary nested `nn.Sequential` of the blocks' modules."""
+        pairs = self.blocks(self.space.encode(arch))
+        return assemble({slot.path: block.build() for slot, block in pairs if block is not None})
+
+    def input_shape(self, arch: Mapping[str, Value]) -> tuple[int, int, int]:
+        """Channels, height and width of the image that the network of an arch takes."""
+        resolution = int(arch["resolution"])
+        return (self.in_channels, resolution, resolution)
+
+
+def assemble(modules: Mapping[str, nn.Module], training: bool = True) -> nn.Sequential:
+    """Nests modules by their dotted paths into `nn.Sequential`s in the given mode, run in the order given.
+
+    Names are kept where layers are skipped, so that weights match by name.
+    """
+    network = nn.Sequential()
+    network.training = training
+    for path, module in modules.items():
+        *owners, leaf = path.split(".")
+        target = network
+        for owner in owners:
+            child = target._modules.get(owner)
+            if child is None:
+                child = target._modules[owner] = nn.Sequential()
+                child.training = training
+            target = child  # type: ignore[assignment]  # every inner node is a Sequential
+        target._modules[leaf] = module
+    return network
+
+
+def family(name: str, **options: Any) -> Family:
+    """Makes a family by its registered name or from a Python file that defines `family(...)`.
+
+    Args:
+        name: a name of the entry-point group `ofa.supernets`, or a path that ends in `.py`.
+        options: passed on, such as `num_classes`, `in_channels`, `resolutions`.
+
+    Raises:
+        FamilyError: no such family, or an option that it does not have.
+    """
+    factory = _from_file(Path(name)) if name.endswith(".py") else _registered(name)
+    allowed = inspect.signature(factory).parameters
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise FamilyError(f"family {name!r} has no option {unknown[0]!r}; it has {', '.join(allowed)}")
+    made: Family = factory(**options)
+    return made
+
+
+def family_names() -> list[str]:
+    """The registered families, sorted."""
+    return sorted(entry_points(group="ofa.supernets").names)
+
+
+def _registered(name: str) -> Callable[..., Family]:
+    found = entry_points(group="ofa.supernets", name=name)
+    if not found:
+        raise FamilyError(
+            f"unknown family {name!r}; registered: {', '.join(family_names())}, or give a path to a .py file"
+        )
+    factory: Callable[..., Family] = next(iter(found)).load()
+    return factory
+
+
+def _from_file(path: Path) -> Callable[..., Family]:
+    if not path.is_file():
+        raise FamilyError(f"no family file {path}; give a path to a Python file that defines family(...)")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise FamilyError(f"{path} cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    factory = getattr(module, "family", None)
+    if not callable(factory):
+        raise FamilyError(f"{path} defines no function family(num_classes, in_channels, ...) -> Family")
+    return factory  # type: ignore[no-any-return]

@@ -1,0 +1,125 @@
+"""Recipes: the YAML file that says family, data, training, device, search and export."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from ofa.config import Config
+from ofa.data import DataConfig
+from ofa.errors import RecipeError
+from ofa.predict import PredictorConfig
+from ofa.train import TrainConfig
+
+
+class FamilyConfig(Config):
+    """Which family, with which options. `num_classes` and `in_channels` come from the data."""
+
+    name: str
+    """A registered family, or the path of a Python file that defines `family(...)`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ProfileConfig(Config):
+    """What the latency table is measured on."""
+
+    device: str = "ort-cpu"
+    options: dict[str, Any] = Field(default_factory=dict)
+    checks: int = Field(16, ge=2)
+    """Whole networks measured beside the blocks, to see how far predictions are off."""
+
+
+class SampleConfig(Config):
+    """Which subnets are measured for the accuracy predictor."""
+
+    archs: int = Field(300, ge=10)
+    images: int = Field(5000, ge=1)
+    """Validation images per arch, at most."""
+    calibration_images: int = Field(1024, ge=1)
+    """Training images that BatchNorm statistics are re-estimated on."""
+
+
+class SearchConfig(Config):
+    """How the front is searched and levels are picked from it."""
+
+    population: int = Field(200, ge=4)
+    generations: int = Field(60, ge=1)
+    verify: int = Field(24, ge=2)
+    """How many archs of the predicted front have their accuracy measured."""
+    levels: int = Field(4, ge=1)
+    """How many archs to deploy, spread over the front's latencies; `latency_limits_ms` goes before it."""
+    latency_limits_ms: list[float] | None = Field(None, min_length=1)
+    """The most accurate arch under each of these latencies, instead of `levels`."""
+    min_accuracy_percent: float = Field(0.0, ge=0, le=100)
+    """Levels below this validation accuracy are not deployed."""
+
+
+class ExportConfig(Config):
+    """How levels are exported."""
+
+    max_abs_diff: float = Field(1e-4, gt=0)
+    """Largest difference of logits allowed between ONNX and PyTorch."""
+
+
+class Recipe(Config):
+    """Everything that a run is made from."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    """Names the run directory, `runs/NAME`."""
+    seed: int = Field(0, ge=0)
+    family: FamilyConfig
+    data: DataConfig
+    train: TrainConfig
+    profile: ProfileConfig = ProfileConfig()
+    sample: SampleConfig = SampleConfig()
+    predictor: PredictorConfig = PredictorConfig()
+    search: SearchConfig = SearchConfig()
+    export: ExportConfig = ExportConfig()
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(str(files("supernets"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name: str) -> Recipe:
+    """Reads a recipe by the name of a shipped one or by path.
+
+    Raises:
+        RecipeError: unreadable, or a key or value is wrong; each is named with its path in the file.
+    """
+    path = shipped().get(name, Path(name))
+    if not path.is_file():
+        raise RecipeError(f"no recipe {name!r}; shipped: {', '.join(shipped())}, or give a path to a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} must hold keys and values, such as `name: digits`")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"{where}: unknown key")
+        elif problem["type"] == "missing":
+            problems.append(f"{where}: missing")
+        else:
+            problems.append(f"{where} = {problem['input']!r}: {problem['msg'].lower()}")
+    return "; ".join(problems)

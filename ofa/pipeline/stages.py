@@ -1,0 +1,213 @@
+"""The stages from training to search. Export and bundle live in `export`, the report in `ofa.report`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofa.calibrate import accuracy_percent, calibrate
+from ofa.cost import LatencyTable, macs_m, params_m
+from ofa.cost.table import profile
+from ofa.data import eval_batches
+from ofa.errors import CheckpointError, InfeasibleError
+from ofa.files import write_json
+from ofa.pipeline.run import Progress, Run, Stage
+from ofa.predict import AccuracyPredictor, fit_and_judge
+from ofa.search import Constraint, Front, Objective, non_dominated, search
+from ofa.space import Arch, Rows
+from ofa.supernet import Supernet
+from ofa.tensors import read_tensors, write_tensors
+from ofa.train import train
+
+Entry = dict[str, Any]
+
+
+def load_supernet(run: Run) -> Supernet:
+    """The trained supernet of a run.
+
+    Raises:
+        CheckpointError: its weights are truncated or of another family.
+    """
+    supernet = Supernet(run.family, seed=run.recipe.seed)
+    path = run.path("supernet.safetensors")
+    try:
+        supernet.network.load_state_dict(read_tensors(path)[0])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} holds another network: {error}; run `ofa train` again") from error
+    return supernet
+
+
+def measure_accuracies(run: Run, supernet: Supernet, archs: list[Arch]) -> Iterator[tuple[Arch, float]]:
+    """Validation accuracy of subnets, each with its own BatchNorm statistics; grouped by resolution."""
+    config = run.recipe.sample
+    for resolution in sorted({int(arch["resolution"]) for arch in archs}):
+        training = eval_batches(run.data, run.data.train, resolution, limit=config.calibration_images)
+        validation = eval_batches(run.data, run.data.validation, resolution, limit=config.images)
+        for arch in archs:
+            if arch["resolution"] == resolution:
+                network = supernet.extract(arch).to(memory_format=torch.channels_last)
+                calibrate(network, training)
+                yield arch, accuracy_percent(network, validation)
+
+
+def _train(run: Run, progress: Progress) -> None:
+    supernet = Supernet(run.family, seed=run.recipe.seed)
+    train(supernet, run.data, run.recipe.data, run.recipe.train, run.folder, progress)
+    write_tensors(run.path("supernet.safetensors"), supernet.network.state_dict(), {"family": run.family.name})
+
+
+def _profile(run: Run, progress: Progress) -> None:
+    config = run.recipe.profile
+    table = profile(
+        run.family, run.device, run.rng("profile"), config.checks, lambda done, total: progress(done, total, "rounds")
+    )
+    table.save(run.path("latency_table.json"))
+
+
+def _sample(run: Run, progress: Progress) -> None:
+    space, config = run.family.space, run.recipe.sample
+    ends = space.rows([space.smallest, space.largest])
+    rows = space.unique(np.concatenate([ends, space.sample(2 * config.archs, run.rng("sample"))]))[: config.archs]
+    fingerprint = run.fingerprint(SAMPLE)
+    path = run.path("samples.json")
+    done: dict[Arch, float] = {}
+    if path.exists() and run.read_json("samples.json")["fingerprint"] == fingerprint:
+        done = {space.arch(s["arch"]): s["accuracy_percent"] for s in run.read_json("samples.json")["samples"]}
+    archs = [space.decode(row) for row in rows]
+
+    def save() -> None:
+        samples = [{"arch": dict(arch), "accuracy_percent": done[arch]} for arch in archs if arch in done]
+        write_json(path, {"fingerprint": fingerprint, "samples": samples})
+
+    todo = [arch for arch in archs if arch not in done]
+    if todo:
+        for arch, accuracy in measure_accuracies(run, load_supernet(run), todo):
+            done[arch] = accuracy
+            progress(len(done), len(archs), f"accuracy {accuracy:.1f}%")
+            if len(done) % 20 == 0:
+                save()
+    save()
+
+
+def read_samples(run: Run) -> tuple[Rows, np.ndarray]:
+    """The measured archs of a run, as rows, and their validation accuracies in percent."""
+    samples = run.read_json("samples.json")["samples"]
+    rows = run.family.space.rows(sample["arch"] for sample in samples)
+    return rows, np.array([sample["accuracy_percent"] for sample in samples])
+
+
+def _fit(run: Run, progress: Progress) -> None:
+    rows, accuracies = read_samples(run)
+    predictor, fit = fit_and_judge(run.family.space, rows, accuracies, run.recipe.predictor, run.recipe.seed)
+    predictor.save(run.path("predictor.safetensors"))
+    write_json(run.path("predictor.json"), asdict(fit))
+    progress(1, 1, f"Kendall tau {fit.kendall_tau:.2f}")
+
+
+def predicted_front(run: Run, limit_ms: float | None = None) -> Front:
+    """The front of predicted latency and accuracy, under a latency limit if one is given.
+
+    Raises:
+        InfeasibleError: no arch is as fast as the limit; names the fastest seen.
+    """
+    config = run.recipe.search
+    table = LatencyTable.load(run.path("latency_table.json"), run.family)
+    predictor = AccuracyPredictor.load(run.path("predictor.safetensors"), run.family.space)
+    objectives = [Objective("latency_ms", table), Objective("accuracy_percent", lambda rows: predictor(rows)[0], True)]
+    constraints = [] if limit_ms is None else [Constraint("latency_ms", table, limit_ms)]
+    rng = run.rng("search")
+    return search(run.family.space, objectives, constraints, rng, config.population, config.generations)
+
+
+def _search(run: Run, progress: Progress) -> None:
+    config, space = run.recipe.search, run.family.space
+    fronts = [predicted_front(run)] + [predicted_front(run, limit) for limit in config.latency_limits_ms or ()]
+    chosen = [fronts[0].rows[_spread(fronts[0].values[:, 0], config.verify)]] + [
+        front.rows[-1:] for front in fronts[1:]
+    ]
+    sampled_rows, sampled = read_samples(run)
+    known = {space.decode(row): accuracy for row, accuracy in zip(sampled_rows, sampled, strict=True)}
+    verified = [space.decode(row) for row in space.unique(np.concatenate(chosen))]
+    todo = [arch for arch in verified if arch not in known]
+    for i, (arch, accuracy) in enumerate(measure_accuracies(run, load_supernet(run), todo), start=1):
+        known[arch] = accuracy
+        progress(i, len(todo), f"measured {accuracy:.1f}%")
+    entries = _entries(run, known)
+    losses = np.array([[entry["predicted_latency_ms"], -entry["accuracy_percent"]] for entry in entries])
+    front = sorted(
+        (entry for entry, on in zip(entries, non_dominated(losses), strict=True) if on),
+        key=lambda entry: entry["predicted_latency_ms"],
+    )
+    levels = _pick_levels(run, front)
+    write_json(
+        run.path("front.json"),
+        {
+            "n_evaluated": sum(f.n_evaluated for f in fronts),
+            "verified": len(verified),
+            "front": front,
+            "levels": levels,
+        },
+    )
+
+
+def _entries(run: Run, known: dict[Arch, float]) -> list[Entry]:
+    """Every measured arch with all that is predicted of it."""
+    rows = run.family.space.rows(known)
+    predictor = AccuracyPredictor.load(run.path("predictor.safetensors"), run.family.space)
+    costs = {
+        "predicted_latency_ms": LatencyTable.load(run.path("latency_table.json"), run.family)(rows),
+        "predicted_accuracy_percent": predictor(rows)[0],
+        "macs_m": macs_m(run.family)(rows),
+        "params_m": params_m(run.family)(rows),
+    }
+    return [
+        {"arch": dict(arch), "accuracy_percent": accuracy} | {name: float(cost[i]) for name, cost in costs.items()}
+        for i, (arch, accuracy) in enumerate(known.items())
+    ]
+
+
+def _pick_levels(run: Run, front: list[Entry]) -> list[Entry]:
+    """The archs to deploy, the most accurate first."""
+    config = run.recipe.search
+    good = [entry for entry in front if entry["accuracy_percent"] >= config.min_accuracy_percent]
+    if not good:
+        best = max(entry["accuracy_percent"] for entry in front)
+        raise InfeasibleError(
+            f"search.min_accuracy_percent = {config.min_accuracy_percent} is above the best accuracy measured, "
+            f"{best:.2f}; lower it"
+        )
+    latencies = np.array([entry["predicted_latency_ms"] for entry in good])
+    if config.latency_limits_ms is None:
+        picked = _spread(latencies, config.levels)
+    else:
+        feasible = [limit for limit in config.latency_limits_ms if limit >= latencies[0]]
+        if len(feasible) < len(config.latency_limits_ms):
+            raise InfeasibleError(
+                f"search.latency_limits_ms = {config.latency_limits_ms}: the fastest arch of at least "
+                f"{config.min_accuracy_percent}% takes {latencies[0]:.4g} ms; raise the limit"
+            )
+        picked = np.unique([int(np.flatnonzero(latencies <= limit)[-1]) for limit in feasible])
+    return [good[i] for i in picked[::-1]]
+
+
+def _spread(latencies: np.ndarray, n: int) -> np.ndarray:
+    """Positions of at most `n` ascending latencies, both ends included, evenly spread on a logarithmic scale."""
+    if len(latencies) <= n:
+        return np.arange(len(latencies))
+    logs = np.log(latencies)
+    picked = {len(latencies) - 1}
+    for target in np.linspace(logs[0], logs[-1], n)[:-1]:
+        free = [i for i in range(len(latencies)) if i not in picked]
+        picked.add(min(free, key=lambda i: abs(logs[i] - target)))
+    return np.array(sorted(picked))
+
+
+TRAIN = Stage("train", (), ("family", "data", "train"), _train)
+PROFILE = Stage("profile", (), ("family", "data", "profile"), _profile)
+SAMPLE = Stage("sample", ("train",), ("sample",), _sample)
+FIT = Stage("fit", ("sample",), ("predictor",), _fit)
+SEARCH = Stage("search", ("fit", "profile"), ("search", "sample"), _search)

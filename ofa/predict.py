@@ -1,0 +1,144 @@
+"""The accuracy predictor: a small ensemble of multi-layer perceptrons over one-hot archs (arXiv 1908.09791, 3.4)."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.stats import kendalltau
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPRegressor
+
+from ofa.config import Config
+from ofa.errors import CheckpointError
+from ofa.space import Rows, SearchSpace
+from ofa.tensors import read_tensors, write_tensors
+
+Floats = NDArray[np.float64]
+
+
+class PredictorConfig(Config):
+    """How the accuracy predictor is fitted."""
+
+    members: int = Field(5, ge=1, le=50)
+    """Networks in the ensemble; they differ in their first weights and in the archs they are fitted on."""
+    hidden: int = Field(64, ge=1)
+    """Width of the two hidden layers."""
+    alpha: float = Field(0.3, ge=0)
+    """L2 penalty on the weights."""
+    test_percent: float = Field(20.0, gt=0, lt=100)
+    """Share of the measured archs kept for judging the predictor."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How good a predictor is on archs that it was not fitted on."""
+
+    kendall_tau: float
+    rmse_percent: float
+    n_fit: int
+    n_test: int
+    measured_percent: tuple[float, ...]
+    predicted_percent: tuple[float, ...]
+
+
+class AccuracyPredictor:
+    """Predicts the accuracy of archs from a few measured ones.
+
+    Args:
+        space: the archs' space.
+        layers: for each layer, weights `[members, inputs, outputs]` and biases `[members, 1, outputs]`.
+        centre: mean of the accuracies it was fitted on, in percent.
+        scale: their standard deviation, in percent.
+    """
+
+    def __init__(self, space: SearchSpace, layers: list[tuple[Floats, Floats]], centre: float, scale: float) -> None:
+        self.space, self.layers, self.centre, self.scale = space, layers, centre, scale
+
+    def __call__(self, rows: Rows) -> tuple[Floats, Floats]:
+        """Mean and standard deviation over the ensemble, in percent, each `[n]`, of rows `[n, n_choices]`."""
+        x = self.space.one_hot(rows).astype(np.float64)[None]  # [1, n, features]
+        for i, (weights, biases) in enumerate(self.layers):
+            x = x @ weights + biases  # [members, n, outputs]
+            if i < len(self.layers) - 1:
+                x = np.maximum(x, 0)
+        accuracy = self.centre + self.scale * x[..., 0]
+        return accuracy.mean(axis=0), accuracy.std(axis=0)
+
+    @classmethod
+    def fit(
+        cls, space: SearchSpace, rows: Rows, accuracy_percent: Floats, config: PredictorConfig, seed: int
+    ) -> AccuracyPredictor:
+        """Fits an ensemble on archs `[n, n_choices]` and their measured accuracies `[n]`."""
+        centre, scale = float(accuracy_percent.mean()), float(accuracy_percent.std()) or 1.0
+        features, targets = space.one_hot(rows).astype(np.float64), (accuracy_percent - centre) / scale
+        rng = np.random.default_rng(seed)
+        members = []
+        for member in range(config.members):
+            chosen = rng.permutation(len(rows))[: max(2, round(0.9 * len(rows)))]
+            network = MLPRegressor(
+                hidden_layer_sizes=(config.hidden, config.hidden),
+                alpha=config.alpha,
+                solver="lbfgs",
+                max_iter=300,
+                random_state=seed + member,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is part of the regularisation
+                members.append(network.fit(features[chosen], targets[chosen]))
+        layers = [
+            (np.stack([m.coefs_[i] for m in members]), np.stack([m.intercepts_[i][None] for m in members]))
+            for i in range(len(members[0].coefs_))
+        ]
+        return cls(space, layers, centre, scale)
+
+    def save(self, path: Path) -> None:
+        """Writes the predictor as safetensors, whole or not at all."""
+        arrays = {"centre": np.array([self.centre]), "scale": np.array([self.scale])}
+        for i, (weights, biases) in enumerate(self.layers):
+            arrays |= {f"layers.{i}.weights": weights, f"layers.{i}.biases": biases}
+        write_tensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace) -> AccuracyPredictor:
+        """Reads what `save` wrote.
+
+        Raises:
+            CheckpointError: missing, truncated, or fitted on another space.
+        """
+        arrays = {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}
+        try:
+            n_layers = sum(name.endswith("weights") for name in arrays)
+            layers = [(arrays[f"layers.{i}.weights"], arrays[f"layers.{i}.biases"]) for i in range(n_layers)]
+            centre, scale = float(arrays["centre"][0]), float(arrays["scale"][0])
+        except KeyError as error:
+            raise CheckpointError(f"{path} is not a predictor, it lacks {error}; fit it again") from error
+        n_features = sum(len(choice.values) for choice in space.choices)
+        if not layers or layers[0][0].shape[1] != n_features:
+            raise CheckpointError(f"{path} was fitted on another search space; fit it again")
+        return cls(space, layers, centre, scale)
+
+
+def fit_and_judge(
+    space: SearchSpace, rows: Rows, accuracy_percent: Floats, config: PredictorConfig, seed: int
+) -> tuple[AccuracyPredictor, Fit]:
+    """Judges a predictor on archs kept apart, then fits the one to use on all archs."""
+    fitted, kept = train_test_split(np.arange(len(rows)), test_size=config.test_percent / 100, random_state=seed)
+    judged = AccuracyPredictor.fit(space, rows[fitted], accuracy_percent[fitted], config, seed)
+    predicted, _ = judged(rows[kept])
+    measured = accuracy_percent[kept]
+    fit = Fit(
+        kendall_tau=float(kendalltau(predicted, measured).statistic),
+        rmse_percent=float(np.sqrt(np.mean((predicted - measured) ** 2))),
+        n_fit=len(fitted),
+        n_test=len(kept),
+        measured_percent=tuple(measured.tolist()),
+        predicted_percent=tuple(predicted.tolist()),
+    )
+    return AccuracyPredictor.fit(space, rows, accuracy_percent, config, seed), fit

@@ -1,0 +1,1 @@
+"""The report of a run: `summary.json` for programs, `report.html` for people."""

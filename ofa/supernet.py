@@ -1,0 +1,112 @@
+"""The supernet: one ordinary network, the largest; every subnet's parameters are views into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ofa.block import Block
+from ofa.families import Family, assemble
+from ofa.sharing import bind, share
+from ofa.space import Value
+
+
+class Supernet(nn.Module):
+    """Holds the largest network of a family and hands out subnets that share its weights.
+
+    Gradients that a subnet leaves are views into the largest network's, so a step is: `zero_grad()`,
+    any number of subnet forward and backward passes, one `optimizer.step()` over `parameters()`.
+    Use this class's `zero_grad`, or the optimiser's with `set_to_none=False`, so that the shared gradient
+    buffers stay where they are while subnets are in use.
+
+    Args:
+        family: which slots and blocks.
+        seed: initialises the weights; the global generator is left as it was.
+    """
+
+    def __init__(self, family: Family, seed: int = 0) -> None:
+        super().__init__()
+        self.family = family
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = family.build(family.space.largest)
+        self._kept: dict[tuple[str, Block], nn.Module] = {}
+        modules = list(self.network.modules())
+        stores = [m._parameters for m in modules] + [m._buffers for m in modules]
+        self._tensors = [(store, name) for store in stores for name, tensor in store.items() if tensor is not None]
+        self._pointers: list[tuple[int, int]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `[batch, classes]` of the largest network."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Zeroes the shared gradients in place (the default here, as subnets hold views of them)."""
+        super().zero_grad(set_to_none)
+
+    def subnet(self, arch: Mapping[str, Value]) -> nn.Module:
+        """The network of an arch as an ordinary module whose parameters, gradients and buffers are views.
+
+        Blocks are kept and reused, also between subnets; each call puts the blocks it uses in the
+        supernet's own mode (`train()` or `eval()`).
+
+        Args:
+            arch: a complete assignment; see `SearchSpace.arch`.
+
+        Raises:
+            SpaceError: the arch is not of this family's space.
+        """
+        self._drop_stale_views()
+        pairs = self.family.blocks(self.family.space.encode(arch))
+        modules = {slot.path: self._module(slot.path, block) for slot, block in pairs if block is not None}
+        for module in modules.values():
+            if module.training != self.training:
+                module.train(self.training)
+        return assemble(modules, self.training)
+
+    def extract(self, arch: Mapping[str, Value]) -> nn.Module:
+        """A static copy of a subnet with weights of its own, free of any sharing.
+
+        Args:
+            arch: a complete assignment; see `SearchSpace.arch`.
+
+        Raises:
+            SpaceError: the arch is not of this family's space.
+        """
+        subnet = self.subnet(arch)
+        with torch.device("meta"):
+            static = self.family.build(arch)
+        for name, parameter in subnet.named_parameters():
+            bind(static, name, nn.Parameter(_own(parameter), parameter.requires_grad))
+        for name, buffer in subnet.named_buffers():
+            bind(static, name, _own(buffer))
+        return static.train(self.training)
+
+    def _module(self, path: str, block: Block) -> nn.Module:
+        module = self._kept.get((path, block))
+        if module is None:
+            with torch.device("meta"):
+                module = block.build()
+            share(module, self.network.get_submodule(path), path)
+            self._kept[path, block] = module
+        return module
+
+    def _drop_stale_views(self) -> None:
+        """Forgets the kept blocks if a tensor they view was replaced (`.to()`, loading, gradients set to None)."""
+        pointers = []
+        for tensors, name in self._tensors:
+            tensor = tensors[name]
+            assert tensor is not None
+            if tensor.requires_grad and tensor.grad is None:
+                tensor.grad = torch.zeros_like(tensor)
+            pointers.append((tensor.data_ptr(), 0 if tensor.grad is None else tensor.grad.data_ptr()))
+        if pointers != self._pointers:  # the views keep the old memory alive, so an address is never used anew
+            self._kept.clear()
+            self._pointers = pointers
+
+
+def _own(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)

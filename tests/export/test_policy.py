@@ -1,0 +1,120 @@
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.policy import Battery, BatteryPolicy, psutil_battery
+from ofa.errors import BundleError
+
+charges = st.floats(0, 100)
+
+
+@st.composite
+def policies(draw):
+    thresholds = draw(st.lists(st.floats(0, 100), max_size=5, unique=True))
+    return BatteryPolicy(tuple(sorted(thresholds, reverse=True)), draw(st.floats(0, 20)))
+
+
+def served(policy, percents, level=None):
+    levels = []
+    for percent in percents:
+        level = policy.level(percent, level)
+        levels.append(level)
+    return levels
+
+
+def test_even_thresholds():
+    assert BatteryPolicy.even(4).thresholds_percent == (75, 50, 25)
+    assert BatteryPolicy.even(1).thresholds_percent == ()
+
+
+@pytest.mark.parametrize(("percent", "level"), [(100, 0), (75.1, 0), (75, 1), (50, 2), (25.5, 2), (25, 3), (0, 3)])
+def test_levels_without_a_past(percent, level):
+    assert BatteryPolicy.even(4).level(percent, None) == level
+
+
+def test_the_way_back_waits_for_the_hysteresis():
+    policy = BatteryPolicy((50,), hysteresis_percent=3)
+    assert served(policy, [51, 50, 51, 53, 53.1, 50.1, 50]) == [0, 1, 1, 1, 0, 0, 1]
+
+
+def test_a_jump_passes_several_levels():
+    assert served(BatteryPolicy.even(4), [100, 10, 60, 100]) == [0, 3, 1, 0]
+
+
+def test_mains_power_is_level_0():
+    policy = BatteryPolicy.even(4)
+    assert policy.level(1, current_level=3, charging=True) == 0
+    assert policy.level(1, current_level=0, charging=False) == 3
+
+
+@given(policies(), st.lists(charges, min_size=1))
+def test_a_falling_battery_never_gives_a_slower_level(policy, percents):
+    levels = served(policy, sorted(percents, reverse=True))
+    assert levels == sorted(levels)
+    assert levels == [policy.level(percent, None) for percent in sorted(percents, reverse=True)]
+
+
+@given(policies(), st.lists(charges, min_size=1))
+def test_a_rising_battery_never_gives_a_faster_level(policy, percents):
+    levels = served(policy, sorted(percents), level=policy.n_levels - 1)
+    assert levels == sorted(levels, reverse=True)
+
+
+@given(charges, st.floats(0.5, 20), st.lists(st.floats(0, 1), min_size=1))
+def test_a_charge_that_wavers_within_the_band_switches_at_most_once(threshold, hysteresis, wavering):
+    policy = BatteryPolicy((threshold,), hysteresis)
+    percents = [min(100.0, threshold + hysteresis * w) for w in wavering]
+    levels = served(policy, percents, level=0)
+    assert sum(a != b for a, b in zip([0, *levels], levels, strict=False)) <= 1
+
+
+@given(policies(), charges, charges)
+def test_reading_the_same_charge_again_changes_nothing(policy, before, percent):
+    level = policy.level(percent, policy.level(before, None))
+    assert policy.level(percent, level) == level
+    assert 0 <= level < policy.n_levels
+
+
+@pytest.mark.parametrize("thresholds", [(25, 50), (50, 50), (101,), (-1,), (float("nan"),)])
+def test_wrong_thresholds(thresholds):
+    with pytest.raises(BundleError, match="thresholds_percent"):
+        BatteryPolicy(thresholds)
+
+
+@pytest.mark.parametrize("hysteresis", [-1, float("nan"), float("inf")])
+def test_wrong_hysteresis(hysteresis):
+    with pytest.raises(BundleError, match="hysteresis_percent"):
+        BatteryPolicy((50,), hysteresis)
+
+
+def test_wrong_questions():
+    policy = BatteryPolicy.even(2)
+    for percent in (float("nan"), -1, 100.5):
+        with pytest.raises(BundleError, match="battery_percent = "):
+            policy.level(percent, None)
+    with pytest.raises(BundleError, match="current_level = 2; this policy has levels 0 to 1"):
+        policy.level(50, 2)
+    with pytest.raises(BundleError, match="n_levels = 0"):
+        BatteryPolicy.even(0)
+
+
+@pytest.mark.parametrize(
+    ("reading", "battery"),
+    [
+        (None, Battery(100.0, charging=True)),
+        (SimpleNamespace(percent=37, power_plugged=False), Battery(37.0, charging=False)),
+        (SimpleNamespace(percent=101, power_plugged=True), Battery(100.0, charging=True)),
+        (SimpleNamespace(percent=37, power_plugged=None), Battery(37.0, charging=False)),
+    ],
+)
+def test_psutil_readings(monkeypatch, reading, battery):
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: reading, raising=False)
+    assert psutil_battery() == battery
+
+
+def test_a_system_without_battery_readings(monkeypatch):
+    monkeypatch.delattr(psutil, "sensors_battery", raising=False)
+    assert psutil_battery() == Battery(100.0, charging=True)

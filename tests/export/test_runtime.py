@@ -1,0 +1,247 @@
+import subprocess
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+import export.runtime
+from export.bundle import load_bundle, write_bundle
+from export.policy import Battery, BatteryPolicy
+from export.runtime import Runtime, softmax
+from export.session import session
+from ofa.errors import BundleError, DataError
+
+
+class Moving:
+    """A battery whose charge a test sets."""
+
+    def __init__(self, percent=100.0):
+        self.reading = Battery(percent, charging=False)
+        self.reads = 0
+
+    def __call__(self):
+        self.reads += 1
+        return self.reading
+
+    def set(self, percent, charging=False):
+        self.reading = Battery(percent, charging)
+
+
+def alone(folder, level, images):
+    """What the session of one level gives by itself."""
+    bundle = load_bundle(folder)
+    batch = bundle.levels[level].preprocess(images)
+    return softmax(session(bundle.read_model(level)).run(None, {"images": batch})[0])
+
+
+def test_predictions_are_those_of_the_level(folder, images):
+    battery = Moving()
+    with Runtime(folder, battery=battery, poll_seconds=0) as runtime:
+        for percent, level in ((100, 0), (60, 1), (5, 2), (90, 0)):
+            battery.set(percent)
+            prediction = runtime.predict(images)
+            wanted = alone(folder, level, images)
+            assert prediction.level == runtime.level == level
+            assert np.array_equal(prediction.probabilities, wanted)
+            assert prediction.probabilities.dtype == np.float32
+            assert prediction.labels == tuple("abcdefghij"[top] for top in wanted.argmax(axis=1))
+            assert np.allclose(prediction.probabilities.sum(axis=1), 1)
+            assert prediction.latency_ms > 0
+
+
+def test_eight_threads_and_a_moving_battery_never_mix_or_drop_a_request(folder, images):
+    requests = [images[:1], images[1:4], images[4:], images[:4]]
+    wanted = [[alone(folder, level, request) for request in requests] for level in range(3)]
+    for levels in zip(*wanted, strict=True):
+        assert all(np.abs(a - b).max() > 0.01 for a, b in combinations(levels, 2))
+    battery, stop = Moving(), threading.Event()
+
+    def drain():
+        while not stop.is_set():
+            for percent in (100, 50, 5, 60):
+                battery.set(percent)
+
+    def hammer(worker):
+        answers = []
+        for i in range(60):
+            number = (worker + i) % len(requests)
+            answers.append((number, runtime.predict(requests[number])))
+        return answers
+
+    mover = threading.Thread(target=drain)
+    with Runtime(folder, battery=battery, poll_seconds=0.002) as runtime, ThreadPoolExecutor(8) as pool:
+        mover.start()
+        try:
+            answers = [answer for worker in pool.map(hammer, range(8)) for answer in worker]
+        finally:
+            stop.set()
+            mover.join()
+    assert len(answers) == 8 * 60
+    for number, prediction in answers:
+        assert np.array_equal(prediction.probabilities, wanted[prediction.level][number])
+    assert {prediction.level for _, prediction in answers} == {0, 1, 2}
+
+
+def test_requests_go_on_at_the_old_level_while_another_is_loaded(folder, images, monkeypatch):
+    battery, loading, go_on = Moving(), threading.Event(), threading.Event()
+    runtime = Runtime(folder, battery=battery, poll_seconds=0)
+
+    def slow_session(model, threads):
+        loading.set()
+        assert go_on.wait(timeout=20)
+        return session(model, threads)
+
+    monkeypatch.setattr(export.runtime, "session", slow_session)
+    battery.set(10)
+    with ThreadPoolExecutor(1) as pool:
+        switching = pool.submit(runtime.predict, images)
+        assert loading.wait(timeout=20)
+        assert runtime.predict(images).level == 0
+        go_on.set()
+        assert switching.result(timeout=20).level == 2
+    assert runtime.predict(images).level == 2
+
+
+def test_a_request_that_began_finishes_on_its_level(folder, images, monkeypatch):
+    battery = Moving()
+    runtime = Runtime(folder, battery=battery, poll_seconds=float("inf"))
+    wanted = alone(folder, 0, images)
+    inside = type(runtime.bundle.levels[0].preprocess).__call__
+
+    def switch_meanwhile(self, pictures):
+        batch = inside(self, pictures)
+        battery.set(1)
+        assert runtime.update() == 2
+        runtime.close()
+        return batch
+
+    monkeypatch.setattr("export.preprocess.Preprocess.__call__", switch_meanwhile)
+    prediction = runtime.predict(images)
+    assert prediction.level == 0
+    assert np.array_equal(prediction.probabilities, wanted)
+
+
+def test_the_battery_is_read_at_most_every_poll(folder, images, monkeypatch):
+    battery, now = Moving(), [1000.0]
+    monkeypatch.setattr("export.runtime.time.monotonic", lambda: now[0])
+    runtime = Runtime(folder, battery=battery, poll_seconds=10)
+    for now[0], reads in ((1009.9, 1), (1010.0, 2), (1019.0, 2), (1020.0, 3)):
+        runtime.predict(images[:1])
+        assert battery.reads == reads
+    runtime.update()
+    assert battery.reads == 4
+
+
+def test_mains_power_and_the_first_level(folder):
+    battery = Moving(20)
+    runtime = Runtime(folder, battery=battery)
+    assert runtime.level == 2
+    battery.set(20, charging=True)
+    assert runtime.update() == 0
+
+
+@pytest.mark.parametrize("trouble", [Battery(float("nan"), False), Battery(400, False), None, OSError("no driver")])
+def test_a_battery_in_trouble_keeps_the_level_and_warns_once(folder, images, trouble):
+    readings = [Battery(50, False)]
+
+    def battery():
+        if isinstance(readings[-1], Exception):
+            raise readings[-1]
+        return readings[-1]
+
+    runtime = Runtime(folder, battery=battery, poll_seconds=0)
+    readings.append(trouble)
+    with pytest.warns(RuntimeWarning, match="level 1 goes on serving"):
+        assert runtime.predict(images).level == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert runtime.predict(images).level == 1
+        readings.append(Battery(5, False))
+        assert runtime.predict(images).level == 2
+    readings.append(trouble)
+    with pytest.warns(RuntimeWarning, match="level 2 goes on serving"):
+        runtime.update()
+
+
+def test_a_battery_in_trouble_at_the_start_means_level_0(folder):
+    with pytest.warns(RuntimeWarning, match="level 0 goes on serving"):
+        runtime = Runtime(folder, battery=lambda: Battery(-1, False))
+    assert runtime.level == 0
+
+
+def test_a_level_that_is_damaged_later_is_not_switched_to(folder, images):
+    battery = Moving()
+    runtime = Runtime(folder, battery=battery, poll_seconds=0)
+    whole = (folder / "level-2.onnx").read_bytes()
+    (folder / "level-2.onnx").write_bytes(whole[:-9])
+    battery.set(5)
+    with pytest.warns(RuntimeWarning, match=r"level 0 goes on serving.*level-2\.onnx does not match its checksum"):
+        assert runtime.predict(images).level == 0
+    (folder / "level-2.onnx").write_bytes(whole)
+    assert runtime.predict(images).level == 2
+
+
+def test_a_corrupt_bundle_fails_at_construction(folder):
+    (folder / "level-2.onnx").write_bytes(b"")
+    with pytest.raises(BundleError, match="does not match its checksum"):
+        Runtime(folder, battery=Moving())
+
+
+def test_a_model_that_does_not_run_fails_at_construction(levels, tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"not a model")
+    bundle = write_bundle(tmp_path / "bundle", "broken", ["a"], {}, [(levels[0][0], path)])
+    with pytest.raises(BundleError, match=r"level 0 .* does not run here"):
+        Runtime(bundle.folder, battery=Moving())
+
+
+def test_labels_or_channels_of_another_model_fail_at_construction(levels, tmp_path):
+    bundle = write_bundle(tmp_path / "labels", "broken", ["a", "b"], {}, levels)
+    with pytest.raises(BundleError, match=r"gives \(10,\) logits for 2 labels"):
+        Runtime(bundle.folder, battery=Moving())
+    colour = replace(levels[0][0].preprocess, in_channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    level = (replace(levels[0][0], preprocess=colour), levels[0][1])
+    bundle = write_bundle(tmp_path / "channels", "broken", "abcdefghij", {}, [level])
+    with pytest.raises(BundleError, match=r"level 0 .* does not run here"):
+        Runtime(bundle.folder, battery=Moving())
+
+
+def test_a_policy_for_another_number_of_levels(folder):
+    with pytest.raises(BundleError, match="the policy is for 2 levels, the bundle has 3; give 2 thresholds"):
+        Runtime(folder, policy=BatteryPolicy((50,)))
+
+
+def test_wrong_images_are_refused_and_the_next_request_is_served(folder, images):
+    runtime = Runtime(folder, battery=Moving())
+    with pytest.raises(DataError, match="float64"):
+        runtime.predict(images / 255)
+    assert len(runtime.predict(images).labels) == len(images)
+
+
+def test_a_closed_runtime_says_so(folder, images):
+    with Runtime(folder, battery=Moving(), poll_seconds=0) as runtime:
+        runtime.predict(images)
+    for use in (lambda: runtime.predict(images), runtime.update, lambda: runtime.level):
+        with pytest.raises(BundleError, match="is closed"):
+            use()
+
+
+def test_it_serves_without_torch(folder):
+    program = """
+import sys
+for name in ("torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "ofa.space", "ofa.supernet", "ofa.device"):
+    sys.modules[name] = None
+from pathlib import Path
+import numpy as np
+import export.replay
+from export.runtime import Runtime
+with Runtime(Path(sys.argv[1])) as runtime:
+    print(len(runtime.predict(np.zeros((2, 28, 28), dtype=np.uint8)).labels))
+"""
+    result = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("2\n", "")
