@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from export.bundle import Level, write_bundle
 from export.onnx import export_checked
@@ -20,6 +21,8 @@ from ofa.data import Batches, Data, eval_batches
 from ofa.files import write_json
 from ofa.pipeline.run import Progress, Run, Stage
 from ofa.pipeline.stages import load_supernet
+from ofa.space import Value
+from ofa.supernet import Supernet
 
 
 def onnx_accuracy_percent(path: Path, batches: Batches) -> float:
@@ -44,41 +47,45 @@ def _picture(image: Tensor) -> NDArray[np.uint8]:
 
 def _export(run: Run, progress: Progress) -> None:
     supernet = load_supernet(run)
-    entries = run.read_json("front.json")["levels"]
     folder = run.path("export")
     folder.mkdir(exist_ok=True)
+    entries = run.read_json("front.json")["levels"]
+    networks = [_calibrated(run, supernet, entry["arch"]) for entry in entries]
+    timings = run.device.measure(
+        [(network, run.family.input_shape(e["arch"])) for network, e in zip(networks, entries, strict=True)]
+    )
+    slowest_first = sorted(range(len(entries)), key=lambda i: -timings[i].median_ms)
     levels: list[dict[str, Any]] = []
-    networks = []
-    for i, entry in enumerate(entries):
-        arch = run.family.space.arch(entry["arch"])
-        resolution, path = int(arch["resolution"]), folder / f"level-{i}.onnx"
-        network = supernet.extract(arch)
-        training = eval_batches(run.data, run.data.train, resolution, limit=run.recipe.sample.calibration_images)
-        calibrate(network, training)
-        validation = eval_batches(run.data, run.data.validation, resolution)
-        shape = run.family.input_shape(arch)
-        same = export_checked(
-            network, shape, [images for images, _ in validation], path, run.recipe.export.max_abs_diff
-        )
+    for level, i in enumerate(slowest_first):
+        path = folder / f"level-{level}.onnx"
+        resolution = int(entries[i]["arch"]["resolution"])
+        validation = [images for images, _ in eval_batches(run.data, run.data.validation, resolution)]
+        shape = run.family.input_shape(entries[i]["arch"])
+        same = export_checked(networks[i], shape, validation, path, run.recipe.export.max_abs_diff)
         accuracy = onnx_accuracy_percent(path, eval_batches(run.data, run.data.test, resolution))
-        networks.append((network, shape))
         levels.append(
             {
-                "arch": dict(arch),
+                "arch": entries[i]["arch"],
                 "onnx": str(path.relative_to(run.folder)),
                 "accuracy_top1_percent": accuracy,
-                "validation_accuracy_percent": entry["accuracy_percent"],
-                "predicted_latency_ms": entry["predicted_latency_ms"],
+                "validation_accuracy_percent": entries[i]["accuracy_percent"],
+                "latency_ms": timings[i].median_ms,
+                "latency_spread_ms": timings[i].spread_ms,
+                "predicted_latency_ms": entries[i]["predicted_latency_ms"],
                 "parity_max_abs_diff": same.max_abs_diff,
-                "macs_m": entry["macs_m"],
-                "params_m": entry["params_m"],
+                "macs_m": entries[i]["macs_m"],
+                "params_m": entries[i]["params_m"],
             }
         )
-        progress(i + 1, len(entries), f"{path.name}: {accuracy:.2f}% on test")
-    for level, timing in zip(levels, run.device.measure(networks), strict=True):
-        level |= {"latency_ms": timing.median_ms, "latency_spread_ms": timing.spread_ms}
-    levels.sort(key=lambda level: -level["latency_ms"])
+        progress(level + 1, len(entries), f"{path.name}: {accuracy:.2f}% on test")
     write_json(folder / "levels.json", levels)
+
+
+def _calibrated(run: Run, supernet: Supernet, arch: Mapping[str, Value]) -> nn.Module:
+    network = supernet.extract(arch)
+    limit = run.recipe.sample.calibration_images
+    calibrate(network, eval_batches(run.data, run.data.train, int(arch["resolution"]), limit=limit))
+    return network
 
 
 def _bundle(run: Run, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import Field
 from timm.data import create_transform
 from torch import Tensor
@@ -29,6 +30,7 @@ from ofa.config import Config
 from ofa.errors import DataError
 
 Batches = Sequence[tuple[Tensor, Tensor]]
+_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # all that Pillow raises for one
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -127,6 +129,7 @@ def train_batches(
         _Augmented(data, config.augment, resolution, seed, epoch),
         batch_sampler=batches[start:].tolist(),
         num_workers=config.workers,
+        generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
     )
 
 
@@ -242,7 +245,7 @@ class FileImages:
         try:
             with Image.open(path) as image:
                 pixels = image.convert("RGB" if self.in_channels == 3 else "L")
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except _BROKEN_IMAGE as error:
             raise DataError(f"cannot read the image {path} ({error}); mend or remove it") from error
         return transforms.pil_to_tensor(pixels), label
 
@@ -269,6 +272,11 @@ def _fashion_mnist(config: DataConfig) -> Data:
     parts = []
     for part in ("train", "t10k"):
         images, labels = _idx(folder, f"{part}-images-idx3-ubyte"), _idx(folder, f"{part}-labels-idx1-ubyte")
+        if images.ndim != 3 or labels.shape != images.shape[:1] or labels.max() >= len(FashionMNIST.classes):
+            raise DataError(
+                f"{folder}: {part} has images of shape {images.shape} and labels of shape {labels.shape}, one of "
+                "0 to 9 for each image is wanted; fetch the IDX files again"
+            )
         parts.append(TensorImages(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64))))
     train, validation = _split(parts[0].labels.numpy(), config.validation_percent)
     return _data(
@@ -300,7 +308,7 @@ def _idx(folder: Path, name: str) -> np.ndarray:
         if content[:3] != b"\x00\x00\x08":
             raise ValueError("it does not begin as an IDX file of bytes does")
         return np.frombuffer(content, np.uint8, offset=4 + 4 * n_dims).reshape(shape).copy()
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise DataError(f"{folder / name} is not a readable IDX file ({error}); fetch it again") from error
 
 
@@ -333,7 +341,7 @@ def _files(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
     for path, _ in folder.samples:
         try:
             Image.open(path).close()  # the header only: cheap, and finds most broken files before training does
-        except (OSError, UnidentifiedImageError) as error:
+        except _BROKEN_IMAGE as error:
             raise DataError(f"cannot read the image {path} ({error}); mend or remove it") from error
     return folder.classes, folder.samples
 

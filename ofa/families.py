@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -167,10 +168,10 @@ def _registered(name: str) -> Callable[..., Family]:
 def _from_file(path: Path) -> Callable[..., Family]:
     if not path.is_file():
         raise FamilyError(f"no family file {path}; give a path to a Python file that defines family(...)")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"ofa_family_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise FamilyError(f"{path} cannot be imported as Python")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
     spec.loader.exec_module(module)
     factory = getattr(module, "family", None)
     if not callable(factory):

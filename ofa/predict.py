@@ -21,6 +21,7 @@ from ofa.space import Rows, SearchSpace
 from ofa.tensors import read_tensors, write_tensors
 
 Floats = NDArray[np.float64]
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class PredictorConfig(Config):
@@ -58,17 +59,17 @@ class AccuracyPredictor:
         scale: their standard deviation, in percent.
     """
 
-    def __init__(self, space: SearchSpace, layers: list[tuple[Floats, Floats]], centre: float, scale: float) -> None:
+    def __init__(self, space: SearchSpace, layers: list[Layer], centre: float, scale: float) -> None:
         self.space, self.layers, self.centre, self.scale = space, layers, centre, scale
 
     def __call__(self, rows: Rows) -> tuple[Floats, Floats]:
         """Mean and standard deviation over the ensemble, in percent, each `[n]`, of rows `[n, n_choices]`."""
-        x = self.space.one_hot(rows).astype(np.float64)[None]  # [1, n, features]
-        for i, (weights, biases) in enumerate(self.layers):
-            x = x @ weights + biases  # [members, n, outputs]
-            if i < len(self.layers) - 1:
-                x = np.maximum(x, 0)
-        accuracy = self.centre + self.scale * x[..., 0]
+        x = self.space.one_hot(rows)[None]  # [1, n, features]
+        *hidden, (last_weights, last_biases) = self.layers
+        for weights, biases in hidden:
+            x = np.maximum(x @ weights + biases, 0)  # [members, n, outputs]
+        x = x @ last_weights + last_biases
+        accuracy = self.centre + self.scale * x[..., 0].astype(np.float64)
         return accuracy.mean(axis=0), accuracy.std(axis=0)
 
     @classmethod
@@ -93,7 +94,10 @@ class AccuracyPredictor:
                 warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is part of the regularisation
                 members.append(network.fit(features[chosen], targets[chosen]))
         layers = [
-            (np.stack([m.coefs_[i] for m in members]), np.stack([m.intercepts_[i][None] for m in members]))
+            (
+                np.stack([m.coefs_[i] for m in members]).astype(np.float32),
+                np.stack([m.intercepts_[i][None] for m in members]).astype(np.float32),
+            )
             for i in range(len(members[0].coefs_))
         ]
         return cls(space, layers, centre, scale)

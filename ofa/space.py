@@ -51,6 +51,9 @@ class Arch(Mapping[str, Value]):
     def __hash__(self) -> int:
         return hash(frozenset(self._values.items()))
 
+    def __reduce__(self) -> tuple[type[Arch], tuple[dict[str, Value]]]:
+        return Arch, (self._values,)  # the default would set the attribute
+
     def __repr__(self) -> str:
         return f"Arch({self._values})"
 
@@ -261,9 +264,11 @@ def read_archs(path: Path, space: SearchSpace) -> list[Arch]:
         items = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise SpaceError(f"cannot read archs from {path}: {error}") from error
+    if isinstance(items, list):
+        items = [item.get("arch", item) if isinstance(item, dict) else item for item in items]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise SpaceError(f"{path} must hold a JSON list of archs (objects from choice name to value)")
-    return [space.arch(item.get("arch", item)) for item in items]
+    return [space.arch(item) for item in items]
 
 
 def _some(names: tuple[str, ...], limit: int = 8) -> str:

@@ -32,11 +32,11 @@ class Supernet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = family.build(family.space.largest)
-        self._kept: dict[tuple[str, Block], nn.Module] = {}
+        self._kept: dict[tuple[str, Block], tuple[nn.Module, list[nn.Parameter]]] = {}
         modules = list(self.network.modules())
         stores = [m._parameters for m in modules] + [m._buffers for m in modules]
         self._tensors = [(store, name) for store in stores for name, tensor in store.items() if tensor is not None]
-        self._pointers: list[tuple[int, int]] = []
+        self._pointers: list[tuple[int, int, bool]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[batch, classes]` of the largest network."""
@@ -86,23 +86,24 @@ class Supernet(nn.Module):
         return static.train(self.training)
 
     def _module(self, path: str, block: Block) -> nn.Module:
-        module = self._kept.get((path, block))
-        if module is None:
+        module, views = self._kept.get((path, block), (None, []))
+        if module is None or any(view.grad is None and view.requires_grad for view in views):
             with torch.device("meta"):
                 module = block.build()
             share(module, self.network.get_submodule(path), path)
-            self._kept[path, block] = module
+            self._kept[path, block] = module, list(module.parameters())
         return module
 
     def _drop_stale_views(self) -> None:
-        """Forgets the kept blocks if a tensor they view was replaced (`.to()`, loading, gradients set to None)."""
+        """Forgets the kept blocks if a tensor they view was replaced (`.to()`, loading, no gradients) or frozen."""
         pointers = []
         for tensors, name in self._tensors:
             tensor = tensors[name]
             assert tensor is not None
             if tensor.requires_grad and tensor.grad is None:
                 tensor.grad = torch.zeros_like(tensor)
-            pointers.append((tensor.data_ptr(), 0 if tensor.grad is None else tensor.grad.data_ptr()))
+            gradient = 0 if tensor.grad is None else tensor.grad.data_ptr()
+            pointers.append((tensor.data_ptr(), gradient, tensor.requires_grad))
         if pointers != self._pointers:  # the views keep the old memory alive, so an address is never used anew
             self._kept.clear()
             self._pointers = pointers

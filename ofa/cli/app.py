@@ -41,5 +41,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    errors.print(f"[bold red]error:[/] {message}" if errors.is_terminal else f"error: {message}", highlight=False)
+    errors.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)

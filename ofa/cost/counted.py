@@ -26,7 +26,7 @@ def params_m(family: Family) -> SlotSum:
 
 def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of a module (in eval mode) for one sample, wherever its parameters are."""
-    device = next(module.parameters()).device
+    device = next((p.device for p in module.parameters()), torch.device("meta"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.empty(1, *input_shape, device=device))
     return int(counter.get_total_flops()) // 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
@@ -52,7 +52,7 @@ class SearchConfig(Config):
     """How many archs of the predicted front have their accuracy measured."""
     levels: int = Field(4, ge=1)
     """How many archs to deploy, spread over the front's latencies; `latency_limits_ms` goes before it."""
-    latency_limits_ms: list[float] | None = Field(None, min_length=1)
+    latency_limits_ms: list[Annotated[float, Field(gt=0)]] | None = Field(None, min_length=1)
     """The most accurate arch under each of these latencies, instead of `levels`."""
     min_accuracy_percent: float = Field(0.0, ge=0, le=100)
     """Levels below this validation accuracy are not deployed."""

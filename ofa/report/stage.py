@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ofa.files import write_json
+from ofa.files import write_json, write_text
 from ofa.pipeline.run import Progress, Run, Stage
+from ofa.report.content import gather
+from ofa.report.page import page
 
 
 def _report(run: Run, progress: Progress) -> None:
@@ -11,13 +13,14 @@ def _report(run: Run, progress: Progress) -> None:
         "arch", "onnx", "accuracy_top1_percent", "latency_ms", "predicted_latency_ms", "parity_max_abs_diff", "macs_m",
         "params_m",
     )  # fmt: skip
-    predictor = run.read_json("predictor.json")
+    content = gather(run)
     summary = {
         "space_size": run.family.space.size,
-        "levels": [{key: level[key] for key in keys} for level in run.read_json("export/levels.json")],
-        "predictor": {key: predictor[key] for key in ("kendall_tau", "rmse_percent", "n_fit", "n_test")},
-        "seconds": {name: record["seconds"] for name, record in run.records().items() if name != "report"},
+        "levels": [{key: level[key] for key in keys} for level in content.levels],
+        "predictor": {key: content.fit[key] for key in ("kendall_tau", "rmse_percent", "n_fit", "n_test")},
+        "seconds": content.seconds,
     }
+    write_text(run.path("report.html"), page(content))
     write_json(run.path("summary.json"), summary)
     progress(1, 1, "written")
 

@@ -133,6 +133,7 @@ class _Trainer:
         self.soft_loss = SoftTargetCrossEntropy()
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.step = 0
+        self.loss_sums: list[float] = []  # over the steps of this epoch
         self.history: list[dict[str, Any]] = []
 
     def run(self) -> None:
@@ -148,12 +149,16 @@ class _Trainer:
                 )
                 for images, labels in batches:
                     losses = self._train_step(images, labels, self.phases[epoch])
+                    sums = self.loss_sums or [0.0] * len(losses)
+                    self.loss_sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
                     self.step += 1
                     self.progress(self.step, self.total, f"epoch {epoch + 1}/{len(self.phases)}, loss {losses[0]:.3f}")
-                    if time.monotonic() - last_save > self.config.checkpoint_seconds:
+                    within_epoch = self.step % self.per_epoch != 0
+                    if within_epoch and time.monotonic() - last_save > self.config.checkpoint_seconds:
                         self._save()
                         last_save = time.monotonic()
-                self._log_epoch(epoch, losses)
+                self._log_epoch(epoch)
+                self.loss_sums = []
                 self._save()
                 last_save = time.monotonic()
         if self.ema is not None:
@@ -203,15 +208,15 @@ class _Trainer:
             "lower train.lr, set train.clip_grad_norm, or look for broken images"
         )
 
-    def _log_epoch(self, epoch: int, losses: list[float]) -> None:
-        """Adds validation accuracies of the largest and smallest network to the log."""
+    def _log_epoch(self, epoch: int) -> None:
+        """Adds the epoch's mean losses and validation accuracies of the largest and smallest network to the log."""
         space = self.supernet.family.space
         line: dict[str, Any] = {
             "epoch": epoch + 1,
             "step": self.step,
             "strategy": self.phases[epoch].strategy,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "loss": losses,
+            "loss": [total / self.per_epoch for total in self.loss_sums],
         }
         for name, arch in {"largest": space.largest, "smallest": space.smallest}.items():
             network = self.supernet.extract(arch)
@@ -230,7 +235,13 @@ class _Trainer:
         tensors |= {f"network.{name}": tensor for name, tensor in self.supernet.network.state_dict().items()}
         if self.ema is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
-        state = {"step": self.step, "total": self.total, "optimizer": optimizer, "history": self.history}
+        state = {
+            "step": self.step,
+            "total": self.total,
+            "optimizer": optimizer,
+            "history": self.history,
+            "loss_sums": self.loss_sums,
+        }
         self.checkpoints.save(self.step, tensors, state)
 
     def _resume(self) -> None:
@@ -240,7 +251,7 @@ class _Trainer:
         tensors, state, broken = found
         for message in broken:
             warnings.warn(f"{message}; going on from step {state['step']}", stacklevel=2)
-        self.step, self.history = state["step"], state["history"]
+        self.step, self.history, self.loss_sums = state["step"], state["history"], state["loss_sums"]
         self.supernet.network.load_state_dict(_under("network.", tensors))
         unpack_optimizer(self.optimizer, _under("optimizer.", tensors), state["optimizer"])
         if self.ema is not None:

@@ -1,0 +1,32 @@
+# Every target sets up .venv itself when it is missing or setup.cfg has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint bench clean
+
+demo: .venv/ready           ## the main job on handwritten digits: train, specialise, export, bundle, report
+	$(BIN)/ofa run digits --resume
+
+test: .venv/ready           ## the tests that take under 10 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+test-all: .venv/ready       ## all tests
+	$(BIN)/python -m pytest -m ""
+
+lint: .venv/ready           ## style, types, and which module may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/ready          ## speed, as ratios against a reference in the same run
+	$(BIN)/python -m benchmarks.speed
+
+.venv/ready: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "ofa needs Python 3.11 or later: make PYTHON=..."'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

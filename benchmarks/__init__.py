@@ -1,0 +1,1 @@
+"""What is slow to run or compares with others; never run by the tests."""

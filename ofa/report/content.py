@@ -1,0 +1,127 @@
+"""What the report tells, read from the files of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import spearmanr
+
+from ofa.cost import LatencyTable
+from ofa.errors import RunError
+from ofa.pipeline.run import Run
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well predictions agree with measurements of the same things."""
+
+    mean_error_percent: float
+    within_10_percent: float
+    spearman: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """The plain data of a report. Entries are as the stages wrote them, but for what is said here.
+
+    Attributes:
+        name: of the run.
+        recipe: as YAML.
+        facts: what the run is about, by label.
+        device: what measured the latencies.
+        seconds: how long each stage took.
+        levels: what was exported, the slowest first.
+        samples: subnets whose accuracy was measured, with `predicted_latency_ms` added.
+        front: the measured front, the fastest first.
+        checks: whole networks of the latency table, with `predicted_latency_ms` added.
+        fit: of the accuracy predictor.
+        epochs: one per epoch of the training.
+        distilled: whether subnets learned from the largest network.
+        replay: one per step of the battery.
+    """
+
+    name: str
+    recipe: str
+    facts: Mapping[str, str]
+    device: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    levels: list[Entry]
+    samples: list[Entry]
+    front: list[Entry]
+    checks: list[Entry]
+    fit: Entry
+    epochs: list[Entry]
+    distilled: bool
+    replay: list[Entry]
+
+
+def gather(run: Run) -> Content:
+    """Reads a run.
+
+    Raises:
+        RunError: a file is missing or broken.
+    """
+    table = run.read_json("latency_table.json")
+    levels, front = run.read_json("export/levels.json"), run.read_json("front.json")
+    return Content(
+        name=run.recipe.name,
+        recipe=run.recipe.to_yaml(),
+        facts=_facts(run, front),
+        device=table["device"] | {"measured": table["date"][:10]},
+        seconds={name: record["seconds"] for name, record in run.records().items() if name != "report"},
+        levels=levels,
+        samples=_with_latency(run, run.read_json("samples.json")["samples"]),
+        front=front["front"],
+        checks=_with_latency(run, table["checks"]),
+        fit=run.read_json("predictor.json"),
+        epochs=_read_lines(run, "train.jsonl"),
+        distilled=run.recipe.train.distill,
+        replay=run.read_json("replay.json"),
+    )
+
+
+def agreement(measured: ArrayLike, predicted: ArrayLike) -> Agreement:
+    """Compares at least two positive measurements `[n]` with their predictions `[n]`."""
+    x, y = np.asarray(measured, float), np.asarray(predicted, float)
+    errors = 100 * np.abs(y / x - 1)
+    ranked = len(set(x)) > 1 and len(set(y)) > 1
+    spearman = float(spearmanr(x, y).statistic) if ranked else float("nan")
+    return Agreement(float(errors.mean()), float(100 * np.mean(errors <= 10)), spearman, len(x))
+
+
+def _facts(run: Run, front: Entry) -> dict[str, str]:
+    data, space = run.data, run.family.space
+    size = f"{space.size:,}" if space.size < 1e12 else f"{float(space.size):.2g}"
+    images = ", ".join(
+        f"{len(split):,} {name}"
+        for name, split in {"training": data.train, "validation": data.validation, "test": data.test}.items()
+    )
+    return {
+        "family": run.family.name,
+        "data set": f"{data.name} ({len(data.labels)} classes)",
+        "images": images,
+        "search space": f"{size} subnets, {len(space.choices)} choices",
+        "search": f"{front['n_evaluated']:,} subnets predicted, {front['verified']} of them measured",
+    }
+
+
+def _with_latency(run: Run, entries: list[Entry]) -> list[Entry]:
+    table = LatencyTable.load(run.path("latency_table.json"), run.family)
+    predicted = table(run.family.space.rows(entry["arch"] for entry in entries))
+    return [entry | {"predicted_latency_ms": float(ms)} for entry, ms in zip(entries, predicted, strict=True)]
+
+
+def _read_lines(run: Run, name: str) -> list[Entry]:
+    path = run.path(name)
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); run the stage that makes it again") from error

@@ -1,0 +1,143 @@
+"""The page: one HTML file with all it needs inside, so that it can be mailed, archived and opened offline."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from plotly import graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from ofa.report import charts
+from ofa.report.archs import compact
+from ofa.report.content import Content, Entry, agreement
+
+_PACKAGES = ("ofa", "torch", "torchvision", "timm", "numpy", "scikit-learn")
+_LEVEL_COLUMNS = (
+    "level", "test top-1 %", "latency ms", "predicted ms", "MACs M", "params M", "pixels", "ONNX file", "max abs diff",
+)  # fmt: skip
+
+
+def page(content: Content) -> str:
+    """The report as HTML. All that comes from recipes, archs and files is escaped."""
+    figures = {
+        "accuracy_over_latency": charts.accuracy_over_latency(content.samples, content.front, content.levels),
+        "latency_agreement": charts.latency_agreement(content.checks, content.levels),
+        "accuracy_agreement": charts.accuracy_agreement(
+            content.fit["measured_percent"], content.fit["predicted_percent"]
+        ),
+        "training": charts.training(content.epochs),
+        "battery": charts.battery(content.replay),
+    }
+    packages = {"Python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    return Template(_resource("page.html")).substitute(
+        {name: escape(text) for name, text in _texts(content).items()},
+        css=_resource("page.css"),
+        plotly=get_plotlyjs(),
+        facts=_definitions(content.facts),
+        device=_definitions({name.replace("_", " "): value for name, value in content.device.items()}),
+        times=_times(content.seconds),
+        levels=_table(_LEVEL_COLUMNS, [_level_cells(i, level) for i, level in enumerate(content.levels)]),
+        archs="".join(_arch_details(i, level["arch"]) for i, level in enumerate(content.levels)),
+        versions=_definitions(packages),
+        **{name: _chart(name, figure) for name, figure in figures.items()},
+    )
+
+
+def _texts(content: Content) -> dict[str, str]:
+    """What stands inside sentences, not escaped."""
+    checked = agreement(
+        [check["median_ms"] for check in content.checks], [check["predicted_latency_ms"] for check in content.checks]
+    )
+    deployed = agreement(
+        [level["latency_ms"] for level in content.levels],
+        [level["predicted_latency_ms"] for level in content.levels],
+    )
+    distilled = "The smallest one then learns from the largest one's answers, so their losses are not comparable."
+    served = [(step["correct"], step["n_images"]) for step in content.replay if step["correct"] is not None]
+    return {
+        "name": content.name,
+        "family": content.facts["family"],
+        "data": content.facts["data set"],
+        "n_levels": str(len(content.levels)),
+        "check_n": str(checked.n),
+        "check_error": _number(checked.mean_error_percent),
+        "check_within": _number(checked.within_10_percent),
+        "check_spearman": _number(checked.spearman),
+        "level_error": _number(deployed.mean_error_percent),
+        "n_fit": str(content.fit["n_fit"]),
+        "n_test": str(content.fit["n_test"]),
+        "kendall_tau": _number(content.fit["kendall_tau"]),
+        "rmse_percent": _number(content.fit["rmse_percent"]),
+        "distillation": distilled if content.distilled else "",
+        "images_per_step": str(content.replay[0]["n_images"]),
+        "correct": f"{sum(c for c, _ in served)} of {sum(n for _, n in served)} images were classified right."
+        if served
+        else "",
+        "recipe": content.recipe,
+    }
+
+
+def _level_cells(i: int, level: Entry) -> list[str]:
+    return [
+        str(i),
+        f"{level['accuracy_top1_percent']:.2f}",
+        f"{_number(level['latency_ms'])} ({_number(level['latency_spread_ms'], 2)})",
+        _number(level["predicted_latency_ms"]),
+        _number(level["macs_m"]),
+        _number(level["params_m"]),
+        str(level["arch"]["resolution"]),
+        level["onnx"],
+        f"{level['parity_max_abs_diff']:.1e}",
+    ]
+
+
+def _arch_details(i: int, arch: Mapping[str, Any]) -> str:
+    text = f"{escape(compact(arch))}\n\n{escape(json.dumps(arch), quote=False)}"
+    return f"<details><summary>arch of level {i}</summary><pre>{text}</pre></details>\n"
+
+
+def _times(seconds: Mapping[str, float]) -> str:
+    rows = [[name, _duration(value)] for name, value in seconds.items()]
+    return _table(("stage", "time"), [*rows, ["total", _duration(sum(seconds.values()))]])
+
+
+def _chart(name: str, figure: go.Figure) -> str:
+    config = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+    html = figure.to_html(config=config, include_plotlyjs=False, full_html=False, div_id=name)
+    return f'<div class="chart">{html}</div>'
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f'<div class="scroll"><table>\n<tr>{head}</tr>\n{body}</table></div>'
+
+
+def _definitions(pairs: Mapping[str, Any]) -> str:
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>\n" for name, value in pairs.items())
+    return f"<dl>\n{items}</dl>"
+
+
+def _number(value: float, digits: int = 3) -> str:
+    if math.isnan(value):
+        return "n/a"
+    return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _resource(name: str) -> str:
+    return files("ofa.report").joinpath(name).read_text(encoding="utf-8")

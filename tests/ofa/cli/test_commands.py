@@ -1,0 +1,126 @@
+import json
+import shutil
+
+import pytest
+
+import ofa
+from ofa.pipeline.recipe import load_recipe
+
+
+@pytest.fixture
+def run_option(finished):
+    return ("--run", finished)
+
+
+def test_families_lists_every_family_with_its_exact_size(command):
+    code, out, _ = command("families", "--json")
+    assert code == 0
+    found = {entry["name"]: entry for entry in json.loads(out)}
+    assert sorted(found) == ofa.family_names()
+    for name, entry in found.items():
+        assert entry["space_size"] == ofa.family(name).space.size
+
+
+def test_devices_and_env_as_tables_and_json(command):
+    assert "ort-cpu" in json.loads(command("devices", "--json")[1])["devices"]
+    assert "torch" in json.loads(command("env", "--json")[1])
+    for name in ("families", "devices", "env"):
+        code, out, err = command(name)
+        assert (code, err) == (0, "")
+        assert out.strip()
+
+
+def test_run_refuses_an_existing_run_and_resume_shows_the_summary(command, tiny_yaml, run_option, finished):
+    code, out, err = command("run", tiny_yaml, *run_option)
+    assert (code, out) == (2, "")
+    assert "holds a run already; add --resume" in err
+    code, out, _ = command("run", tiny_yaml, *run_option, "--resume", "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((finished / "summary.json").read_text())
+    assert "levels out of" in command("run", tiny_yaml, *run_option, "--resume")[1]
+
+
+def test_every_stage_alone(command, tiny_yaml, run_option):
+    for name in ("train", "profile", "sample", "fit", "search", "export", "bundle", "report"):
+        code, _, err = command(name, tiny_yaml, *run_option)
+        assert code == 0, err
+        assert f"{name}: done" in err
+
+
+def test_search_under_a_limit(command, tiny_yaml, run_option):
+    front = json.loads(command("search", tiny_yaml, *run_option, "--json")[1])
+    limit = front[len(front) // 2]["predicted_latency_ms"]
+    (best,) = json.loads(command("search", tiny_yaml, *run_option, "--limit-ms", limit, "--json")[1])
+    assert best["predicted_latency_ms"] <= limit
+    code, out, err = command("search", tiny_yaml, *run_option, "--limit-ms", 1e-6)
+    assert (code, out) == (2, "")
+    assert "the tightest seen is" in err
+    code, _, err = command("search", tiny_yaml, *run_option, "--limit-ms", -1)
+    assert (code, "must be above 0" in err) == (2, True)
+
+
+def test_bundle_demo_replays_a_battery(command, tiny_yaml, run_option):
+    code, out, _ = command("bundle", "demo", tiny_yaml, *run_option, "--steps", 5, "--json")
+    steps = json.loads(out)
+    assert code == 0
+    assert [step["battery_percent"] for step in steps[:5]] == [100, 75, 50, 25, 0]
+    assert steps[0]["level"] == 0
+    assert steps[4]["level"] > 0
+    assert steps[-1]["charging"]
+    assert "battery replay" in command("bundle", "demo", tiny_yaml, *run_option)[1]
+
+
+def test_help_names_every_command_and_no_arguments_is_no_traceback(command):
+    _, out, _ = command("--help")
+    for name in ("run", "train", "profile", "sample", "fit", "search", "export", "bundle", "report", "families", "env"):
+        assert name in out
+
+
+@pytest.mark.parametrize("arguments", [("fly",), ("run",), ("run", "digits", "--fast"), ("bundle", "demo")])
+def test_wrong_usage_exits_with_2(command, arguments):
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_recipe_by_name_uses_the_usual_directory(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("fit", "digits")
+    assert code == 2
+    assert "'fit' needs the 'sample' stage of runs/digits" in err
+    assert load_recipe("digits").name == "digits"
+
+
+def test_a_full_disk_is_one_error_and_leaves_no_partial_file(command, tiny_yaml, finished, monkeypatch):
+    import ofa.files
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    monkeypatch.setattr(ofa.files.os, "fsync", full)
+    code, out, err = command("fit", tiny_yaml, "--run", finished)
+    assert (code, out) == (2, "")
+    assert "No space left on device" in err
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_corrupt_bundle_is_one_error(command, tiny_yaml, finished):
+    model = finished / "bundle" / "level-0.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    code, _, err = command("bundle", "demo", tiny_yaml, "--run", finished)
+    assert code == 2
+    assert "level-0.onnx does not match its checksum" in err
+    shutil.rmtree(finished / "bundle")
+    code, _, err = command("bundle", "demo", tiny_yaml, "--run", finished)
+    assert (code, "manifest.json cannot be read" in err) == (2, True)
+
+
+def test_a_table_of_another_family_is_refused(command, tiny_yaml, finished):
+    path = finished / "latency_table.json"
+    content = json.loads(path.read_text())
+    content["family"] = {"name": "ofa_mobilenet_v3", "options": {}}
+    path.write_text(json.dumps(content))
+    code, _, err = command("search", tiny_yaml, "--run", finished)
+    assert code == 2
+    assert "is a table of family 'ofa_mobilenet_v3', not of 'small_mobilenet_v3'" in err

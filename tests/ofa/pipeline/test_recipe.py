@@ -1,0 +1,65 @@
+import pytest
+import yaml
+
+from ofa.errors import RecipeError
+from ofa.pipeline.recipe import Recipe, load_recipe, shipped
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipes_load_and_survive_their_own_yaml(name):
+    recipe = load_recipe(name)
+    assert Recipe.model_validate(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+def test_digits_and_fashion_mnist_are_shipped():
+    assert {"digits", "fashion_mnist"} <= set(shipped())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"colour": 1}, "colour: unknown key"),
+        ({"train": {"phases": [], "lr": 0.1}}, "train.phases"),
+        ({"train": {"phases": [{"strategy": "full", "epochs": 0}]}}, "train.phases.0.epochs = 0"),
+        ({"train": {"phases": [{"strategy": "magic", "epochs": 1}]}}, "train.phases.0.strategy = 'magic'"),
+        ({"train": {"phases": [{"strategy": "full", "epochs": 1}], "lr": -0.1}}, "train.lr = -0.1"),
+        (
+            {"train": {"phases": [{"strategy": "full", "epochs": 1}], "learning_rate": 1}},
+            "train.learning_rate: unknown",
+        ),
+        ({"train": {"phases": [{"strategy": "full", "epochs": "ten"}]}}, "train.phases.0.epochs = 'ten'"),
+        ({"data": {"name": "mnist"}}, "data.name = 'mnist'"),
+        ({"search": {"latency_limits_ms": [1.0, -2.0]}}, "search.latency_limits_ms.1 = -2.0"),
+        ({"search": {"latency_limits_ms": [float("nan")]}}, "search.latency_limits_ms.0"),
+        ({"name": "../up"}, "name = '../up'"),
+        ({"seed": True}, "seed = True"),
+        ({"train": None}, "train = None"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_path_in_the_file(tiny_yaml, tmp_path, change, said):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(tiny_yaml.read_text()) | change))
+    with pytest.raises(RecipeError, match=str(path)) as error:
+        load_recipe(str(path))
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1", "not readable YAML"),
+        ("- 1", "must hold keys and values"),
+        ("!!python/object/apply:os.system ['true']", "not readable YAML"),
+        ("name: x", "family: missing"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, text, said):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(str(path))
+
+
+def test_an_unknown_name_lists_the_shipped_ones():
+    with pytest.raises(RecipeError, match=r"no recipe 'digit'; shipped: digits, fashion_mnist"):
+        load_recipe("digit")

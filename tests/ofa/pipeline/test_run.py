@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from ofa.errors import RunError
+from ofa.pipeline.recipe import Recipe
+from ofa.pipeline.run import Run, stages
+
+
+def quiet(done, total, message):
+    pass
+
+
+def changed(recipe, **sections):
+    content = recipe.model_dump(mode="json")
+    for name, values in sections.items():
+        content[name] |= values
+    return Recipe.model_validate(content)
+
+
+def test_stages_come_after_those_they_need():
+    seen = set()
+    for name, stage in stages().items():
+        assert set(stage.needs) <= seen
+        seen.add(name)
+    assert seen == {"train", "profile", "sample", "fit", "search", "export", "bundle", "report"}
+
+
+def test_a_stage_without_its_needs_is_refused(tiny_recipe, tmp_path):
+    run = Run(tiny_recipe, tmp_path / "run")
+    with pytest.raises(RunError, match=r"'search' needs the 'fit' stage of .*; run `ofa fit` first"):
+        run.execute(stages()["search"], quiet)
+    assert not (tmp_path / "run" / "stages.json").exists()
+
+
+def test_a_finished_run_is_finished_and_every_section_changes_what_reads_it(finished, tiny_recipe):
+    run = Run.open(finished)
+    assert run.recipe == tiny_recipe
+    assert all(run.finished(stage) for stage in stages().values())
+    other = Run(changed(tiny_recipe, search={"levels": 2}), finished)
+    done = {name for name, stage in stages().items() if other.finished(stage)}
+    assert done == {"train", "sample", "fit", "profile"}
+
+
+def test_inputs_from_another_recipe_are_refused_and_nothing_is_written(finished, tiny_recipe):
+    before = (finished / "recipe.yaml").read_text(), (finished / "stages.json").read_text()
+    other = Run(changed(tiny_recipe, data={"validation_percent": 10.0}), finished)
+    with pytest.raises(RunError, match="'train' stage made with another recipe"):
+        other.execute(stages()["sample"], quiet)
+    with pytest.raises(RunError, match="'train' stage made with another recipe"):
+        other.execute(stages()["train"], quiet)
+    assert before == ((finished / "recipe.yaml").read_text(), (finished / "stages.json").read_text())
+
+
+def test_a_later_stage_can_be_made_again_with_other_settings(finished, tiny_recipe):
+    run = Run(changed(tiny_recipe, search={"levels": 2}), finished)
+    run.execute(stages()["search"], quiet)
+    assert len(run.read_json("front.json")["levels"]) == 2
+    assert run.finished(stages()["search"])
+    assert not run.finished(stages()["export"])
+
+
+def test_a_folder_of_other_files_is_left_alone(tiny_recipe, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match="holds other files"):
+        Run(tiny_recipe, tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tiny_recipe, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="cannot write the run directory"):
+        Run(tiny_recipe, tmp_path / "file" / "run")
+
+
+def test_a_stage_that_fails_is_not_finished_and_its_time_is_kept(finished, tiny_recipe):
+    run = Run(tiny_recipe, finished)
+    (finished / "samples.json").write_text("{")
+    with pytest.raises(RunError, match=r"samples\.json cannot be read"):
+        run.execute(stages()["fit"], quiet)
+    assert not run.finished(stages()["fit"])
+    assert json.loads((finished / "stages.json").read_text())["fit"]["finished"] is None

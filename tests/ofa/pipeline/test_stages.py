@@ -1,0 +1,158 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from export.session import INPUT, OUTPUT, session
+from ofa.calibrate import accuracy_percent, calibrate
+from ofa.cost import LatencyTable
+from ofa.data import eval_batches
+from ofa.errors import CheckpointError, InfeasibleError, RunError
+from ofa.pipeline import stages as pipeline
+from ofa.pipeline.recipe import Recipe
+from ofa.pipeline.run import Run, stages
+from ofa.predict import AccuracyPredictor
+
+
+def quiet(done, total, message):
+    pass
+
+
+def run_with(finished, **search):
+    content = yaml.safe_load((finished / "recipe.yaml").read_text())
+    content["search"] |= search
+    return Run(Recipe.model_validate(content), finished)
+
+
+def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finished):
+    run = Run.open(finished)
+    summary = run.read_json("summary.json")
+    assert set(summary) == {"space_size", "levels", "predictor", "seconds"}
+    assert summary["space_size"] == run.family.space.size
+    assert {"kendall_tau", "n_fit", "n_test"} <= set(summary["predictor"])
+    assert set(summary["seconds"]) >= {"train", "sample", "fit", "profile", "search", "export", "bundle"}
+    assert summary["levels"]
+    latencies = [level["latency_ms"] for level in summary["levels"]]
+    assert latencies == sorted(latencies, reverse=True)
+    supernet = pipeline.load_supernet(run)
+    for level in summary["levels"]:
+        arch = run.family.space.arch(level["arch"])
+        static = supernet.extract(arch)
+        assert sum(p.numel() for p in static.parameters()) == pytest.approx(level["params_m"] * 1e6)
+        resolution = int(arch["resolution"])
+        model = session(finished / level["onnx"])
+        batches = eval_batches(run.data, run.data.test, resolution)
+        right = sum(
+            int((model.run([OUTPUT], {INPUT: x.numpy()})[0].argmax(axis=1) == y.numpy()).sum()) for x, y in batches
+        )
+        assert level["accuracy_top1_percent"] == pytest.approx(100 * right / len(run.data.test))
+        calibrate(static, eval_batches(run.data, run.data.train, resolution, limit=64))
+        assert accuracy_percent(static, batches) == pytest.approx(level["accuracy_top1_percent"])
+        assert level["parity_max_abs_diff"] <= 1e-4
+
+
+def test_the_front_is_not_beaten_by_any_sampled_arch(finished):
+    run = Run.open(finished)
+    front = run.read_json("front.json")["front"]
+    table = LatencyTable.load(finished / "latency_table.json", run.family)
+    rows, accuracies = pipeline.read_samples(run)
+    for latency, accuracy in zip(table(rows), accuracies, strict=True):
+        assert any(f["predicted_latency_ms"] <= latency and f["accuracy_percent"] >= accuracy for f in front)
+
+
+def test_sampling_goes_on_where_it_was_and_gives_the_same(finished, monkeypatch):
+    whole = json.loads((finished / "samples.json").read_text())
+    part = whole | {"samples": whole["samples"][:9]}
+    (finished / "samples.json").write_text(json.dumps(part))
+    measured = []
+    measure = pipeline.measure_accuracies
+
+    def counting(run, supernet, archs):
+        measured.extend(archs)
+        return measure(run, supernet, archs)
+
+    monkeypatch.setattr(pipeline, "measure_accuracies", counting)
+    run = Run.open(finished)
+    run.execute(stages()["sample"], quiet)
+    assert len(measured) == len(whole["samples"]) - 9
+    assert json.loads((finished / "samples.json").read_text()) == whole
+
+
+def test_search_and_predictor_never_read_the_test_split(finished):
+    run = Run.open(finished)
+
+    class Untouchable:
+        def __len__(self):
+            raise AssertionError("the test split was read")
+
+        __getitem__ = __len__
+
+    object.__setattr__(run.data, "test", Untouchable())
+    (finished / "samples.json").unlink()
+    for name in ("sample", "fit", "search"):
+        run.execute(stages()[name], quiet)
+
+
+def test_levels_under_latency_limits_are_the_best_of_the_front_under_each(finished):
+    front = Run.open(finished).read_json("front.json")["front"]
+    limits = [front[-1]["predicted_latency_ms"] * 1.01, front[0]["predicted_latency_ms"] * 1.01]
+    run = run_with(finished, latency_limits_ms=limits)
+    run.execute(stages()["search"], quiet)
+    found = run.read_json("front.json")
+    for level, limit in zip(found["levels"], limits, strict=True):
+        assert level["predicted_latency_ms"] <= limit
+        best = max(f["accuracy_percent"] for f in found["front"] if f["predicted_latency_ms"] <= limit)
+        assert level["accuracy_percent"] == best
+
+
+def test_a_limit_below_the_fastest_arch_says_the_tightest_value_seen(finished):
+    run = Run.open(finished)
+    table = LatencyTable.load(finished / "latency_table.json", run.family)
+    fastest = float(table(run.family.space.rows([run.family.space.smallest]))[0])
+    with pytest.raises(InfeasibleError, match="the tightest seen is") as error:
+        pipeline.predicted_front(run, limit_ms=fastest / 2)
+    tightest = float(re.search(r"the tightest seen is ([\d.e-]+)", str(error.value))[1])
+    assert fastest / 2 < tightest <= fastest * 1.001
+    before = (finished / "front.json").read_bytes()
+    with pytest.raises(InfeasibleError):
+        run_with(finished, latency_limits_ms=[fastest / 2]).execute(stages()["search"], quiet)
+    assert (finished / "front.json").read_bytes() == before
+
+
+def test_an_accuracy_floor_above_the_best_is_refused_with_the_best(finished):
+    with pytest.raises(InfeasibleError, match="above the best accuracy measured"):
+        run_with(finished, min_accuracy_percent=100.0, levels=2).execute(stages()["search"], quiet)
+
+
+@pytest.mark.parametrize("file", ["supernet.safetensors", "predictor.safetensors"])
+def test_truncated_weights_are_named(finished, file):
+    path = finished / file
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=file):
+        Run.open(finished).execute(stages()["search"], quiet)
+
+
+def test_a_missing_result_names_the_file(finished):
+    (finished / "front.json").unlink()
+    with pytest.raises(RunError, match=r"front\.json cannot be read"):
+        Run.open(finished).execute(stages()["export"], quiet)
+
+
+def test_spread_takes_both_ends_and_even_logarithmic_steps():
+    latencies = np.geomspace(1, 16, 17)
+    assert pipeline._spread(latencies, 5).tolist() == [0, 4, 8, 12, 16]
+    assert pipeline._spread(latencies[:3], 5).tolist() == [0, 1, 2]
+    assert pipeline._spread(latencies, 1).tolist() == [16]
+
+
+def test_weights_and_predictor_hold_only_tensors(finished):
+    run = Run.open(finished)
+    supernet = pipeline.load_supernet(run)
+    assert all(torch.isfinite(p).all() for p in supernet.parameters())
+    predictor = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
+    mean, std = predictor(run.family.space.rows([run.family.space.largest]))
+    assert np.isfinite(mean).all()
+    assert (std >= 0).all()

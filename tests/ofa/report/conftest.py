@@ -1,0 +1,114 @@
+import json
+
+import pytest
+
+import ofa
+from ofa.cost.slots import distinct_blocks
+from ofa.cost.table import Check, LatencyTable
+from ofa.device import Timing
+from ofa.files import write_json, write_text
+from ofa.pipeline.recipe import Recipe
+from ofa.pipeline.run import Run
+
+RESOLUTIONS = [16, 24]
+RECIPE = {
+    "name": "tiny",
+    "family": {"name": "small_mobilenet_v3", "options": {"resolutions": RESOLUTIONS}},
+    "data": {"name": "digits", "folder": "</pre><script>alert('folder')</script>"},
+    "train": {"phases": [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 2}]},
+}
+EPOCHS = [
+    {"epoch": 1, "strategy": "full", "loss": [2.0], "largest_accuracy_percent": 40.0, "smallest_accuracy_percent": 9.0},
+    {
+        "epoch": 2,
+        "strategy": "sandwich",
+        "loss": [1.5, 1.75, 1.6],
+        "largest_accuracy_percent": 80.0,
+        "smallest_accuracy_percent": 60.0,
+    },
+    {
+        "epoch": 3,
+        "strategy": "sandwich",
+        "loss": [1.25, 1.5, 1.4],
+        "largest_accuracy_percent": 90.0,
+        "smallest_accuracy_percent": 70.0,
+    },
+]
+
+
+@pytest.fixture(scope="session")
+def family():
+    return ofa.family("small_mobilenet_v3", num_classes=10, in_channels=1, resolutions=RESOLUTIONS)
+
+
+@pytest.fixture(scope="session")
+def archs(family):
+    space = family.space
+    middle = space.arch(dict(space.smallest) | {"stage1.block0.kernel": 5, "resolution": 24})
+    return [space.largest, middle, space.smallest]
+
+
+@pytest.fixture
+def run(tmp_path, family, archs):
+    """A run directory as the stages leave it, with invented numbers."""
+    run = Run(Recipe.model_validate(RECIPE), tmp_path / "run")
+    device = {"device": "ort-cpu", "processor": "<b>fast</b> & cheap", "threads": 1}
+    rows = {
+        (repr(block), size): Timing(0.01 + 0.002 * i, 0.001, 50)
+        for i, (block, size) in enumerate(distinct_blocks(family))
+    }
+    checks = tuple(Check(arch, Timing(0.5 * (i + 1), 0.01, 50)) for i, arch in enumerate(reversed(archs)))
+    LatencyTable(family, device, "2026-01-02T03:04:05+00:00", Timing(0.004, 0.0, 50), rows, checks).save(
+        run.path("latency_table.json")
+    )
+    measured = [
+        {"arch": dict(arch), "accuracy_percent": 90.0 - i, "predicted_latency_ms": 4.0 / (i + 1)}
+        for i, arch in enumerate(archs)
+    ]
+    levels = [
+        {
+            "arch": dict(arch),
+            "onnx": f"export/level-{i}.onnx",
+            "accuracy_top1_percent": 88.125 - i,
+            "validation_accuracy_percent": 90.0 - i,
+            "predicted_latency_ms": 4.0 / (i + 1),
+            "parity_max_abs_diff": 1.5e-6,
+            "macs_m": 5.0,
+            "params_m": 0.38,
+            "latency_ms": 4.4 / (i + 1),
+            "latency_spread_ms": 0.1,
+        }
+        for i, arch in enumerate(archs)
+    ]
+    steps = [(100.0, False, 0), (50.0, False, 1), (0.0, False, 2), (50.0, True, 0), (100.0, True, 0)]
+    replay = [
+        {
+            "battery_percent": percent,
+            "charging": charging,
+            "level": level,
+            "accuracy_top1_percent": 88.125 - level,
+            "correct": 14,
+            "n_images": 16,
+            "latency_ms": 4.5 / (level + 1),
+        }
+        for percent, charging, level in steps
+    ]
+    run.path("export").mkdir()
+    write_json(run.path("export/levels.json"), levels)
+    write_json(run.path("samples.json"), {"fingerprint": "0", "samples": measured})
+    write_json(run.path("front.json"), {"n_evaluated": 9192, "verified": 3, "front": measured[::-1], "levels": []})
+    write_json(
+        run.path("predictor.json"),
+        {
+            "kendall_tau": 0.625,
+            "rmse_percent": 1.375,
+            "n_fit": 8,
+            "n_test": 3,
+            "measured_percent": [80.0, 81.0, 82.0],
+            "predicted_percent": [80.5, 80.75, 82.5],
+        },
+    )
+    write_json(run.path("replay.json"), replay)
+    write_json(run.path("stages.json"), {"train": {"seconds": 256.0}, "fit": {"seconds": 2.2}})
+    write_text(run.path("train.jsonl"), "".join(json.dumps(epoch) + "\n" for epoch in EPOCHS))
+    return run

@@ -1,0 +1,127 @@
+import json
+import re
+from dataclasses import replace
+from html import escape, unescape
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+from ofa.errors import RunError
+from ofa.report.archs import compact
+from ofa.report.content import gather
+from ofa.report.page import page
+from ofa.report.stage import REPORT
+
+FILES = (
+    "latency_table.json", "export/levels.json", "front.json", "samples.json", "predictor.json", "train.jsonl",
+    "replay.json",
+)  # fmt: skip
+
+
+def own(html):
+    """The page without plotly's script."""
+    return html.replace(get_plotlyjs(), "")
+
+
+@pytest.fixture
+def html(run):
+    REPORT.run(run, lambda done, total, message: None)
+    return run.path("report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_needs_no_other_file(html):
+    assert html.count(get_plotlyjs()) == 1
+    assert not re.search(r"""(src|href|action|data)\s*=\s*["']?\s*(https?:)?//""", own(html))
+    assert not re.search(r"<(link|iframe|object|embed|img|base)\b|@import|url\(", own(html))
+    assert "default-src 'none'" in html
+
+
+def test_nothing_is_left_to_fill_in(html):
+    assert not re.search(r"\$\w|\$\{|\bnan\b", own(html))
+    assert html.rstrip().endswith("</html>")
+
+
+def test_all_levels_and_archs_are_there(html, archs):
+    text = unescape(own(html))
+    for i, arch in enumerate(archs):
+        assert compact(arch) in text
+        assert json.dumps(dict(arch)) in text
+        assert f"<td>export/level-{i}.onnx</td>" in html
+        assert f"<td>{88.125 - i:.2f}</td>" in html
+    assert "<td>4.40 (0.10)</td><td>4.00</td><td>5.00</td><td>0.380</td><td>24</td>" in html
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy_over_latency", "latency_agreement", "accuracy_agreement", "training", "battery"]
+)
+def test_all_charts_are_there(html, name):
+    assert html.count(f'id="{name}"') == 1
+
+
+def test_key_facts_and_figures_are_there(run, html):
+    for said in (
+        "small_mobilenet_v3",
+        f"{run.family.space.size:,} subnets",
+        "digits (10 classes)",
+        "4 min 16 s",
+        "4 min 18 s",
+        "<b>0.625</b>",
+        "<b>1.38</b>",
+        "70 of 80 images",
+    ):
+        assert said in html
+
+
+def test_what_comes_from_elsewhere_is_escaped(run):
+    content = gather(run)
+    bad = "</script><script>alert(1)</script>"
+    level = content.levels[0] | {"onnx": bad, "arch": {"resolution": 24, bad: 1, f"stage0.block0.{bad}": 2}}
+    clean = own(page(content))
+    samples, facts = [level | {"accuracy_percent": 1.0}], content.facts | {"family": bad}
+    dirty = own(page(replace(content, name=bad, facts=facts, levels=[level], samples=samples)))
+    for html in (clean, dirty):
+        assert "alert(1)</script>" not in html
+        assert "alert('folder')</script>" not in html
+        assert "<b>fast</b>" not in html
+        assert html.count("<script") == clean.count("<script")
+        assert html.count("</script") == clean.count("</script")
+    assert f"<h1>{escape(bad)}</h1>" in dirty
+    assert escape("<b>fast</b> & cheap") in clean
+    assert "&lt;/pre&gt;&lt;script&gt;" in clean
+
+
+def test_the_same_run_gives_the_same_page(run):
+    assert page(gather(run)) == page(gather(run))
+
+
+def test_distillation_is_said_where_it_was_on(run):
+    content = gather(run)
+    assert "not comparable" in page(content)
+    assert "not comparable" not in page(replace(content, distilled=False))
+
+
+def test_figures_that_do_not_exist_are_said_to_be_missing(run):
+    content = gather(run)
+    assert "tau is <b>n/a</b>" in page(replace(content, fit=content.fit | {"kendall_tau": float("nan")}))
+    without_labels = [step | {"correct": None} for step in content.replay]
+    assert "classified right" not in page(replace(content, replay=without_labels))
+
+
+@pytest.mark.usefixtures("html")
+def test_the_summary_has_the_levels_and_times(run):
+    summary = run.read_json("summary.json")
+    assert [level["onnx"] for level in summary["levels"]] == [f"export/level-{i}.onnx" for i in range(3)]
+    assert summary["predictor"] == {"kendall_tau": 0.625, "rmse_percent": 1.375, "n_fit": 8, "n_test": 3}
+    assert summary["seconds"] == {"train": 256.0, "fit": 2.2}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_missing_or_broken_file_is_named(run, name, broken):
+    if broken:
+        run.path(name).write_text('{"half', encoding="utf-8")
+    else:
+        run.path(name).unlink()
+    with pytest.raises(RunError, match=f"{re.escape(name)} cannot be read .* run the stage that makes it again"):
+        REPORT.run(run, lambda done, total, message: None)
+    assert not run.path("report.html").exists()

@@ -1,0 +1,175 @@
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import ofa
+from ofa.cost import macs_m
+from ofa.errors import FamilyError, SpaceError
+from ofa.families import Family, Slot, assemble
+from ofa.space import Choice, SearchSpace
+from supernets.blocks import ConvNorm, Head
+
+FROM_FILE = """
+from __future__ import annotations
+from dataclasses import dataclass
+from torch import nn
+from ofa import Choice, Family, SearchSpace, Slot
+from supernets.blocks import ConvNorm, Head
+
+@dataclass(frozen=True)
+class Pool:
+    channels: int
+    size: int
+    def build(self):
+        return nn.AvgPool2d(self.size)
+    def input_shape(self, size):
+        return (self.channels, size, size)
+
+def family(num_classes=10, in_channels=3, width=8):
+    return Family(
+        name="from_file",
+        space=SearchSpace([Choice("resolution", (16, 32)), Choice("kernel", (3, 5))]),
+        slots=(
+            Slot("stem", lambda kernel: ConvNorm(in_channels, width, kernel, 2), ("kernel",)),
+            Slot("pool", lambda: Pool(width, 2), reduction=2),
+            Slot("head", lambda: Head(width, 16, 16, num_classes), reduction=4),
+        ),
+        in_channels=in_channels,
+    )
+"""
+
+
+@pytest.fixture
+def from_file(tmp_path):
+    path = tmp_path / "from_file.py"
+    path.write_text(FROM_FILE)
+    return str(path)
+
+
+def make(slots, choices=None):
+    choices = choices or [Choice("resolution", (16, 32))]
+    return Family("made", SearchSpace(choices), tuple(slots))
+
+
+def test_a_family_from_a_file_is_as_good_as_a_registered_one(from_file):
+    family = ofa.family(from_file, num_classes=4, in_channels=1)
+    assert (family.name, family.space.size, family.resolutions) == ("from_file", 4, (16, 32))
+    supernet = ofa.Supernet(family).eval()
+    arch = family.space.smallest
+    images = torch.randn(3, *family.input_shape(arch))
+    assert torch.equal(supernet.subnet(arch)(images), supernet.extract(arch)(images))
+    rows = family.space.rows([family.space.smallest, family.space.largest])
+    assert (macs_m(family)(rows) > 0).all()
+
+
+def test_a_file_named_as_a_module_does_not_take_its_place(tmp_path):
+    (tmp_path / "random.py").write_text(FROM_FILE)
+    before = sys.modules.get("random")
+    assert ofa.family(str(tmp_path / "random.py")).name == "from_file"
+    assert sys.modules.get("random") is before
+
+
+def test_registered_families():
+    assert ofa.family_names() == sorted(ofa.family_names())
+    assert {"small_mobilenet_v3", "ofa_mobilenet_v3"} <= set(ofa.family_names())
+    assert ofa.family("small_mobilenet_v3", num_classes=3).options["num_classes"] == 3
+
+
+def test_an_unknown_family():
+    with pytest.raises(FamilyError, match=r"unknown family 'resnet'; registered: .*small_mobilenet_v3.* \.py file"):
+        ofa.family("resnet")
+
+
+def test_an_unknown_option(from_file):
+    with pytest.raises(FamilyError, match="'small_mobilenet_v3' has no option 'depth'; it has num_classes, in_ch"):
+        ofa.family("small_mobilenet_v3", depth=3, num_classes=10)
+    with pytest.raises(FamilyError, match="no option 'depth'; it has num_classes, in_channels, width"):
+        ofa.family(from_file, depth=3)
+
+
+def test_a_missing_file(tmp_path):
+    for name in ("nowhere.py", "folder.py"):
+        (tmp_path / "folder.py").mkdir(exist_ok=True)
+        with pytest.raises(FamilyError, match=rf"no family file .*{name}"):
+            ofa.family(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("text", ["", "family = 3", "def families(): ..."])
+def test_a_file_without_a_family(tmp_path, text):
+    (tmp_path / "empty.py").write_text(text)
+    with pytest.raises(FamilyError, match=r"empty\.py defines no function family"):
+        ofa.family(str(tmp_path / "empty.py"))
+
+
+def test_two_slots_with_one_path():
+    with pytest.raises(FamilyError, match=r"two slots with one path: \['stem', 'stem'\]"):
+        make([Slot("stem", lambda: ConvNorm(3, 8)), Slot("stem", lambda: ConvNorm(8, 8))])
+
+
+def test_a_largest_network_that_skips_a_slot():
+    with pytest.raises(FamilyError, match=r"the largest network skips \['b'\]"):
+        make(
+            [
+                Slot("a", lambda: ConvNorm(3, 8)),
+                Slot("b", lambda r: None if r > 16 else ConvNorm(8, 8), ("resolution",)),
+            ]
+        )
+
+
+def test_a_slot_that_reads_an_unknown_choice_and_a_space_without_resolution():
+    with pytest.raises(SpaceError, match="unknown choice 'kernel'"):
+        make([Slot("a", lambda k: ConvNorm(3, 8, k), ("kernel",))])
+    with pytest.raises(SpaceError, match="unknown choice 'resolution'"):
+        make([Slot("a", lambda: ConvNorm(3, 8))], [Choice("kernel", (3, 5))])
+
+
+def test_blocks_are_made_from_the_values_in_the_order_the_slot_names_them():
+    choices = [Choice("resolution", (16, 32)), Choice("kernel", (3, 5, 7)), Choice("width", (8, 16))]
+    calls = []
+
+    def block(width, kernel):
+        calls.append((width, kernel))
+        return ConvNorm(3, width, kernel)
+
+    family = make([Slot("a", block, ("width", "kernel")), Slot("head", lambda: Head(16, 8, 8, 4))], choices)
+    assert family.columns == ((2, 1), ())
+    row = family.space.encode({"resolution": 16, "kernel": 5, "width": 8})
+    for _ in range(2):
+        assert [(slot.path, block) for slot, block in family.blocks(row)] == [
+            ("a", ConvNorm(3, 8, 5)),
+            ("head", Head(16, 8, 8, 4)),
+        ]
+    assert calls == [(16, 7), (8, 5)]  # the largest at construction; each pair once
+    assert family.input_shape(family.space.decode(row)) == (3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "reduction", "size"), [(32, 1, 32), (32, 8, 4), (28, 8, 4), (25, 2, 13), (1, 4, 1)]
+)
+def test_the_size_of_a_slot_is_what_padded_strides_leave(resolution, reduction, size):
+    assert Slot("a", lambda: None, reduction=reduction).size(resolution) == size
+
+
+def test_networks_are_nested_by_path_and_run_in_order():
+    network = assemble(
+        {"a": nn.Identity(), "s.1.0": nn.ReLU(), "s.1.2": nn.Tanh(), "s.0": nn.Sigmoid(), "z": nn.Flatten()}
+    )
+    assert [name for name, module in network.named_modules() if not isinstance(module, nn.Sequential)] == [
+        "a",
+        "s.1.0",
+        "s.1.2",
+        "s.0",
+        "z",
+    ]
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(network(x), torch.relu(x).tanh().sigmoid().flatten(1))
+    assert all(module.training for module in network.modules())
+    assert not any(isinstance(m, nn.Sequential) and m.training for m in assemble({"a.b": nn.ReLU()}, False).modules())
+
+
+def test_building_an_arch_by_itself_gives_what_a_subnet_has(tiny):
+    arch = tiny.space.smallest
+    alone, subnet = tiny.build(arch), ofa.Supernet(tiny).subnet(arch)
+    assert {k: v.shape for k, v in alone.state_dict().items()} == {k: v.shape for k, v in subnet.state_dict().items()}

@@ -1,0 +1,265 @@
+"""What every registered family must keep; a new family is tested by being registered."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ofa
+from export.onnx import export_checked
+from ofa.cost import macs_m, params_m
+from ofa.cost.slots import distinct_blocks
+from ofa.families import family_names
+
+OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, so that all of this is quick
+
+
+@pytest.fixture(scope="module", params=family_names())
+def family(request):
+    return ofa.family(request.param, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def images(smooth_images):
+    return {resolution: smooth_images(4, 3, resolution, seed=resolution) for resolution in OPTIONS["resolutions"]}
+
+
+@pytest.fixture(scope="module")
+def trained(family, awake, smooth_images):
+    """A supernet with statistics of images, changed by no test."""
+    supernet = ofa.Supernet(family, seed=1)
+    awake(supernet.network, smooth_images(16, 3, 48))
+    return supernet.eval()
+
+
+@pytest.fixture
+def supernet(family, trained):
+    made = ofa.Supernet(family)
+    made.load_state_dict(trained.state_dict())
+    return made.eval()
+
+
+def archs(space, n_random):
+    rows = space.sample(n_random, np.random.default_rng(7))
+    return [space.largest, space.smallest, *(space.decode(row) for row in rows)]
+
+
+def part(full, shape):
+    """The leading or central part of a tensor, by plain indexing."""
+    assert full.dim() == len(shape)
+    starts = [0 if d < 2 else (n - shape[d]) // 2 for d, n in enumerate(full.shape)]
+    return full[tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))]
+
+
+def count_by_hooks(network, images):
+    """Multiply-accumulates per image in millions, counted from what really flows through each layer."""
+    macs = []
+
+    def count(module, _, out):
+        if isinstance(module, nn.Conv2d):
+            per_output = module.in_channels // module.groups * module.kernel_size[0] * module.kernel_size[1]
+            macs.append(out[0].numel() * per_output)
+        elif isinstance(module, nn.Linear):
+            macs.append(out[0].numel() * module.in_features)
+
+    hooks = [module.register_forward_hook(count) for module in network.modules()]
+    network(images[:1])
+    for hook in hooks:
+        hook.remove()
+    return sum(macs) / 1e6
+
+
+def step(network, images, seed):
+    torch.manual_seed(seed)  # dropout
+    logits = network(images)
+    (0.1 * logits.square().mean() - logits.log_softmax(1)[:, 3].mean()).backward()
+
+
+def test_a_subnet_computes_what_the_extracted_network_does_to_the_last_bit(trained, images):
+    answers = set()
+    for arch in archs(trained.family.space, 20):
+        x = images[arch["resolution"]]
+        with torch.no_grad():
+            logits, extracted = trained.subnet(arch)(x), trained.extract(arch)(x)
+        assert torch.equal(logits, extracted)
+        assert logits.isfinite().all()
+        assert logits.std() > 1e-2
+        answers.add(tuple(logits.flatten().tolist()))
+    assert len(answers) > 15  # the archs differ
+
+
+def test_gradients_are_those_of_slicing_with_autograd(supernet, images):
+    """To 1e-5 relative: convolutions over strided and over contiguous weights may add in another order."""
+    family = supernet.family
+    for number, arch in enumerate(archs(family.space, 20)):
+        supernet.zero_grad()
+        supernet.train()
+        leaves = {name: p.detach().clone().requires_grad_() for name, p in supernet.network.named_parameters()}
+        static = supernet.extract(arch)
+        sliced = {name: part(leaves[name], p.shape) for name, p in static.named_parameters()}
+        x = images[arch["resolution"]]
+        step(supernet.subnet(arch), x, number)
+        step(lambda batch, net=static, sliced=sliced: torch.func.functional_call(net, sliced, (batch,)), x, number)
+        for name, parameter in supernet.network.named_parameters():
+            expected = torch.zeros_like(parameter) if leaves[name].grad is None else leaves[name].grad
+            difference = (parameter.grad - expected).abs().max()
+            assert difference <= 1e-5 * expected.abs().max(), f"{name} of {arch}"
+        assert any(parameter.grad.abs().max() > 1e-3 for parameter in supernet.parameters())
+
+
+def test_gradients_of_several_subnets_add_up(supernet, images):
+    some = archs(supernet.family.space, 3)
+    total = {name: torch.zeros_like(p) for name, p in supernet.network.named_parameters()}
+    for arch in some:
+        supernet.zero_grad()
+        step(supernet.subnet(arch), images[arch["resolution"]], 0)
+        for name, parameter in supernet.network.named_parameters():
+            total[name] += parameter.grad
+    supernet.zero_grad()
+    for arch in some:
+        step(supernet.subnet(arch), images[arch["resolution"]], 0)
+    for name, parameter in supernet.network.named_parameters():
+        assert (parameter.grad - total[name]).abs().max() <= 1e-5 * total[name].abs().max(), name
+
+
+def test_statistics_of_a_training_subnet_go_into_its_slices_and_nowhere_else(supernet, images):
+    supernet.train()
+    for number, arch in enumerate(archs(supernet.family.space, 4)):
+        before = {name: buffer.clone() for name, buffer in supernet.network.named_buffers()}
+        static = supernet.extract(arch)
+        for network in (static, supernet.subnet(arch)):
+            torch.manual_seed(number)
+            with torch.no_grad():
+                network(images[arch["resolution"]])
+        for name, buffer in static.named_buffers():
+            part(before[name], buffer.shape).copy_(buffer)
+        for name, buffer in supernet.network.named_buffers():
+            torch.testing.assert_close(buffer, before[name], rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_of_the_ends_changes_their_parameters_and_no_others(supernet, images):
+    space = supernet.family.space
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.01)
+    supernet.train()
+    for arch in (space.largest, space.smallest):
+        before = {name: p.detach().clone() for name, p in supernet.network.named_parameters()}
+        supernet.zero_grad()
+        subnet = supernet.subnet(arch)
+        step(subnet, images[arch["resolution"]], 0)
+        optimizer.step()
+        mine = {name: p.shape for name, p in subnet.named_parameters()}
+        for name, parameter in supernet.network.named_parameters():
+            moved = parameter.detach() != before[name]
+            inside = part(moved, mine[name]).sum() if name in mine else 0
+            assert moved.sum() == inside, name
+        changed = [name for name, p in supernet.network.named_parameters() if not torch.equal(p, before[name])]
+        assert len(changed) > 0.9 * len(mine)
+
+
+def test_names_are_kept(supernet):
+    full = supernet.network.state_dict()
+    for arch in archs(supernet.family.space, 5):
+        for network in (supernet.extract(arch), supernet.subnet(arch), supernet.family.build(arch)):
+            assert network.state_dict().keys() <= full.keys()
+    assert supernet.subnet(supernet.family.space.largest).state_dict().keys() == full.keys()
+
+
+def test_an_extracted_network_is_of_ordinary_modules_and_loads_into_a_built_one(trained, images):
+    for arch in archs(trained.family.space, 2):
+        built = trained.family.build(arch).eval()
+        extracted = trained.extract(arch)
+        assert not any(type(module).__module__.startswith("ofa.") for module in extracted.modules())
+        built.load_state_dict(extracted.state_dict())
+        x = images[arch["resolution"]]
+        assert torch.equal(built(x), extracted(x))
+
+
+def test_archs_survive_json(family):
+    for arch in archs(family.space, 20):
+        again = ofa.Arch.from_json(arch.to_json())
+        assert again == arch
+        assert family.space.arch(again) == arch
+        assert np.array_equal(family.space.encode(again), family.space.encode(arch))
+
+
+def test_costs_from_slots_are_those_of_the_whole_network(family, images):
+    some = archs(family.space, 20)
+    rows = family.space.rows(some)
+    macs, params = macs_m(family)(rows), params_m(family)(rows)
+    for arch, counted_macs, counted_params in zip(some, macs, params, strict=True):
+        network = family.build(arch).eval()
+        with torch.no_grad():
+            assert counted_macs == pytest.approx(count_by_hooks(network, images[arch["resolution"]]), rel=1e-9)
+        assert counted_params == pytest.approx(sum(p.numel() for p in network.parameters()) / 1e6, rel=1e-9)
+    assert macs[0] == macs.max() > macs[1] == macs.min()
+    assert params[0] == params.max() > params[1] == params.min()
+
+
+def test_distinct_blocks_cover_every_arch_and_are_distinct(family):
+    covered = list(distinct_blocks(family))
+    assert len(set(covered)) == len(covered)
+    assert len({(repr(block), size) for block, size in covered}) == len(covered)
+    for arch in archs(family.space, 20):
+        for slot, block in family.blocks(family.space.encode(arch)):
+            assert block is None or (block, slot.size(int(arch["resolution"]))) in set(covered)
+
+
+def watch_inputs(network, paths):
+    """A dictionary that fills, as the network runs, with the shape of one sample that enters each module."""
+    seen = {}
+    for path in paths:
+
+        def note(_, inputs, path=path):
+            seen[path] = tuple(inputs[0].shape[1:])
+
+        network.get_submodule(path).register_forward_pre_hook(note)
+    return seen
+
+
+@pytest.mark.parametrize("odd", [0, 1, 7])
+def test_slots_know_what_flows_into_them(family, odd):
+    """Also at resolutions that strides do not divide."""
+    for arch in archs(family.space, 2):
+        resolution = int(arch["resolution"]) - odd
+        network = family.build(arch).eval()
+        pairs = [(slot, block) for slot, block in family.blocks(family.space.encode(arch)) if block is not None]
+        seen = watch_inputs(network, [slot.path for slot, _ in pairs])
+        with torch.no_grad():
+            logits = network(torch.zeros(2, 3, resolution, resolution))
+        assert logits.shape == (2, 10)
+        assert seen == {slot.path: block.input_shape(slot.size(resolution)) for slot, block in pairs}
+
+
+def test_options_make_the_family_again(family):
+    again = ofa.family(family.name, **family.options)
+    assert again.space.choices == family.space.choices
+    assert dict(again.options) == dict(family.options)
+    row = family.space.encode(family.space.largest)
+    assert [block for _, block in again.blocks(row)] == [block for _, block in family.blocks(row)]
+
+
+def test_another_number_of_classes_and_channels(family):
+    made = ofa.family(family.name, **OPTIONS | {"num_classes": 7, "in_channels": 1})
+    arch = made.space.smallest
+    assert made.build(arch).eval()(torch.zeros(2, *made.input_shape(arch))).shape == (2, 7)
+    assert made.input_shape(arch) == (1, 32, 32)
+
+
+def onnx_parity(trained, awake, smooth_images, tmp_path, some):
+    for number, arch in enumerate(some):
+        resolution = int(arch["resolution"])
+        network = awake(trained.extract(arch), smooth_images(128, 3, resolution))
+        batches = [smooth_images(n, 3, resolution, seed=n) for n in (1, 8)]
+        path = tmp_path / f"{number}.onnx"
+        result = export_checked(network, trained.family.input_shape(arch), batches, path)
+        assert result.max_abs_diff <= 1e-4
+        assert (result.same_top1, result.n_images, path.is_file()) == (1.0, 9, True)
+
+
+def test_onnx_computes_the_same(trained, awake, smooth_images, tmp_path):
+    onnx_parity(trained, awake, smooth_images, tmp_path, archs(trained.family.space, 1))
+
+
+@pytest.mark.slow
+def test_onnx_computes_the_same_for_many(trained, awake, smooth_images, tmp_path):
+    onnx_parity(trained, awake, smooth_images, tmp_path, archs(trained.family.space, 20)[2:])
