@@ -244,6 +244,8 @@ class FileImages:
         path, label = self.files[index]
         try:
             with Image.open(path) as image:
+                if image.mode[0] in "IF":
+                    raise ValueError(f"its mode is {image.mode}; scale it to 8 bits per channel")
                 pixels = image.convert("RGB" if self.in_channels == 3 else "L")
         except _BROKEN_IMAGE as error:
             raise DataError(f"cannot read the image {path} ({error}); mend or remove it") from error

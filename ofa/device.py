@@ -6,6 +6,7 @@ Devices reach the engine through the entry-point group `ofa.devices`; each is a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -29,6 +30,10 @@ class Timing:
     median_ms: float
     spread_ms: float
     repeats: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.median_ms) and math.isfinite(self.spread_ms)):
+            raise ValueError(f"{self} is not finite")
 
 
 class Device(Protocol):

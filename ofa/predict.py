@@ -107,7 +107,8 @@ class AccuracyPredictor:
         arrays = {"centre": np.array([self.centre]), "scale": np.array([self.scale])}
         for i, (weights, biases) in enumerate(self.layers):
             arrays |= {f"layers.{i}.weights": weights, f"layers.{i}.biases": biases}
-        write_tensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()})
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        write_tensors(path, tensors, {"choices": repr(self.space.choices)})
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> AccuracyPredictor:
@@ -116,15 +117,15 @@ class AccuracyPredictor:
         Raises:
             CheckpointError: missing, truncated, or fitted on another space.
         """
-        arrays = {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}
+        tensors, metadata = read_tensors(path)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         try:
             n_layers = sum(name.endswith("weights") for name in arrays)
             layers = [(arrays[f"layers.{i}.weights"], arrays[f"layers.{i}.biases"]) for i in range(n_layers)]
             centre, scale = float(arrays["centre"][0]), float(arrays["scale"][0])
         except KeyError as error:
             raise CheckpointError(f"{path} is not a predictor, it lacks {error}; fit it again") from error
-        n_features = sum(len(choice.values) for choice in space.choices)
-        if not layers or layers[0][0].shape[1] != n_features:
+        if metadata.get("choices") != repr(space.choices):
             raise CheckpointError(f"{path} was fitted on another search space; fit it again")
         return cls(space, layers, centre, scale)
 

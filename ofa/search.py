@@ -72,7 +72,7 @@ def search(
         mutate_probability: per choice.
 
     Raises:
-        InfeasibleError: no arch met the constraints; names the tightest value seen of the one most violated.
+        InfeasibleError: no arch met the constraints; names the tightest value seen of each.
     """
     if not objectives:
         raise ValueError("search needs at least one objective")
@@ -80,8 +80,10 @@ def search(
     rows = space.unique(np.concatenate([ends, space.sample(population, rng)]))
     n_evaluated = 0
     kept, kept_losses, kept_excess = rows[:0], np.zeros((0, len(objectives))), np.zeros(0)
+    tightest = np.full(len(constraints), np.inf)
     for _ in range(generations):
-        losses, excess = _evaluate(rows, objectives, constraints)
+        losses, excess, constrained = _evaluate(rows, objectives, constraints)
+        tightest = np.minimum(tightest, constrained.min(axis=0, initial=np.inf))
         n_evaluated += len(rows)
         kept = np.concatenate([kept, rows])
         kept_losses, kept_excess = np.concatenate([kept_losses, losses]), np.concatenate([kept_excess, excess])
@@ -89,7 +91,7 @@ def search(
         kept, kept_losses, kept_excess = kept[survivors], kept_losses[survivors], kept_excess[survivors]
         rows = _children(space, kept, population, rng, mutate_probability)
     if not (kept_excess <= 0).any():
-        raise _infeasible(kept, constraints, n_evaluated)
+        raise _infeasible(tightest, constraints, n_evaluated)
     on_front = (kept_excess <= 0) & non_dominated(np.where(kept_excess[:, None] <= 0, kept_losses, np.inf))
     order = np.argsort(kept_losses[on_front][:, 0], kind="stable")
     signs = np.array([-1.0 if objective.maximize else 1.0 for objective in objectives])
@@ -121,14 +123,21 @@ def hypervolume(losses: Floats, reference: tuple[float, float]) -> float:
     return float(area)
 
 
-def _evaluate(rows: Rows, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> tuple[Floats, Floats]:
-    """Losses `[n, n_objectives]`, and by how much (as a share of the limit) constraints are missed in all `[n]`."""
+def _evaluate(
+    rows: Rows, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+) -> tuple[Floats, Floats, Floats]:
+    """Losses and constrained values of archs.
+
+    Returns:
+        Losses `[n, n_objectives]`, by how much (as a share of the limit) constraints are missed in all `[n]`,
+        and what is constrained `[n, n_constraints]`.
+    """
     losses = np.stack([(-1 if o.maximize else 1) * np.asarray(o.function(rows), float) for o in objectives], axis=1)
-    excess = np.zeros(len(rows))
-    for constraint in constraints:
-        missed = np.asarray(constraint.function(rows), float) - constraint.limit
-        excess += np.maximum(missed, 0) / max(abs(constraint.limit), 1e-12)
-    return losses, excess
+    excess, constrained = np.zeros(len(rows)), np.zeros((len(rows), len(constraints)))
+    for i, constraint in enumerate(constraints):
+        constrained[:, i] = constraint.function(rows)
+        excess += np.maximum(constrained[:, i] - constraint.limit, 0) / max(abs(constraint.limit), 1e-12)
+    return losses, excess, constrained
 
 
 def _survivors(losses: Floats, excess: Floats, n: int) -> NDArray[np.int64]:
@@ -166,8 +175,7 @@ def _children(space: SearchSpace, parents: Rows, n: int, rng: np.random.Generato
     return children[len(parents) :]  # parents come first and are unique, so this leaves what is new
 
 
-def _infeasible(rows: Rows, constraints: Sequence[Constraint], n_evaluated: int) -> InfeasibleError:
-    tightest = [float(np.min(constraint.function(rows))) for constraint in constraints]
+def _infeasible(tightest: Floats, constraints: Sequence[Constraint], n_evaluated: int) -> InfeasibleError:
     said = "; ".join(
         f"{c.name} at most {c.limit:g} was asked, the tightest seen is {value:.4g}"
         for c, value in zip(constraints, tightest, strict=True)

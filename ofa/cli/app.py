@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 import typer
 
 from ofa.cli import run, show
+from ofa.cli.allocator import keep_freed_memory
 from ofa.cli.output import errors
 from ofa.errors import OfaError
 
@@ -29,6 +30,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Runs the command line; the entry point of `ofa` and of `python -m ofa`."""
+    keep_freed_memory()
     try:
         build()()
     except OfaError as error:

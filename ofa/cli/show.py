@@ -1,4 +1,4 @@
-"""`ofa families`, `ofa devices` and `ofa env`."""
+"""`ofa families`, `ofa devices`, `ofa recipes` and `ofa env`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -75,6 +76,32 @@ def devices(as_json: JsonOption = False) -> None:
     emit({"devices": device_names(), "tables": shipped}, as_json, show)
 
 
+def recipes(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the reference as a page of documentation.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the shipped recipes and every key that a recipe may have."""
+    from ofa.pipeline.recipe import shipped
+    from ofa.pipeline.reference import keys
+    from ofa.pipeline.reference import markdown as page
+
+    if markdown:
+        print(page(), end="")
+        return
+    found = {
+        "shipped": list(shipped()),
+        "keys": [dict(zip(("key", "type", "default", "meaning"), key, strict=True)) for key in keys()],
+    }
+
+    def show() -> None:
+        table("shipped recipes", ("name", "file"), list(shipped().items()))
+        table("keys", ("key", "type", "default", "meaning"), list(keys()))
+
+    emit(found, as_json, show)
+
+
 def env(as_json: JsonOption = False) -> None:
     """Print versions and machine, to paste into a bug report."""
     names = ("ofa", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "scikit-learn", "pydantic")
@@ -85,5 +112,5 @@ def env(as_json: JsonOption = False) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (families, devices, env):
+    for command in (families, devices, recipes, env):
         app.command(command.__name__)(command)

@@ -137,6 +137,7 @@ class _Trainer:
         self.history: list[dict[str, Any]] = []
 
     def run(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         last_save = time.monotonic()
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

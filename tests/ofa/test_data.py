@@ -1,7 +1,8 @@
 import gzip
 import random
 import struct
-from itertools import product
+from dataclasses import replace
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -143,6 +144,17 @@ def test_batches_depend_on_the_seed_and_the_epoch_alone(digits):
     assert same(first, batches_of(digits))
     assert not same(first, batches_of(digits, seed=4))
     assert not same(first, batches_of(digits, epoch=2))
+
+
+def test_an_image_is_augmented_anew_for_every_seed_and_epoch(digits):
+    one_of_each = replace(digits, train=digits.train.subset(np.unique(all_labels(digits.train), return_index=True)[1]))
+    seen = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        config = DataConfig(name="digits", augment=AugmentConfig(hflip=0.5, erase=0.5))
+        ((images, labels),) = batches_of(one_of_each, config, batch_size=10, seed=seed, epoch=epoch)
+        seen.append(images[labels.argsort()])
+    for first, second in combinations(seen, 2):
+        assert sum(torch.equal(a, b) for a, b in zip(first, second, strict=True)) <= 3  # by chance
 
 
 def test_a_later_start_goes_on_as_the_whole_epoch_does(digits):
@@ -329,6 +341,13 @@ def test_a_broken_image(tmp_path, damage):
     path = fill(tmp_path / "pets") / "dog" / "3.png"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=r"cannot read the image .*dog/3\.png .*mend or remove it"):
+        load(folder_config(tmp_path / "pets"))
+
+
+def test_images_of_more_than_8_bits_are_refused_as_pillow_would_clip_them(tmp_path):
+    path = fill(tmp_path / "pets") / "dog" / "3.png"
+    Image.fromarray((np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)).save(path)
+    with pytest.raises(DataError, match=r"cannot read the image .*dog/3\.png \(its mode is I;16; scale it to 8 bits"):
         load(folder_config(tmp_path / "pets"))
 
 

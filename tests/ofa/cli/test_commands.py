@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_families_lists_every_family_with_its_exact_size(command):
 def test_devices_and_env_as_tables_and_json(command):
     assert "ort-cpu" in json.loads(command("devices", "--json")[1])["devices"]
     assert "torch" in json.loads(command("env", "--json")[1])
-    for name in ("families", "devices", "env"):
+    for name in ("families", "devices", "recipes", "env"):
         code, out, err = command(name)
         assert (code, err) == (0, "")
         assert out.strip()
@@ -124,3 +125,9 @@ def test_a_table_of_another_family_is_refused(command, tiny_yaml, finished):
     code, _, err = command("search", tiny_yaml, "--run", finished)
     assert code == 2
     assert "is a table of family 'ofa_mobilenet_v3', not of 'small_mobilenet_v3'" in err
+
+
+def test_the_recipe_reference_in_docs_is_the_present_one(command):
+    page = Path(__file__).parents[3] / "docs" / "recipes.md"
+    assert command("recipes", "--markdown")[1] == page.read_text()
+    assert "train.phases[].epochs" in {key["key"] for key in json.loads(command("recipes", "--json")[1])["keys"]}

@@ -1,0 +1,37 @@
+import pytest
+import torch
+from torch import nn
+
+from ofa.cost import macs_m, params_m
+from ofa.cost.counted import count_macs
+
+
+@pytest.mark.parametrize(
+    ("module", "input_shape", "macs"),
+    [
+        (nn.Conv2d(3, 8, 3, padding=1, bias=False), (3, 10, 12), 10 * 12 * 8 * 3 * 9),
+        (nn.Conv2d(3, 8, 3, stride=2), (3, 11, 11), 5 * 5 * 8 * 3 * 9),
+        (nn.Conv2d(8, 8, 5, padding=2, groups=8), (8, 6, 6), 6 * 6 * 8 * 25),
+        (nn.Conv2d(8, 12, 3, groups=4), (8, 5, 5), 3 * 3 * 12 * 2 * 9),
+        (nn.Linear(20, 30), (20,), 600),
+        (nn.Linear(20, 30), (7, 20), 7 * 600),
+        (nn.AvgPool2d(2), (3, 8, 8), 0),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2)), (3, 2, 2), 4 * 12 + 32),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_multiply_accumulates_of_known_layers(module, input_shape, macs, device):
+    assert count_macs(module.eval().to(device), input_shape) == macs
+
+
+def test_costs_in_millions_of_a_family_are_those_of_its_network(tiny):
+    for arch in (tiny.space.smallest, tiny.space.largest):
+        network, rows = tiny.build(arch).eval(), tiny.space.rows([arch])
+        assert params_m(tiny)(rows)[0] * 1e6 == pytest.approx(sum(p.numel() for p in network.parameters()))
+        assert macs_m(tiny)(rows)[0] * 1e6 == pytest.approx(count_macs(network, tiny.input_shape(arch)))
+
+
+def test_counting_draws_nothing_and_allocates_nothing(tiny):
+    before = torch.get_rng_state()
+    macs_m(tiny)(tiny.space.rows([tiny.space.largest]))
+    assert torch.equal(torch.get_rng_state(), before)

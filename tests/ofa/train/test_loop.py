@@ -1,0 +1,241 @@
+import json
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+import ofa
+import ofa.train.loop
+from ofa.data import DataConfig, fit, load, train_batches
+from ofa.errors import CheckpointError, TrainError
+from ofa.train import TrainConfig, train
+from ofa.train.loop import PhaseConfig
+
+DIGITS = DataConfig(name="digits")
+
+
+@pytest.fixture(scope="module")
+def data():
+    """4 batches of 32 images an epoch."""
+    digits = load(DIGITS)
+    train_images, validation = digits.train.subset(np.arange(150)), digits.validation.subset(np.arange(50))
+    return replace(digits, train=train_images, validation=validation)
+
+
+def config(**options):
+    phases = [PhaseConfig(strategy="full", epochs=1), PhaseConfig(strategy="sandwich", epochs=1, random=1)]
+    defaults = {"phases": phases, "batch_size": 32, "warmup_epochs": 0.5, "calibration_images": 32, "seed": 2}
+    return TrainConfig(**defaults | {"checkpoint_seconds": 0.0} | options)
+
+
+class Killed(BaseException):
+    """Not an error that anything could handle."""
+
+
+def run(family, data, settings, folder, kill_at=(), data_config=DIGITS):
+    """Trains to the end, begun anew after each kill, and gives the weights."""
+    kills = list(kill_at)
+    while True:
+        supernet = ofa.Supernet(family, seed=0)
+
+        def progress(done, *_):
+            if kills and done == kills[0]:
+                kills.pop(0)
+                raise Killed
+
+        try:
+            train(supernet, data, data_config, settings, folder, progress)
+        except Killed:
+            continue
+        assert not kills
+        return {name: tensor.clone() for name, tensor in supernet.network.state_dict().items()}
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+SETTINGS = {
+    "defaults": config(),
+    "adamw, clipped, no average": config(optimizer="adamw", lr=0.003, clip_grad_norm=1.0, ema_decay=None),
+    "no distillation, contiguous": config(distill=False, channels_last=False),
+    "a checkpoint per epoch only": config(checkpoint_seconds=1e9),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_killed_and_resumed_training_ends_the_same_to_the_last_bit(tiny, data, tmp_path, name):
+    settings = SETTINGS[name]
+    whole = run(tiny, data, settings, tmp_path / "whole")
+    kill_at = sorted(random.Random(name).sample(range(1, 9), 3))
+    resumed = run(tiny, data, settings, tmp_path / "resumed", kill_at)
+    assert_equal(whole, resumed)
+    assert (tmp_path / "whole" / "train.jsonl").read_text() == (tmp_path / "resumed" / "train.jsonl").read_text()
+
+
+def test_it_does_not_depend_on_workers_or_on_the_global_generators(tiny, data, tmp_path):
+    settings = config(phases=[PhaseConfig(strategy="sandwich", epochs=1, random=1)])
+    whole = run(tiny, data, settings, tmp_path / "a")
+    torch.manual_seed(8)
+    random.seed(8)
+    before = torch.get_rng_state(), random.getstate()
+    assert_equal(whole, run(tiny, data, settings, tmp_path / "b", data_config=DataConfig(name="digits", workers=1)))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    other = run(tiny, data, settings.model_copy(update={"seed": 3}), tmp_path / "c")
+    assert not torch.equal(whole["stem.conv.weight"], other["stem.conv.weight"])
+
+
+def test_a_finished_training_is_not_trained_again(tiny, data, tmp_path):
+    settings = config(phases=[PhaseConfig(strategy="full", epochs=1)])
+    first = run(tiny, data, settings, tmp_path)
+    steps = []
+    supernet = ofa.Supernet(tiny, seed=0)
+    train(supernet, data, DIGITS, settings, tmp_path, lambda done, total, message: steps.append(done))
+    assert not steps
+    assert_equal(first, supernet.network.state_dict())
+
+
+def test_a_broken_newest_checkpoint_is_told_and_passed_over(tiny, data, tmp_path):
+    whole = run(tiny, data, config(), tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(ofa.Supernet(tiny, seed=0), data, DIGITS, config(), tmp_path / "b", kill_after(6))
+    newest = max((tmp_path / "b" / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"step-00000005\.safetensors is missing, truncated .*going on from step 4"):
+        resumed = run(tiny, data, config(), tmp_path / "b")
+    assert_equal(whole, resumed)
+
+
+def kill_after(step):
+    def progress(done, *_):
+        if done == step:
+            raise Killed
+
+    return progress
+
+
+def test_only_broken_checkpoints_are_an_error(tiny, data, tmp_path):
+    with pytest.raises(Killed):
+        train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, kill_after(3))
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read"):
+        train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path)
+
+
+def plain_training(family, data, settings):
+    """The same training, written out: one phase of sandwiches without an average, schedule and losses by formula."""
+    supernet = ofa.Supernet(family, seed=0).train()
+    space, total = family.space, len(data.train) // settings.batch_size
+    parameters = dict(supernet.network.named_parameters())
+    velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    log = []
+    batches = train_batches(data, DIGITS, 16, settings.batch_size, settings.seed, epoch=0)
+    for step, (images, labels) in enumerate(batches):
+        rng = np.random.default_rng((settings.seed, step))
+        torch.manual_seed(int(rng.integers(2**31)))  # for dropout
+        archs = [space.largest, space.smallest, *(space.decode(row) for row in space.sample(1, rng))]
+        supernet.zero_grad()
+        losses, teacher = [], None
+        for arch in archs:
+            logs = F.log_softmax(supernet.subnet(arch)(fit(images, 16)), dim=1)
+            targets = 0.9 * F.one_hot(labels, 10) + 0.01
+            if settings.distill and teacher is not None:
+                targets = teacher
+            loss = -(targets * logs).sum(dim=1).mean()
+            loss.backward()
+            losses.append(loss.item())
+            teacher = logs.detach().exp() if teacher is None else teacher
+        lr = settings.lr * (1 + math.cos(math.pi * step / total)) / 2
+        with torch.no_grad():
+            for name, p in parameters.items():
+                gradient = p.grad + (settings.weight_decay * p if p.dim() > 1 else 0)
+                velocity[name] = settings.momentum * velocity[name] + gradient
+                p -= lr * (gradient + settings.momentum * velocity[name])
+        log.append(losses)
+    return supernet.network.state_dict(), np.mean(log, axis=0)
+
+
+@pytest.mark.parametrize("distill", [True, False])
+def test_training_is_what_a_plain_loop_does(tiny, data, tmp_path, distill):
+    phases = [PhaseConfig(strategy="sandwich", epochs=1, random=1)]
+    settings = config(
+        phases=phases,
+        distill=distill,
+        ema_decay=None,
+        warmup_epochs=0.0,
+        channels_last=False,
+        weight_decay=0.01,
+        lr=0.02,
+    )
+    trained = run(tiny, data, settings, tmp_path)
+    with torch.random.fork_rng():
+        plain, losses = plain_training(tiny, data, settings)
+    start = ofa.Supernet(tiny, seed=0).network.state_dict()
+    for name, tensor in trained.items():
+        if tensor.is_floating_point():
+            moved = (plain[name] - start[name]).abs().max()
+            assert (tensor - plain[name]).abs().max() <= 1e-2 * moved + 1e-7, name
+    (line,) = (tmp_path / "train.jsonl").read_text().splitlines()
+    assert json.loads(line)["loss"] == pytest.approx(losses.tolist(), rel=1e-4)
+
+
+def test_the_largest_network_learns(tiny, data, tmp_path):
+    losses = []
+    settings = config(phases=[PhaseConfig(strategy="full", epochs=8)], lr=0.05, checkpoint_seconds=1e9)
+    supernet = ofa.Supernet(tiny, seed=0)
+    train(supernet, data, DIGITS, settings, tmp_path, lambda _, __, message: losses.append(float(message.split()[-1])))
+    assert len(losses) == 32
+    assert np.mean(losses[-4:]) < 0.75 * np.mean(losses[:4])
+    log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == list(range(1, 9))
+    assert log[-1]["loss"][0] == pytest.approx(np.mean(losses[-4:]), abs=1e-3)
+
+
+def test_the_average_of_the_weights_is_what_the_run_ends_with(tiny, data, tmp_path):
+    phases = [PhaseConfig(strategy="full", epochs=1)]
+    settings = {decay: config(phases=phases, ema_decay=decay) for decay in (None, 0.999)}
+    last, average = (run(tiny, data, settings[decay], tmp_path / str(decay)) for decay in (None, 0.999))
+    start = ofa.Supernet(tiny, seed=0).network.state_dict()
+    distances = [(weights["stem.conv.weight"] - start["stem.conv.weight"]).norm() for weights in (average, last)]
+    assert 0 < distances[0] < distances[1]
+
+
+def test_progress_the_log_and_the_phases(tiny, data, tmp_path):
+    told = []
+    train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, lambda *progress: told.append(progress))
+    assert [(done, total) for done, total, _ in told] == [(step, 8) for step in range(1, 9)]
+    assert told[5][2].startswith("epoch 2/2, loss ")
+    log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["strategy"], len(line["loss"])) for line in log] == [(4, "full", 1), (8, "sandwich", 3)]
+    assert all(0 <= line[f"{end}_accuracy_percent"] <= 100 for line in log for end in ("largest", "smallest"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "train.jsonl"]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("at", "checkpoint"), [(1, "there is no checkpoint yet"), (6, r"step-00000004\.safetensors")])
+def test_a_loss_that_is_not_finite_stops_the_training(tiny, data, tmp_path, monkeypatch, at, checkpoint):
+    calls = []
+
+    def broken(images, resolution):
+        calls.append(resolution)
+        return fit(images, resolution) * (math.nan if len(calls) == at else 1.0)
+
+    monkeypatch.setattr(ofa.train.loop, "fit", broken)
+    settings = config(phases=[PhaseConfig(strategy="full", epochs=2)], checkpoint_seconds=1e9)
+    before = rf"the loss is not finite at step {at - 1} of 8, for .*\"resolution\": 16.*{checkpoint}; lower train\.lr"
+    with pytest.raises(TrainError, match=before):
+        train(ofa.Supernet(tiny), data, DIGITS, settings, tmp_path)
+
+
+def test_more_images_in_a_batch_than_there_are(tiny, data, tmp_path):
+    with pytest.raises(TrainError, match=r"train\.batch_size = 151 is more than the 150 training images; lower it"):
+        train(ofa.Supernet(tiny), data, DIGITS, config(batch_size=151), tmp_path)
+    assert not list(tmp_path.iterdir())
