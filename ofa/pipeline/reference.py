@@ -27,8 +27,8 @@ def markdown() -> str:
     lines = [
         "# Recipe reference",
         "",
-        "Made by `ofa recipes --markdown`. `a.b` is key `b` in section `a`; `a[].b` is key `b` of each item of the list `a`.",
-        "A key without a default must be given.",
+        "Made by `ofa recipes --markdown`. `a.b` is key `b` in section `a`; `a[].b` is key `b` of each item of list",
+        "`a`. A key without a default must be given.",
         "",
         "| key | type | default | meaning |",
         "| --- | --- | --- | --- |",

@@ -56,7 +56,7 @@ def measure_accuracies(run: Run, supernet: Supernet, archs: list[Arch]) -> Itera
 
 def _train(run: Run, progress: Progress) -> None:
     supernet = Supernet(run.family, seed=run.recipe.seed)
-    train(supernet, run.data, run.recipe.data, run.recipe.train, run.folder, progress)
+    train(supernet, run.data, run.recipe.data, run.recipe.train, run.folder, run.recipe.seed, progress)
     write_tensors(run.path("supernet.safetensors"), supernet.network.state_dict(), {"family": run.family.name})
 
 

@@ -45,7 +45,6 @@ class TrainConfig(Config):
     """How a supernet is trained. One cosine learning rate schedule runs over all phases."""
 
     phases: list[PhaseConfig] = Field(min_length=1)
-    seed: int = Field(0, ge=0)
     batch_size: int = Field(128, ge=2)
     optimizer: str = "sgd"
     """Any name that timm's `create_optimizer_v2` knows; `sgd` has Nesterov momentum."""
@@ -73,6 +72,7 @@ def train(
     data_config: DataConfig,
     config: TrainConfig,
     folder: Path,
+    seed: int = 0,
     on_progress: Progress = lambda done, total, message: None,
 ) -> None:
     """Trains a supernet in place, going on from the newest checkpoint in the folder if there is one.
@@ -86,13 +86,14 @@ def train(
         data_config: augmentation and loading.
         config: phases and hyper-parameters.
         folder: gets `checkpoints/` and `train.jsonl`, a line per epoch.
+        seed: of archs, batches, augmentation and dropout.
         on_progress: called with steps done, steps in all and a message.
 
     Raises:
         TrainError: the loss is no longer finite.
         CheckpointError: checkpoints are there, but none can be read.
     """
-    _Trainer(supernet, data, data_config, config, folder, on_progress).run()
+    _Trainer(supernet, data, data_config, config, folder, seed, on_progress).run()
 
 
 class _Trainer:
@@ -103,10 +104,11 @@ class _Trainer:
         data_config: DataConfig,
         config: TrainConfig,
         folder: Path,
+        seed: int,
         progress: Progress,
     ) -> None:
         self.supernet, self.data, self.data_config, self.config = supernet, data, data_config, config
-        self.folder, self.progress = folder, progress
+        self.folder, self.seed, self.progress = folder, seed, progress
         if len(data.train) < config.batch_size:
             raise TrainError(
                 f"train.batch_size = {config.batch_size} is more than the {len(data.train)} training images; lower it"
@@ -146,7 +148,7 @@ class _Trainer:
             while self.step < self.total:
                 epoch, start = divmod(self.step, self.per_epoch)
                 batches = train_batches(
-                    self.data, self.data_config, self.resolution, self.config.batch_size, self.config.seed, epoch, start
+                    self.data, self.data_config, self.resolution, self.config.batch_size, self.seed, epoch, start
                 )
                 for images, labels in batches:
                     losses = self._train_step(images, labels, self.phases[epoch])
@@ -167,7 +169,7 @@ class _Trainer:
 
     def _train_step(self, images: Tensor, labels: Tensor, phase: PhaseConfig) -> list[float]:
         """One optimiser step over the archs of the strategy; returns their losses."""
-        rng = np.random.default_rng((self.config.seed, self.step))
+        rng = np.random.default_rng((self.seed, self.step))
         torch.manual_seed(int(rng.integers(2**31)))  # dropout
         space = self.supernet.family.space
         archs = STRATEGIES[phase.strategy](space, phase.random, rng)
