@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench bench-fashion-mnist clean
 
 demo: .venv/ready           ## the main job on handwritten digits: train, specialise, export, bundle, report
 	$(BIN)/ofa run digits --resume
@@ -21,6 +21,9 @@ lint: .venv/ready           ## style, types, and which module may import which
 
 bench: .venv/ready          ## speed, as ratios against a reference in the same run
 	$(BIN)/python -m benchmarks.speed
+
+bench-fashion-mnist: .venv/ready  ## the main job on Fashion-MNIST, under an hour on 2 cores, and its page of results
+	$(BIN)/python -m benchmarks.fashion_mnist
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "ofa needs Python 3.11 or later: make PYTHON=..."'

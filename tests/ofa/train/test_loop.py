@@ -16,6 +16,7 @@ from ofa.train import TrainConfig, train
 from ofa.train.loop import PhaseConfig
 
 DIGITS = DataConfig(name="digits")
+SEED = 2
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def data():
 
 def config(**options):
     phases = [PhaseConfig(strategy="full", epochs=1), PhaseConfig(strategy="sandwich", epochs=1, random=1)]
-    defaults = {"phases": phases, "batch_size": 32, "warmup_epochs": 0.5, "calibration_images": 32, "seed": 2}
+    defaults = {"phases": phases, "batch_size": 32, "warmup_epochs": 0.5, "calibration_images": 32}
     return TrainConfig(**defaults | {"checkpoint_seconds": 0.0} | options)
 
 
@@ -36,7 +37,7 @@ class Killed(BaseException):
     """Not an error that anything could handle."""
 
 
-def run(family, data, settings, folder, kill_at=(), data_config=DIGITS):
+def run(family, data, settings, folder, kill_at=(), data_config=DIGITS, seed=SEED):
     """Trains to the end, begun anew after each kill, and gives the weights."""
     kills = list(kill_at)
     while True:
@@ -48,7 +49,7 @@ def run(family, data, settings, folder, kill_at=(), data_config=DIGITS):
                 raise Killed
 
         try:
-            train(supernet, data, data_config, settings, folder, progress)
+            train(supernet, data, data_config, settings, folder, seed, progress)
         except Killed:
             continue
         assert not kills
@@ -88,7 +89,7 @@ def test_it_does_not_depend_on_workers_or_on_the_global_generators(tiny, data, t
     assert_equal(whole, run(tiny, data, settings, tmp_path / "b", data_config=DataConfig(name="digits", workers=1)))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
-    other = run(tiny, data, settings.model_copy(update={"seed": 3}), tmp_path / "c")
+    other = run(tiny, data, settings, tmp_path / "c", seed=3)
     assert not torch.equal(whole["stem.conv.weight"], other["stem.conv.weight"])
 
 
@@ -97,7 +98,7 @@ def test_a_finished_training_is_not_trained_again(tiny, data, tmp_path):
     first = run(tiny, data, settings, tmp_path)
     steps = []
     supernet = ofa.Supernet(tiny, seed=0)
-    train(supernet, data, DIGITS, settings, tmp_path, lambda done, total, message: steps.append(done))
+    train(supernet, data, DIGITS, settings, tmp_path, SEED, lambda done, total, message: steps.append(done))
     assert not steps
     assert_equal(first, supernet.network.state_dict())
 
@@ -105,7 +106,7 @@ def test_a_finished_training_is_not_trained_again(tiny, data, tmp_path):
 def test_a_broken_newest_checkpoint_is_told_and_passed_over(tiny, data, tmp_path):
     whole = run(tiny, data, config(), tmp_path / "whole")
     with pytest.raises(Killed):
-        train(ofa.Supernet(tiny, seed=0), data, DIGITS, config(), tmp_path / "b", kill_after(6))
+        train(ofa.Supernet(tiny, seed=0), data, DIGITS, config(), tmp_path / "b", SEED, kill_after(6))
     newest = max((tmp_path / "b" / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-100])
     with pytest.warns(UserWarning, match=r"step-00000005\.safetensors is missing, truncated .*going on from step 4"):
@@ -123,7 +124,7 @@ def kill_after(step):
 
 def test_only_broken_checkpoints_are_an_error(tiny, data, tmp_path):
     with pytest.raises(Killed):
-        train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, kill_after(3))
+        train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, SEED, kill_after(3))
     for path in (tmp_path / "checkpoints").iterdir():
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read"):
@@ -137,9 +138,9 @@ def plain_training(family, data, settings):
     parameters = dict(supernet.network.named_parameters())
     velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
     log = []
-    batches = train_batches(data, DIGITS, 16, settings.batch_size, settings.seed, epoch=0)
+    batches = train_batches(data, DIGITS, 16, settings.batch_size, SEED, epoch=0)
     for step, (images, labels) in enumerate(batches):
-        rng = np.random.default_rng((settings.seed, step))
+        rng = np.random.default_rng((SEED, step))
         torch.manual_seed(int(rng.integers(2**31)))  # for dropout
         archs = [space.largest, space.smallest, *(space.decode(row) for row in space.sample(1, rng))]
         supernet.zero_grad()
@@ -191,7 +192,15 @@ def test_the_largest_network_learns(tiny, data, tmp_path):
     losses = []
     settings = config(phases=[PhaseConfig(strategy="full", epochs=8)], lr=0.05, checkpoint_seconds=1e9)
     supernet = ofa.Supernet(tiny, seed=0)
-    train(supernet, data, DIGITS, settings, tmp_path, lambda _, __, message: losses.append(float(message.split()[-1])))
+    train(
+        supernet,
+        data,
+        DIGITS,
+        settings,
+        tmp_path,
+        SEED,
+        lambda _, __, message: losses.append(float(message.split()[-1])),
+    )
     assert len(losses) == 32
     assert np.mean(losses[-4:]) < 0.75 * np.mean(losses[:4])
     log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
@@ -210,7 +219,7 @@ def test_the_average_of_the_weights_is_what_the_run_ends_with(tiny, data, tmp_pa
 
 def test_progress_the_log_and_the_phases(tiny, data, tmp_path):
     told = []
-    train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, lambda *progress: told.append(progress))
+    train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, SEED, lambda *progress: told.append(progress))
     assert [(done, total) for done, total, _ in told] == [(step, 8) for step in range(1, 9)]
     assert told[5][2].startswith("epoch 2/2, loss ")
     log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]

@@ -1,0 +1,116 @@
+"""Fashion-MNIST from end to end: `python -m benchmarks.fashion_mnist [DIR]` writes docs/results/fashion_mnist.md.
+
+Runs the recipe (or goes on with the run in DIR), then measures the front that it found and 200 fresh random archs in
+one way: accuracy on test images, which the search never saw, and latency of the whole network. Their hypervolumes
+are compared: the area of latency and error that a set of archs beats, up to a common worst point.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.machine import machine
+from ofa import Arch
+from ofa.calibrate import accuracy_percent, calibrate
+from ofa.cli.output import progress
+from ofa.data import eval_batches
+from ofa.pipeline.run import Progress, Run
+from ofa.pipeline.stages import load_supernet
+from ofa.search import hypervolume
+
+RESULT = Path("docs/results/fashion_mnist.md")
+N_RANDOM, TEST_IMAGES, SEEDS = 200, 2500, 5
+
+
+def main(folder: Path) -> None:
+    subprocess.run([sys.executable, "-m", "ofa", "run", "fashion_mnist", "--run", folder, "--resume"], check=True)
+    run = Run.open(folder)
+    space = run.family.space
+    front = [space.arch(entry["arch"]) for entry in run.read_json("front.json")["front"]]
+    rng = np.random.default_rng(1)
+    random = [space.decode(row) for row in space.sample(N_RANDOM, rng)]
+    with progress("measure") as on_progress:
+        losses = measure(run, [*front, *random], on_progress)
+    found, drawn = losses[: len(front)], losses[len(front) :]
+    worst = (float(losses[:, 0].max()) * 1.01, float(losses[:, 1].max()) * 1.01)
+    volume = hypervolume(found, worst)
+    same_number = [hypervolume(drawn[rng.permutation(N_RANDOM)[: len(front)]], worst) for _ in range(SEEDS)]
+    write(run, volume, hypervolume(drawn, worst), same_number, len(front), worst)
+
+
+def measure(run: Run, archs: list[Arch], on_progress: Progress) -> np.ndarray:
+    """Latency in ms and test error in percent of each arch, `[n, 2]`."""
+    supernet = load_supernet(run)
+    errors: dict[int, float] = {}
+    networks = {}
+    for resolution in run.family.resolutions:
+        training = eval_batches(run.data, run.data.train, resolution, limit=run.recipe.sample.calibration_images)
+        test = eval_batches(run.data, run.data.test, resolution, limit=TEST_IMAGES)
+        for i, arch in enumerate(archs):
+            if arch["resolution"] == resolution:
+                network = supernet.extract(arch).to(memory_format=torch.channels_last)
+                calibrate(network, training)
+                errors[i] = 100 - accuracy_percent(network, test)
+                networks[i] = (network, run.family.input_shape(arch))
+                on_progress(len(errors), len(archs), f"error {errors[i]:.1f}%")
+    timings = run.device.measure([networks[i] for i in range(len(archs))])
+    return np.array([[timing.median_ms, errors[i]] for i, timing in enumerate(timings)])
+
+
+def write(
+    run: Run, volume: float, random_volume: float, same_number: list[float], n_front: int, worst: tuple[float, float]
+) -> None:
+    """Writes the page of results."""
+    summary, fit = run.read_json("summary.json"), run.read_json("predictor.json")
+    seconds = summary["seconds"]
+    lines = [
+        "# Fashion-MNIST, end to end",
+        "",
+        "Made by `make bench-fashion-mnist`: `ofa run fashion_mnist`, then the comparison below. Accuracies are on",
+        "the 10,000 test images, taken from the exported ONNX files; latencies are measured with onnxruntime,",
+        "1 thread, batch 1.",
+        "",
+        f"Machine: {machine()}.",
+        "",
+        "| level | test top-1 % | latency ms | predicted ms | MACs M | params M | pixels | max abs diff to PyTorch |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {i} | {level['accuracy_top1_percent']:.2f} | {level['latency_ms']:.3f} "
+        f"| {level['predicted_latency_ms']:.3f} | {level['macs_m']:.2f} | {level['params_m']:.3f} | {level['arch']['resolution']} "
+        f"| {level['parity_max_abs_diff']:.1e} |"
+        for i, level in enumerate(summary["levels"])
+    ]
+    lines += [
+        "",
+        f"Accuracy predictor: Kendall tau {fit['kendall_tau']:.3f}, RMSE {fit['rmse_percent']:.2f} points "
+        f"({fit['n_test']} archs, fitted on {fit['n_fit']}).",
+        "",
+        f"Time: {sum(seconds.values()) / 60:.1f} minutes ("
+        + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+        + ").",
+        "",
+        "## The front against random archs",
+        "",
+        f"The {n_front} archs of the front, chosen on validation images, and {N_RANDOM} fresh random archs of the "
+        f"same supernet, measured in one way: error on {TEST_IMAGES} test images, latency of the whole network. "
+        f"Hypervolume up to {worst[0]:.3f} ms and {worst[1]:.1f}% error, in ms times percent:",
+        "",
+        "| archs | hypervolume |",
+        "| --- | --- |",
+        f"| front ({n_front}) | {volume:.4f} |",
+        f"| random ({N_RANDOM}) | {random_volume:.4f} |",
+        f"| random ({n_front}, {SEEDS} draws) | {min(same_number):.4f} to {max(same_number):.4f} |",
+    ]
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/fashion_mnist"))
