@@ -19,8 +19,9 @@ lint: .venv/ready           ## style, types, and which module may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/ready          ## speed, as ratios against a reference in the same run
+bench: .venv/ready          ## speed as ratios in one run, and ONNX against PyTorch
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.parity
 
 bench-fashion-mnist: .venv/ready  ## the main job on Fashion-MNIST, under an hour on 2 cores, and its page of results
 	$(BIN)/python -m benchmarks.fashion_mnist

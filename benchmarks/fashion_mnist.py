@@ -82,8 +82,8 @@ def write(
     ]
     lines += [
         f"| {i} | {level['accuracy_top1_percent']:.2f} | {level['latency_ms']:.3f} "
-        f"| {level['predicted_latency_ms']:.3f} | {level['macs_m']:.2f} | {level['params_m']:.3f} | {level['arch']['resolution']} "
-        f"| {level['parity_max_abs_diff']:.1e} |"
+        f"| {level['predicted_latency_ms']:.3f} | {level['macs_m']:.2f} | {level['params_m']:.3f} "
+        f"| {level['arch']['resolution']} | {level['parity_max_abs_diff']:.1e} |"
         for i, level in enumerate(summary["levels"])
     ]
     lines += [

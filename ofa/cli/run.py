@@ -53,6 +53,7 @@ def run_all(
         raise RunError(f"{run.folder} holds a run already; add --resume to go on with it, or give another --run")
     for stage in stages().values():
         run.check_unchanged(stage)
+    run.check_inputs()
     for name, stage in stages().items():
         if not run.finished(stage):
             execute(run, name)

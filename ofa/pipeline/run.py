@@ -36,12 +36,14 @@ class Stage:
         needs: stages whose results it reads.
         sections: sections of the recipe it reads beside theirs.
         run: does the work; called again after a kill, it goes on where it was.
+        keep: what it made took long: run again, it goes on from there, and with other settings it is refused.
     """
 
     name: str
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     run: Callable[[Run, Progress], None]
+    keep: bool = False
 
 
 def stages() -> dict[str, Stage]:
@@ -113,6 +115,14 @@ class Run:
         """The recipe's device."""
         return device(self.recipe.profile.device, **self.recipe.profile.options)
 
+    def check_inputs(self) -> None:
+        """Makes data, family and device, so that what is wrong with them is known before any long work.
+
+        Raises:
+            OfaError: something is.
+        """
+        _ = self.data, self.family, self.device
+
     def path(self, name: str) -> Path:
         """A file of this run."""
         return self.folder / name
@@ -171,10 +181,10 @@ class Run:
                 raise RunError(f"{stage.name!r} needs the {need!r} stage of {self.folder}; run `ofa {need}` first")
         fingerprint = self.fingerprint(stage)
         record = self.records().get(stage.name, {})
-        going_on = record.get("fingerprint") == fingerprint and not record.get("finished")
-        if stage.name == "train":
+        if stage.keep:
             self.check_unchanged(stage)
-        seconds = float(record.get("seconds", 0.0)) if going_on else 0.0
+        going_on = record.get("fingerprint") == fingerprint and (stage.keep or not record["finished"])
+        seconds = float(record["seconds"]) if going_on else 0.0
         write_text(self.path("recipe.yaml"), self.recipe.to_yaml())
         self._record(stage, fingerprint, seconds, None)
         begin = time.monotonic()

@@ -206,7 +206,7 @@ def _spread(latencies: np.ndarray, n: int) -> np.ndarray:
     return np.array(sorted(picked))
 
 
-TRAIN = Stage("train", (), ("family", "data", "train"), _train)
+TRAIN = Stage("train", (), ("family", "data", "train"), _train, keep=True)
 PROFILE = Stage("profile", (), ("family", "data", "profile"), _profile)
 SAMPLE = Stage("sample", ("train",), ("sample",), _sample)
 FIT = Stage("fit", ("sample",), ("predictor",), _fit)

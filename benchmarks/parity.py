@@ -1,0 +1,91 @@
+"""ONNX against PyTorch: `python -m benchmarks.parity` writes docs/results/parity.md.
+
+For 20 random archs of every family: the largest difference of logits and the share of equal top-1 classes over the
+whole digits test split. Each supernet is trained for some steps first, as untrained networks give logits near zero.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmarks.machine import machine
+from export.onnx import export_checked
+from ofa import Supernet, family, family_names
+from ofa.calibrate import calibrate
+from ofa.data import Data, DataConfig, eval_batches, load
+from ofa.train.strategy import sandwich
+
+RESULT = Path("docs/results/parity.md")
+N_ARCHS, STEPS, BATCH = 20, 20, 16
+OPTIONS = {"ofa_mobilenet_v3": {"resolutions": (128, 160, 192, 224)}}  # four of 25, to hold the images in memory
+
+
+def main() -> None:
+    data = load(DataConfig(name="digits"))
+    lines = [
+        "# ONNX against PyTorch",
+        "",
+        f"Made by `python -m benchmarks.parity`: {N_ARCHS} random archs of every family, trained for {STEPS} steps,",
+        f"on the whole digits test split ({len(data.test)} images). Bound: 1e-4 and the same top-1 class for every",
+        "image; a file that misses it is not written.",
+        "",
+        f"Machine: {machine()}.",
+        "",
+        "| family | archs | largest difference of a logit | median over archs | largest logit | same top-1 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in family_names():
+        lines.append(row(name, data))
+        print(lines[-1], flush=True)
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text("\n".join(lines) + "\n")
+
+
+def row(name: str, data: Data) -> str:
+    """The line of one family."""
+    made = family(name, num_classes=len(data.labels), in_channels=data.in_channels, **OPTIONS.get(name, {}))
+    supernet = trained(Supernet(made), data)
+    rng = np.random.default_rng(0)
+    archs = [made.space.decode(arch) for arch in made.space.sample(N_ARCHS, rng)]
+    diffs, same, logits = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for resolution in made.resolutions:
+            training = eval_batches(data, data.train, resolution, limit=128, batch_size=32)
+            test = [images for images, _ in eval_batches(data, data.test, resolution, batch_size=60)]
+            for arch in archs:
+                if arch["resolution"] == resolution:
+                    network = supernet.extract(arch)
+                    calibrate(network, training)
+                    result = export_checked(network, made.input_shape(arch), test, Path(folder) / "model.onnx")
+                    diffs.append(result.max_abs_diff)
+                    same.append(result.same_top1)
+                    with torch.no_grad():
+                        logits.append(float(network(test[0]).abs().max()))
+    return (
+        f"| `{name}` | {len(diffs)} | {max(diffs):.1e} | {np.median(diffs):.1e} | {max(logits):.1f} "
+        f"| {100 * min(same):.0f}% |"
+    )
+
+
+def trained(supernet: Supernet, data: Data) -> Supernet:
+    """The supernet after some sandwich steps."""
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.SGD(supernet.parameters(), 0.05, momentum=0.9)
+    space = supernet.family.space
+    batches = {r: eval_batches(data, data.train, r, BATCH, limit=BATCH * STEPS) for r in supernet.family.resolutions}
+    for step in range(STEPS):
+        supernet.zero_grad()
+        for arch in sandwich(space, 1, rng):
+            images, labels = batches[int(arch["resolution"])][step]
+            functional.cross_entropy(supernet.subnet(arch)(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return supernet
+
+
+if __name__ == "__main__":
+    main()
