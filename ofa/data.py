@@ -89,6 +89,7 @@ class DataConfig(Config):
     """Which images, and how they are split and augmented."""
 
     name: Literal["digits", "fashion_mnist", "image_folder"]
+    """`digits` comes with scikit-learn; `image_folder` is any folder of images."""
     folder: Path | None = Field(None, strict=False)
     """`fashion_mnist`: where the IDX files are. `image_folder`: `folder/class/image`, or `folder/train/class/...`
     with `validation` and `test` beside it if they exist."""

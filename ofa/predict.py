@@ -139,7 +139,7 @@ def fit_and_judge(
     predicted, _ = judged(rows[kept])
     measured = accuracy_percent[kept]
     fit = Fit(
-        kendall_tau=float(kendalltau(predicted, measured).statistic),
+        kendall_tau=float(np.nan_to_num(kendalltau(predicted, measured).statistic)),  # constant values rank nothing
         rmse_percent=float(np.sqrt(np.mean((predicted - measured) ** 2))),
         n_fit=len(fitted),
         n_test=len(kept),

@@ -51,7 +51,8 @@ class Supernet(nn.Module):
         """The network of an arch as an ordinary module whose parameters, gradients and buffers are views.
 
         Blocks are kept and reused, also between subnets; each call puts the blocks it uses in the
-        supernet's own mode (`train()` or `eval()`).
+        supernet's own mode (`train()` or `eval()`). Asking again is cheap, holding on is risky: zero gradients
+        and freeze parameters on the supernet, not on a subnet, whose views would be detached.
 
         Args:
             arch: a complete assignment; see `SearchSpace.arch`.

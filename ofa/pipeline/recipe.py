@@ -22,13 +22,16 @@ class FamilyConfig(Config):
     name: str
     """A registered family, or the path of a Python file that defines `family(...)`."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Such as `resolutions`, `width_mult`, `dropout`; see the family's file in `supernets/`."""
 
 
 class ProfileConfig(Config):
     """What the latency table is measured on."""
 
     device: str = "ort-cpu"
+    """A name that `ofa devices` lists."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Such as `threads`, `rounds`; see the device's file in `export/`."""
     checks: int = Field(16, ge=2)
     """Whole networks measured beside the blocks, to see how far predictions are off."""
 
@@ -37,6 +40,7 @@ class SampleConfig(Config):
     """Which subnets are measured for the accuracy predictor."""
 
     archs: int = Field(300, ge=10)
+    """How many; the smallest and the largest are always among them."""
     images: int = Field(5000, ge=1)
     """Validation images per arch, at most."""
     calibration_images: int = Field(1024, ge=1)
@@ -47,7 +51,9 @@ class SearchConfig(Config):
     """How the front is searched and levels are picked from it."""
 
     population: int = Field(200, ge=4)
+    """Archs that survive each generation, and children that it has."""
     generations: int = Field(60, ge=1)
+    """Fixed, so that the search ends."""
     verify: int = Field(24, ge=2)
     """How many archs of the predicted front have their accuracy measured."""
     levels: int = Field(4, ge=1)
@@ -71,6 +77,7 @@ class Recipe(Config):
     name: str = Field(pattern=r"^[\w.-]+$")
     """Names the run directory, `runs/NAME`."""
     seed: int = Field(0, ge=0)
+    """Of everything random: weights, batches, archs, search."""
     family: FamilyConfig
     data: DataConfig
     train: TrainConfig

@@ -36,7 +36,9 @@ class PhaseConfig(Config):
     """Some epochs with one strategy."""
 
     strategy: Literal["full", "sandwich"]
+    """`full`: the largest network alone. `sandwich`: largest, smallest and random archs in each step."""
     epochs: int = Field(ge=1)
+    """Passes over the training images."""
     random: int = Field(2, ge=0, le=16)
     """`sandwich`: how many random archs a step trains beside the largest and the smallest."""
 
@@ -46,16 +48,23 @@ class TrainConfig(Config):
 
     phases: list[PhaseConfig] = Field(min_length=1)
     batch_size: int = Field(128, ge=2)
+    """Images per step; the last, smaller batch of an epoch is left out."""
     optimizer: str = "sgd"
     """Any name that timm's `create_optimizer_v2` knows; `sgd` has Nesterov momentum."""
     lr: float = Field(0.1, gt=0)
+    """Highest learning rate, reached after the warm-up. The losses of a step's archs are summed."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Or the first beta of Adam-like optimisers."""
     weight_decay: float = Field(3e-5, ge=0)
+    """Not applied to biases and BatchNorm."""
     warmup_epochs: float = Field(1.0, ge=0)
+    """Over which the learning rate rises linearly."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Of the labels that the largest network learns from."""
     distill: bool = True
     """In-place distillation: archs learn from the largest network's logits instead of the labels."""
     clip_grad_norm: float | None = Field(None, gt=0)
+    """Largest norm of a step's gradient; null for no bound."""
     ema_decay: float | None = Field(0.999, gt=0, lt=1)
     """Decay of the average of the weights that the run ends with; null for the last weights themselves."""
     channels_last: bool = True

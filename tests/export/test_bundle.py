@@ -83,12 +83,12 @@ def test_a_folder_of_other_things_is_left_alone(levels, tmp_path):
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
 
 
-def test_levels_must_fall_in_accuracy_and_latency(levels, tmp_path):
-    with pytest.raises(BundleError, match=r"levels 0 and 1: .* must both fall"):
+def test_levels_go_from_the_slowest_to_the_fastest_whatever_their_accuracies(levels, tmp_path):
+    with pytest.raises(BundleError, match=r"level 0 takes .* sort the levels from the slowest to the fastest"):
         write_bundle(tmp_path / "bundle", "tiny", LABELS, {}, [levels[1], levels[0]])
-    slower = (replace(levels[1][0], latency_ms=9.0), levels[1][1])
-    with pytest.raises(BundleError, match=r"levels 0 and 1: .* must both fall"):
-        write_bundle(tmp_path / "bundle", "tiny", LABELS, {}, [levels[0], slower])
+    assert not list(tmp_path.iterdir())
+    ahead = (replace(levels[1][0], accuracy_top1_percent=levels[0][0].accuracy_top1_percent + 1), levels[1][1])
+    assert len(write_bundle(tmp_path / "bundle", "tiny", LABELS, {}, [levels[0], ahead]).levels) == 2
 
 
 @pytest.mark.parametrize(("n_levels", "labels"), [(0, LABELS), (3, ())])
