@@ -54,7 +54,7 @@ class TrainConfig(Config):
     lr: float = Field(0.1, gt=0)
     """Highest learning rate, reached after the warm-up. The losses of a step's archs are summed."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Or the first beta of Adam-like optimisers."""
+    """Of SGD and the like; Adam-like optimisers keep their own."""
     weight_decay: float = Field(3e-5, ge=0)
     """Not applied to biases and BatchNorm."""
     warmup_epochs: float = Field(1.0, ge=0)
