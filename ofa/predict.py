@@ -14,6 +14,7 @@ from scipy.stats import kendalltau
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPRegressor
+from threadpoolctl import threadpool_limits
 
 from ofa.config import Config
 from ofa.errors import CheckpointError
@@ -90,8 +91,10 @@ class AccuracyPredictor:
                 max_iter=300,
                 random_state=seed + member,
             )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is part of the regularisation
+            # Matrices this small are slower on several threads, by far so on a busy machine. Stopping early is part of
+            # the regularisation.
+            with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
                 members.append(network.fit(features[chosen], targets[chosen]))
         layers = [
             (
