@@ -65,22 +65,14 @@ def show_summary(run: Run, as_json: bool) -> None:
     summary = run.read_json("summary.json")
 
     def show() -> None:
+        keys = ("accuracy_top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
         rows = [
-            (
-                i,
-                level["accuracy_top1_percent"],
-                level["latency_ms"],
-                level["predicted_latency_ms"],
-                level["macs_m"],
-                level["params_m"],
-                level["arch"]["resolution"],
-                level["onnx"],
-            )
-            for i, level in enumerate(summary["levels"])
+            (i, *(level[key] for key in keys), level["arch"]["resolution"]) for i, level in enumerate(summary["levels"])
         ]
-        columns = ("level", "test top-1 %", "latency ms", "predicted ms", "MACs M", "params M", "pixels", "ONNX")
+        columns = ("level", "test top-1 %", "latency ms", "predicted", "MACs M", "params M", "pixels")
         table(f"{run.recipe.name}: {len(rows)} levels out of {summary['space_size']:.3g} archs", columns, rows)
-        console.print(f"report: {run.path('report.html')}   bundle: {run.path('bundle')}", highlight=False)
+        for name in ("report.html", "bundle"):
+            console.print(str(run.path(name)), highlight=False, soft_wrap=True)
 
     emit(summary, as_json, show)
 
