@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -52,7 +52,7 @@ class Family:
         name: as registered.
         space: its choices; every family has the choice `resolution`.
         slots: in the order in which data flows through them.
-        options: what the family was made with (`num_classes`, ...), so that a run can make it again.
+        options: what `ofa.family` made it with, defaults included, so that it can be made again.
     """
 
     name: str
@@ -142,12 +142,13 @@ def family(name: str, **options: Any) -> Family:
         FamilyError: no such family, or an option that it does not have.
     """
     factory = _from_file(Path(name)) if name.endswith(".py") else _registered(name)
-    allowed = inspect.signature(factory).parameters
-    unknown = sorted(set(options) - set(allowed))
+    signature = inspect.signature(factory)
+    unknown = sorted(set(options) - set(signature.parameters))
     if unknown:
-        raise FamilyError(f"family {name!r} has no option {unknown[0]!r}; it has {', '.join(allowed)}")
-    made: Family = factory(**options)
-    return made
+        raise FamilyError(f"family {name!r} has no option {unknown[0]!r}; it has {', '.join(signature.parameters)}")
+    bound = signature.bind(**options)
+    bound.apply_defaults()
+    return replace(factory(**bound.arguments), options=bound.arguments)
 
 
 def family_names() -> list[str]:

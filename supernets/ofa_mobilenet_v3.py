@@ -34,11 +34,4 @@ def family(
             Slot("head", lambda: Head(widths[-1], conv, hidden, num_classes, dropout), reduction=32),
         ),
         in_channels=in_channels,
-        options={
-            "num_classes": num_classes,
-            "in_channels": in_channels,
-            "resolutions": list(resolutions),
-            "width_mult": width_mult,
-            "dropout": dropout,
-        },
     )
