@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,3 +151,34 @@ def fit_and_judge(
         predicted_percent=tuple(predicted.tolist()),
     )
     return AccuracyPredictor.fit(space, rows, accuracy_percent, config, seed), fit
+
+
+def estimate_percent(measured: Floats, predicted: Floats, n_images: int, model_rmse_percent: float) -> Floats:
+    """The best guess at true accuracies: measurement and prediction, each weighted by the inverse of its variance.
+
+    Picking the best of many archs by an accuracy that was measured on few images picks the lucky ones; the
+    prediction, fitted to all of them, is not misled by one arch's luck.
+
+    Args:
+        measured: accuracy on `n_images` images, in percent, `[n]`.
+        predicted: by the predictor, in percent, `[n]`.
+        n_images: of each measurement.
+        model_rmse_percent: of the predictor against true accuracies; see `model_rmse_percent`.
+    """
+    of_predicting, of_measuring = model_rmse_percent**2, _measuring_variance(predicted, n_images)
+    estimate: Floats = predicted + of_predicting / (of_predicting + of_measuring) * (measured - predicted)
+    return estimate
+
+
+def model_rmse_percent(measured: Floats, predicted: Floats, n_images: int) -> float:
+    """How far predictions are from true accuracies: from measurements on `n_images` images, less their own noise."""
+    noise = float(_measuring_variance(predicted, n_images).mean())
+    squared = float(np.mean((measured - predicted) ** 2))
+    return math.sqrt(max(squared - noise, 0.1 * noise))
+
+
+def _measuring_variance(predicted: Floats, n_images: int) -> Floats:
+    """Binomial variance, taken at the prediction: at a lucky measurement it would come out too small."""
+    share = (np.clip(predicted / 100, 0, 1) * n_images + 1) / (n_images + 2)  # never exactly 0 or 1
+    variance: Floats = 1e4 * share * (1 - share) / n_images
+    return variance

@@ -115,7 +115,8 @@ def search(
         entries = run.read_json("front.json")["front"]
     else:
         entries = [_best_under(run, limit_ms)]
-    keys = ["predicted_latency_ms", "predicted_accuracy_percent", "accuracy_percent", "macs_m", "params_m"]
+    accuracies = [f"{kind}accuracy_percent" for kind in ("predicted_", "", "estimated_")]
+    keys = ["predicted_latency_ms", *accuracies, "macs_m", "params_m"]
     keys = [key for key in keys if key in entries[0]]
     rows = [[*(entry[key] for key in keys), entry["arch"]["resolution"]] for entry in entries]
     emit(entries, as_json, lambda: table("front", [*keys, "resolution"], rows))

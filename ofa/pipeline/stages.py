@@ -16,7 +16,7 @@ from ofa.data import eval_batches
 from ofa.errors import CheckpointError, InfeasibleError
 from ofa.files import write_json
 from ofa.pipeline.run import Progress, Run, Stage
-from ofa.predict import AccuracyPredictor, fit_and_judge
+from ofa.predict import AccuracyPredictor, estimate_percent, fit_and_judge, model_rmse_percent
 from ofa.search import Constraint, Front, Objective, non_dominated, search
 from ofa.space import Arch, Rows
 from ofa.supernet import Supernet
@@ -137,7 +137,7 @@ def _search(run: Run, progress: Progress) -> None:
         known[arch] = accuracy
         progress(i, len(todo), f"measured {accuracy:.1f}%")
     entries = _entries(run, known)
-    losses = np.array([[entry["predicted_latency_ms"], -entry["accuracy_percent"]] for entry in entries])
+    losses = np.array([[entry["predicted_latency_ms"], -entry["estimated_accuracy_percent"]] for entry in entries])
     front = sorted(
         (entry for entry, on in zip(entries, non_dominated(losses), strict=True) if on),
         key=lambda entry: entry["predicted_latency_ms"],
@@ -154,13 +154,22 @@ def _search(run: Run, progress: Progress) -> None:
     )
 
 
+def read_model_rmse_percent(run: Run) -> float:
+    """How far the run's predictor is from true accuracies, judged on archs kept from it."""
+    fit, n_images = run.read_json("predictor.json"), min(run.recipe.sample.images, len(run.data.validation))
+    return model_rmse_percent(np.array(fit["measured_percent"]), np.array(fit["predicted_percent"]), n_images)
+
+
 def _entries(run: Run, known: dict[Arch, float]) -> list[Entry]:
-    """Every measured arch with all that is predicted of it."""
+    """Every measured arch with all that is predicted and estimated of it."""
     rows = run.family.space.rows(known)
-    predictor = AccuracyPredictor.load(run.path("predictor.safetensors"), run.family.space)
+    predicted, _ = AccuracyPredictor.load(run.path("predictor.safetensors"), run.family.space)(rows)
+    n_images = min(run.recipe.sample.images, len(run.data.validation))
+    off = read_model_rmse_percent(run)
     costs = {
         "predicted_latency_ms": LatencyTable.load(run.path("latency_table.json"), run.family)(rows),
-        "predicted_accuracy_percent": predictor(rows)[0],
+        "predicted_accuracy_percent": predicted,
+        "estimated_accuracy_percent": estimate_percent(np.array(list(known.values())), predicted, n_images, off),
         "macs_m": macs_m(run.family)(rows),
         "params_m": params_m(run.family)(rows),
     }
@@ -173,11 +182,11 @@ def _entries(run: Run, known: dict[Arch, float]) -> list[Entry]:
 def _pick_levels(run: Run, front: list[Entry]) -> list[Entry]:
     """The archs to deploy, the most accurate first."""
     config = run.recipe.search
-    good = [entry for entry in front if entry["accuracy_percent"] >= config.min_accuracy_percent]
+    good = [entry for entry in front if entry["estimated_accuracy_percent"] >= config.min_accuracy_percent]
     if not good:
-        best = max(entry["accuracy_percent"] for entry in front)
+        best = max(entry["estimated_accuracy_percent"] for entry in front)
         raise InfeasibleError(
-            f"search.min_accuracy_percent = {config.min_accuracy_percent} is above the best accuracy measured, "
+            f"search.min_accuracy_percent = {config.min_accuracy_percent} is above the best accuracy found, "
             f"{best:.2f}; lower it"
         )
     latencies = np.array([entry["predicted_latency_ms"] for entry in good])

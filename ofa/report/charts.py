@@ -20,14 +20,15 @@ BLUE, ORANGE, GREY, CLEAR = "#3b82f6", "#c2570c", "#8b8b8b", "rgba(0,0,0,0)"
 def accuracy_over_latency(samples: list[Entry], front: list[Entry], levels: list[Entry]) -> go.Figure:
     """Sampled subnets and the front (validation, predicted latency), and levels (test, measured latency)."""
     figure = go.Figure()
-    for name, entries, style in (
-        ("sampled subnets: validation, predicted", samples, {"mode": "markers", "marker": _marker(GREY, 5)}),
-        ("front: validation, predicted", front, {"mode": "lines+markers", "marker": _marker(BLUE, 7)}),
+    dots, line = {"mode": "markers", "marker": _marker(GREY, 5)}, {"mode": "lines+markers", "marker": _marker(BLUE, 7)}
+    for name, key, entries, style in (
+        ("sampled subnets: validation, predicted", "accuracy_percent", samples, dots),
+        ("front: validation, predicted", "estimated_accuracy_percent", front, line),
     ):
-        latencies, accuracies = _column(entries, "predicted_latency_ms"), _column(entries, "accuracy_percent")
+        latencies, accuracies = _column(entries, "predicted_latency_ms"), _column(entries, key)
         said = [
-            f"validation {accuracy:.2f}%, predicted {latency:.3g} ms"
-            for latency, accuracy in zip(latencies, accuracies, strict=True)
+            f"validation {entry['accuracy_percent']:.2f}%, predicted {latency:.3g} ms"
+            for latency, entry in zip(latencies, entries, strict=True)
         ]
         figure.add_scatter(x=latencies, y=accuracies, name=name, **_hover(said, entries), **style)
     _add_levels(figure, levels, "accuracy_top1_percent", "levels, numbered: test, measured")

@@ -5,7 +5,7 @@ from sklearn.neural_network import MLPRegressor
 
 import ofa
 from ofa.errors import CheckpointError
-from ofa.predict import AccuracyPredictor, PredictorConfig, fit_and_judge
+from ofa.predict import AccuracyPredictor, PredictorConfig, estimate_percent, fit_and_judge, model_rmse_percent
 from ofa.space import Choice, SearchSpace
 from ofa.tensors import read_tensors, write_tensors
 
@@ -148,3 +148,27 @@ def test_judging_uses_archs_kept_apart(space, monkeypatch):
     assert judged.rmse_percent == pytest.approx(np.sqrt(np.mean((predicted - measured) ** 2)))
     whole = fit(AccuracyPredictor, space, rows, accuracy, QUICK, 3)
     assert np.array_equal(predictor(rows)[0], whole(rows)[0])
+
+
+def test_an_estimate_weighs_measurement_and_prediction_by_their_variances():
+    """Against a simulation: on archs whose true accuracy scatters around the prediction, it errs less than either."""
+    rng = np.random.default_rng(0)
+    n_images, off = 400, 1.0
+    predicted = rng.uniform(85, 95, 4000)
+    true = predicted + rng.normal(0, off, 4000)
+    measured = 100 * rng.binomial(n_images, true / 100) / n_images
+    found = model_rmse_percent(measured, predicted, n_images)
+    assert abs(found - off) < 0.1
+    estimate = estimate_percent(measured, predicted, n_images, found)
+
+    def error(guess):
+        return float(np.sqrt(np.mean((guess - true) ** 2)))
+
+    best_fixed_weight = min(error(predicted + w * (measured - predicted)) for w in np.linspace(0, 1, 101))
+    assert error(estimate) <= best_fixed_weight < 0.95 * min(error(measured), error(predicted))
+
+
+def test_an_estimate_follows_many_images_and_leaves_few():
+    few, many = (float(estimate_percent(np.array([100.0]), np.array([90.0]), n, 2.0)[0]) for n in (10, 10**6))
+    assert 90 < few < 91.5
+    assert many > 99.9

@@ -19,6 +19,7 @@ def test_accuracy_over_latency_shows_the_numbers_of_the_files(run):
     assert list(samples.x) == [sample["predicted_latency_ms"] for sample in content.samples]
     assert list(samples.y) == [90.0, 89.0, 88.0]
     assert list(front.x) == [4 / 3, 2.0, 4.0]
+    assert list(front.y) == [87.5, 88.5, 89.5]
     assert list(levels.x) == [4.4, 2.2, 4.4 / 3]
     assert list(levels.y) == [88.125, 87.125, 86.125]
     assert list(levels.text) == ["0", "1", "2"]
@@ -40,14 +41,16 @@ def test_every_point_says_its_arch(run, archs):
 
 
 def test_choice_names_are_escaped_in_hover_texts():
-    entry = {"arch": {"<script>": 1}, "accuracy_percent": 1.0, "predicted_latency_ms": 1.0}
+    entry = {"arch": {"<script>": 1}, "predicted_latency_ms": 1.0}
+    entry |= {"accuracy_percent": 1.0, "estimated_accuracy_percent": 1.0}
     figure = charts.accuracy_over_latency([entry], [entry], [])
     assert all("&lt;script&gt; 1" in trace.hovertext[0] for trace in figure.data[:2])
 
 
 @pytest.mark.parametrize(("latencies", "kind"), [([1.0, 5.0], None), ([1.0, 5.1], "log"), ([0.01, 30.0], "log")])
 def test_wide_latencies_get_a_logarithmic_axis(latencies, kind):
-    entries = [{"arch": {"a": 1}, "accuracy_percent": 1.0, "predicted_latency_ms": ms} for ms in latencies]
+    accuracies = {"accuracy_percent": 1.0, "estimated_accuracy_percent": 1.0}
+    entries = [{"arch": {"a": 1}, "predicted_latency_ms": ms} | accuracies for ms in latencies]
     axis = charts.accuracy_over_latency(entries, entries, []).layout.xaxis
     assert axis.type == kind
     if kind:
