@@ -12,9 +12,15 @@ import yaml
 N_KILLS = 10
 
 
-def start(recipe, folder, *options):
+def run(recipe, folder, *options, timeout=None):
+    """Whether it ended by itself; on the timeout it is killed with SIGKILL."""
     arguments = [sys.executable, "-m", "ofa", "run", recipe, "--run", folder, "--json", *options]
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    assert done.returncode == 0, done.stderr
+    return True
 
 
 def results(folder):
@@ -34,8 +40,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(tiny_recipe_text
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(content))
     begin = time.monotonic()
-    undisturbed = start(recipe, tmp_path / "undisturbed")
-    assert undisturbed.wait() == 0, undisturbed.stderr.read()
+    assert run(recipe, tmp_path / "undisturbed")
     duration = time.monotonic() - begin
     expected = results(tmp_path / "undisturbed")
 
@@ -43,17 +48,10 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(tiny_recipe_text
     killed = 0
     for attempt in range(3 * N_KILLS):
         folder = tmp_path / f"run-{attempt}"
-        process = start(recipe, folder)
-        try:
-            process.wait(timeout=float(rng.uniform(0.05, 0.95)) * duration)
+        if run(recipe, folder, timeout=float(rng.uniform(0.05, 0.95)) * duration):
             continue  # it was faster than the moment to kill it
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-        resumed = start(recipe, folder, "--resume")
-        _, said = resumed.communicate()
-        assert resumed.returncode == 0, said
+        killed += 1
+        assert run(recipe, folder, "--resume")
         assert results(folder) == expected
         if killed == N_KILLS:
             break
