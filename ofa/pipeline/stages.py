@@ -156,20 +156,24 @@ def _search(run: Run, progress: Progress) -> None:
 
 def read_model_rmse_percent(run: Run) -> float:
     """How far the run's predictor is from true accuracies, judged on archs kept from it."""
-    fit, n_images = run.read_json("predictor.json"), min(run.recipe.sample.images, len(run.data.validation))
-    return model_rmse_percent(np.array(fit["measured_percent"]), np.array(fit["predicted_percent"]), n_images)
+    fit = run.read_json("predictor.json")
+    return model_rmse_percent(np.array(fit["measured_percent"]), np.array(fit["predicted_percent"]), _n_images(run))
+
+
+def _n_images(run: Run) -> int:
+    """How many validation images an accuracy of this run was measured on."""
+    return min(run.recipe.sample.images, len(run.data.validation))
 
 
 def _entries(run: Run, known: dict[Arch, float]) -> list[Entry]:
     """Every measured arch with all that is predicted and estimated of it."""
     rows = run.family.space.rows(known)
     predicted, _ = AccuracyPredictor.load(run.path("predictor.safetensors"), run.family.space)(rows)
-    n_images = min(run.recipe.sample.images, len(run.data.validation))
-    off = read_model_rmse_percent(run)
+    measured, off = np.array(list(known.values())), read_model_rmse_percent(run)
     costs = {
         "predicted_latency_ms": LatencyTable.load(run.path("latency_table.json"), run.family)(rows),
         "predicted_accuracy_percent": predicted,
-        "estimated_accuracy_percent": estimate_percent(np.array(list(known.values())), predicted, n_images, off),
+        "estimated_accuracy_percent": estimate_percent(measured, predicted, _n_images(run), off),
         "macs_m": macs_m(run.family)(rows),
         "params_m": params_m(run.family)(rows),
     }

@@ -107,10 +107,9 @@ def test_levels_under_latency_limits_are_the_best_of_the_front_under_each(finish
     run = run_with(finished, latency_limits_ms=limits)
     run.execute(stages()["search"], quiet)
     found = run.read_json("front.json")
-    for level, limit in zip(found["levels"], limits, strict=True):
-        assert level["predicted_latency_ms"] <= limit
-        best = max(f["estimated_accuracy_percent"] for f in found["front"] if f["predicted_latency_ms"] <= limit)
-        assert level["estimated_accuracy_percent"] == best
+    under = [[f for f in found["front"] if f["predicted_latency_ms"] <= limit] for limit in limits]
+    best = [max(entries, key=lambda entry: entry["estimated_accuracy_percent"]) for entries in under]
+    assert found["levels"] == (best if best[0] != best[1] else best[:1])  # a front of one arch serves both limits
 
 
 def test_a_limit_below_the_fastest_arch_says_the_tightest_value_seen(finished):
