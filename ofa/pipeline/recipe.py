@@ -54,8 +54,10 @@ class SearchConfig(Config):
     """Archs that survive each generation, and children that it has."""
     generations: int = Field(60, ge=1)
     """Fixed, so that the search ends."""
+    rounds: int = Field(3, ge=1)
+    """Of searching, measuring archs of the predicted front, and fitting the predictor to them as well."""
     verify: int = Field(24, ge=2)
-    """How many archs of the predicted front have their accuracy measured."""
+    """How many archs of the predicted front have their accuracy measured in each round."""
     levels: int = Field(4, ge=1)
     """How many archs to deploy, spread over the front's latencies; `latency_limits_ms` goes before it."""
     latency_limits_ms: list[Annotated[float, Field(gt=0)]] | None = Field(None, min_length=1)

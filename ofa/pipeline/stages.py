@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,7 @@ from ofa.files import write_json
 from ofa.pipeline.run import Progress, Run, Stage
 from ofa.predict import AccuracyPredictor, estimate_percent, fit_and_judge, model_rmse_percent
 from ofa.search import Constraint, Front, Objective, non_dominated, search
-from ofa.space import Arch, Rows
+from ofa.space import Arch
 from ofa.supernet import Supernet
 from ofa.tensors import read_tensors, write_tensors
 from ofa.train import train
@@ -72,43 +72,65 @@ def _sample(run: Run, progress: Progress) -> None:
     space, config = run.family.space, run.recipe.sample
     ends = space.rows([space.smallest, space.largest])
     rows = space.unique(np.concatenate([ends, space.sample(2 * config.archs, run.rng("sample"))]))[: config.archs]
-    fingerprint = run.fingerprint(SAMPLE)
-    path = run.path("samples.json")
-    done: dict[Arch, float] = {}
-    if path.exists() and run.read_json("samples.json")["fingerprint"] == fingerprint:
-        done = {space.arch(s["arch"]): s["accuracy_percent"] for s in run.read_json("samples.json")["samples"]}
-    archs = [space.decode(row) for row in rows]
-
-    def save() -> None:
-        samples = [{"arch": dict(arch), "accuracy_percent": done[arch]} for arch in archs if arch in done]
-        write_json(path, {"fingerprint": fingerprint, "samples": samples})
-
-    todo = [arch for arch in archs if arch not in done]
-    if todo:
-        for arch, accuracy in measure_accuracies(run, load_supernet(run), todo):
-            done[arch] = accuracy
-            progress(len(done), len(archs), f"accuracy {accuracy:.1f}%")
-            if len(done) % 20 == 0:
-                save()
-    save()
+    measured = _Measured(run, SAMPLE, "samples.json")
+    measured([space.decode(row) for row in rows], lambda done, said: progress(done, len(rows), said))
 
 
-def read_samples(run: Run) -> tuple[Rows, np.ndarray]:
-    """The measured archs of a run, as rows, and their validation accuracies in percent."""
-    samples = run.read_json("samples.json")["samples"]
-    rows = run.family.space.rows(sample["arch"] for sample in samples)
-    return rows, np.array([sample["accuracy_percent"] for sample in samples])
+class _Measured:
+    """The validation accuracies that a stage measures: kept in a file, so that a stopped stage goes on with them."""
+
+    def __init__(self, run: Run, stage: Stage, name: str) -> None:
+        self.run, self.name, self.fingerprint = run, name, run.fingerprint(stage)
+        self.accuracies: dict[Arch, float] = {}
+        if run.path(name).exists():
+            content = run.read_json(name)
+            if content["fingerprint"] == self.fingerprint:
+                self.accuracies = dict(_archs_of(run, content["samples"]))
+
+    def __call__(self, archs: list[Arch], said: Callable[[int, str], None]) -> dict[Arch, float]:
+        """The accuracies of archs, in percent; says how many are known."""
+        todo = [arch for arch in archs if arch not in self.accuracies]
+        if todo:
+            for arch, accuracy in measure_accuracies(self.run, load_supernet(self.run), todo):
+                self.accuracies[arch] = accuracy
+                said(len(self.accuracies), f"accuracy {accuracy:.1f}%")
+                if len(self.accuracies) % 20 == 0:
+                    self._save()
+            self._save()
+        return {arch: self.accuracies[arch] for arch in archs}
+
+    def _save(self) -> None:
+        samples = [{"arch": dict(arch), "accuracy_percent": value} for arch, value in self.accuracies.items()]
+        write_json(self.run.path(self.name), {"fingerprint": self.fingerprint, "samples": samples})
+
+
+def _archs_of(run: Run, samples: list[Entry]) -> Iterator[tuple[Arch, float]]:
+    return ((run.family.space.arch(sample["arch"]), sample["accuracy_percent"]) for sample in samples)
+
+
+def read_samples(run: Run) -> dict[Arch, float]:
+    """The archs that the sample stage measured and their validation accuracies in percent."""
+    return dict(_archs_of(run, run.read_json("samples.json")["samples"]))
 
 
 def _fit(run: Run, progress: Progress) -> None:
-    rows, accuracies = read_samples(run)
+    samples = read_samples(run)
+    rows, accuracies = run.family.space.rows(samples), np.array(list(samples.values()))
     predictor, fit = fit_and_judge(run.family.space, rows, accuracies, run.recipe.predictor, run.recipe.seed)
     predictor.save(run.path("predictor.safetensors"))
     write_json(run.path("predictor.json"), asdict(fit))
     progress(1, 1, f"Kendall tau {fit.kendall_tau:.2f}")
 
 
-def predicted_front(run: Run, limit_ms: float | None = None) -> Front:
+def read_predictor(run: Run) -> AccuracyPredictor:
+    """The predictor that the search refined, if it has ended; else the one fitted to random archs."""
+    name = "refined.safetensors" if run.finished(SEARCH) else "predictor.safetensors"
+    return AccuracyPredictor.load(run.path(name), run.family.space)
+
+
+def predicted_front(
+    run: Run, predictor: AccuracyPredictor, rng: np.random.Generator, limit_ms: float | None = None
+) -> Front:
     """The front of predicted latency and accuracy, under a latency limit if one is given.
 
     Raises:
@@ -116,46 +138,53 @@ def predicted_front(run: Run, limit_ms: float | None = None) -> Front:
     """
     config = run.recipe.search
     table = LatencyTable.load(run.path("latency_table.json"), run.family)
-    predictor = AccuracyPredictor.load(run.path("predictor.safetensors"), run.family.space)
     objectives = [Objective("latency_ms", table), Objective("accuracy_percent", lambda rows: predictor(rows)[0], True)]
     constraints = [] if limit_ms is None else [Constraint("latency_ms", table, limit_ms)]
-    rng = run.rng("search")
     return search(run.family.space, objectives, constraints, rng, config.population, config.generations)
 
 
 def _search(run: Run, progress: Progress) -> None:
+    """Rounds of searching, measuring what was found, and fitting the predictor to that as well.
+
+    A predictor fitted to random archs is too hopeful where the search goes: it has seen few archs there, and the
+    search finds its errors. Measured archs of the front mend that (as in arXiv 2202.12954).
+    """
     config, space = run.recipe.search, run.family.space
-    fronts = [predicted_front(run)] + [predicted_front(run, limit) for limit in config.latency_limits_ms or ()]
-    chosen = [fronts[0].rows[_spread(fronts[0].values[:, 0], config.verify)]] + [
-        front.rows[-1:] for front in fronts[1:]
-    ]
-    sampled_rows, sampled = read_samples(run)
-    known = {space.decode(row): accuracy for row, accuracy in zip(sampled_rows, sampled, strict=True)}
-    verified = [space.decode(row) for row in space.unique(np.concatenate(chosen))]
-    todo = [arch for arch in verified if arch not in known]
-    for i, (arch, accuracy) in enumerate(measure_accuracies(run, load_supernet(run), todo), start=1):
-        known[arch] = accuracy
-        progress(i, len(todo), f"measured {accuracy:.1f}%")
-    entries = _entries(run, known)
+    known, verified = read_samples(run), _Measured(run, SEARCH, "verified.json")
+    predictor = AccuracyPredictor.load(run.path("predictor.safetensors"), space)
+    rng, n_evaluated = run.rng("search"), 0
+    limits = (None, *(config.latency_limits_ms or ()))
+    total = config.rounds * (config.verify + len(limits) - 1)  # at most: some are found again
+    for _ in range(config.rounds):
+        fronts = [predicted_front(run, predictor, rng, limit) for limit in limits]
+        chosen = [fronts[0].rows[_spread(fronts[0].values[:, 0], config.verify)]]
+        chosen += [front.rows[-1:] for front in fronts[1:]]
+        found = [space.decode(row) for row in space.unique(np.concatenate(chosen))]
+        new = [arch for arch in found if arch not in known]
+        known |= verified(new, lambda done, said: progress(done, total, said))
+        rows, accuracies = space.rows(known), np.array(list(known.values()))
+        predictor = AccuracyPredictor.fit(space, rows, accuracies, run.recipe.predictor, run.recipe.seed)
+        n_evaluated += sum(front.n_evaluated for front in fronts)
+    predictor.save(run.path("refined.safetensors"))
+    entries = _entries(run, known, predictor)
     losses = np.array([[entry["predicted_latency_ms"], -entry["estimated_accuracy_percent"]] for entry in entries])
     front = sorted(
         (entry for entry, on in zip(entries, non_dominated(losses), strict=True) if on),
         key=lambda entry: entry["predicted_latency_ms"],
     )
-    levels = _pick_levels(run, front)
     write_json(
         run.path("front.json"),
         {
-            "n_evaluated": sum(f.n_evaluated for f in fronts),
-            "verified": len(verified),
+            "n_evaluated": n_evaluated,
+            "verified": len(verified.accuracies),
             "front": front,
-            "levels": levels,
+            "levels": _pick_levels(run, front),
         },
     )
 
 
 def read_model_rmse_percent(run: Run) -> float:
-    """How far the run's predictor is from true accuracies, judged on archs kept from it."""
+    """How far the fitted predictor is from true accuracies, judged on archs kept from it."""
     fit = run.read_json("predictor.json")
     return model_rmse_percent(np.array(fit["measured_percent"]), np.array(fit["predicted_percent"]), _n_images(run))
 
@@ -165,10 +194,10 @@ def _n_images(run: Run) -> int:
     return min(run.recipe.sample.images, len(run.data.validation))
 
 
-def _entries(run: Run, known: dict[Arch, float]) -> list[Entry]:
+def _entries(run: Run, known: dict[Arch, float], predictor: AccuracyPredictor) -> list[Entry]:
     """Every measured arch with all that is predicted and estimated of it."""
     rows = run.family.space.rows(known)
-    predicted, _ = AccuracyPredictor.load(run.path("predictor.safetensors"), run.family.space)(rows)
+    predicted, _ = predictor(rows)
     measured, off = np.array(list(known.values())), read_model_rmse_percent(run)
     costs = {
         "predicted_latency_ms": LatencyTable.load(run.path("latency_table.json"), run.family)(rows),

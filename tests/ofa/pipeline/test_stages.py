@@ -54,24 +54,24 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
         assert level["parity_max_abs_diff"] <= 1e-4
 
 
-def test_the_front_is_not_beaten_by_any_sampled_arch(finished):
+def test_the_front_is_not_beaten_by_any_measured_arch(finished):
     run = Run.open(finished)
     front = run.read_json("front.json")["front"]
     table = LatencyTable.load(finished / "latency_table.json", run.family)
-    predictor = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
     off = pipeline.read_model_rmse_percent(run)
-    rows, measured = pipeline.read_samples(run)
-    estimates = estimate_percent(measured, predictor(rows)[0], run.recipe.sample.images, off)
+    verified = {
+        run.family.space.arch(s["arch"]): s["accuracy_percent"] for s in run.read_json("verified.json")["samples"]
+    }
+    known = pipeline.read_samples(run) | verified
+    rows, measured = run.family.space.rows(known), np.array(list(known.values()))
+    estimates = estimate_percent(measured, pipeline.read_predictor(run)(rows)[0], run.recipe.sample.images, off)
     for latency, estimate in zip(table(rows), estimates, strict=True):
         assert any(
             f["predicted_latency_ms"] <= latency and f["estimated_accuracy_percent"] >= estimate - 1e-9 for f in front
         )
 
 
-def test_sampling_goes_on_where_it_was_and_gives_the_same(finished, monkeypatch):
-    whole = json.loads((finished / "samples.json").read_text())
-    part = whole | {"samples": whole["samples"][:9]}
-    (finished / "samples.json").write_text(json.dumps(part))
+def count_measured(monkeypatch):
     measured = []
     measure = pipeline.measure_accuracies
 
@@ -80,10 +80,37 @@ def test_sampling_goes_on_where_it_was_and_gives_the_same(finished, monkeypatch)
         return measure(run, supernet, archs)
 
     monkeypatch.setattr(pipeline, "measure_accuracies", counting)
+    return measured
+
+
+def test_sampling_goes_on_where_it_was_and_gives_the_same(finished, monkeypatch):
+    whole = json.loads((finished / "samples.json").read_text())
+    part = whole | {"samples": whole["samples"][:9]}
+    (finished / "samples.json").write_text(json.dumps(part))
+    measured = count_measured(monkeypatch)
     run = Run.open(finished)
     run.execute(stages()["sample"], quiet)
     assert len(measured) == len(whole["samples"]) - 9
     assert json.loads((finished / "samples.json").read_text()) == whole
+
+
+def test_the_search_fits_its_predictor_to_what_it_measures_and_goes_on_where_it_was(finished, monkeypatch):
+    run = Run.open(finished)
+    whole, refined = run.read_json("verified.json"), (finished / "refined.safetensors").read_bytes()
+    known = pipeline.read_samples(run)
+    sampled = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
+    verified = {run.family.space.arch(s["arch"]): s["accuracy_percent"] for s in whole["samples"]}
+    assert verified
+    assert not verified.keys() & known.keys()
+    rows, measured = run.family.space.rows(verified), np.array(list(verified.values()))
+    errors = [np.abs(predictor(rows)[0] - measured).mean() for predictor in (sampled, pipeline.read_predictor(run))]
+    assert errors[1] < errors[0]
+    (finished / "verified.json").write_text(json.dumps(whole | {"samples": whole["samples"][:2]}))
+    measured_again = count_measured(monkeypatch)
+    run.execute(stages()["search"], quiet)
+    assert len(measured_again) == len(verified) - 2
+    assert run.read_json("verified.json") == whole
+    assert (finished / "refined.safetensors").read_bytes() == refined
 
 
 def test_search_and_predictor_never_read_the_test_split(finished):
@@ -97,6 +124,7 @@ def test_search_and_predictor_never_read_the_test_split(finished):
 
     object.__setattr__(run.data, "test", Untouchable())
     (finished / "samples.json").unlink()
+    (finished / "verified.json").unlink()
     for name in ("sample", "fit", "search"):
         run.execute(stages()[name], quiet)
 
@@ -117,7 +145,7 @@ def test_a_limit_below_the_fastest_arch_says_the_tightest_value_seen(finished):
     table = LatencyTable.load(finished / "latency_table.json", run.family)
     fastest = float(table(run.family.space.rows([run.family.space.smallest]))[0])
     with pytest.raises(InfeasibleError, match="the tightest seen is") as error:
-        pipeline.predicted_front(run, limit_ms=fastest / 2)
+        pipeline.predicted_front(run, pipeline.read_predictor(run), run.rng("search"), fastest / 2)
     tightest = float(re.search(r"the tightest seen is ([\d.e-]+)", str(error.value))[1])
     assert fastest / 2 < tightest <= fastest * 1.001
     before = (finished / "front.json").read_bytes()
@@ -135,6 +163,7 @@ def test_an_accuracy_floor_above_the_best_is_refused_with_the_best(finished):
 def test_truncated_weights_are_named(finished, file):
     path = finished / file
     path.write_bytes(path.read_bytes()[:500])
+    (finished / "verified.json").unlink()  # so that there is something to measure
     with pytest.raises(CheckpointError, match=file):
         Run.open(finished).execute(stages()["search"], quiet)
 
