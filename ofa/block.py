@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import nn
 
 
@@ -21,3 +22,13 @@ class Block(Protocol):
             size: height and width of the feature map at the block's input, in pixels.
         """
         ...
+
+
+def skeleton(block: Block) -> nn.Module:
+    """A block's module on the meta device, without memory or values; on the CPU if it cannot be built there."""
+    try:
+        with torch.device("meta"):
+            return block.build()
+    except (NotImplementedError, RuntimeError):  # such as values read from tensors while building
+        with torch.random.fork_rng(devices=[]):
+            return block.build()

@@ -18,9 +18,10 @@ from typing import Any
 
 from torch import nn
 
-from ofa.block import Block
+from ofa.block import Block, skeleton
 from ofa.errors import FamilyError
-from ofa.space import Rows, SearchSpace, Value
+from ofa.sharing import Rule, add_extras, share
+from ofa.space import Arch, Choice, Rows, SearchSpace, Value
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Slot:
     """A position in the network.
 
     Attributes:
-        path: where the module sits, such as `stages.2.1`.
+        path: where the module sits, such as `stages.2.1`; empty for a slot that is the whole network.
         block: maps the values of `choices` to a block, or to None where the layer is skipped.
         choices: names of the choices that `block` reads, in the order of its arguments.
         reduction: how many times smaller than the input image the feature map at the slot's input is.
@@ -52,6 +53,9 @@ class Family:
         name: as registered.
         space: its choices; every family has the choice `resolution`.
         slots: in the order in which data flows through them.
+        in_channels: of the images.
+        rules: how parameters are shared that are not plain slices, by patterns over their names; see `ofa.sharing`.
+        resolution_multiple: what resolutions must be multiples of, such as a patch size.
         options: what `ofa.family` made it with, defaults included, so that it can be made again.
     """
 
@@ -59,10 +63,17 @@ class Family:
     space: SearchSpace
     slots: tuple[Slot, ...]
     in_channels: int = 3
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    resolution_multiple: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.space.column("resolution")
+        for resolution in self.resolutions:
+            if resolution < 1 or resolution % self.resolution_multiple:
+                raise FamilyError(
+                    f"family {self.name!r}: resolution {resolution} is not allowed; give multiples of "
+                    f"{self.resolution_multiple} pixels"
+                )
         paths = [slot.path for slot in self.slots]
         if len(set(paths)) < len(paths):
             raise FamilyError(f"family {self.name!r} has two slots with one path: {sorted(paths)}")
@@ -72,6 +83,47 @@ class Family:
         skipped = [slot.path for slot, block in self.blocks(self.space.encode(self.space.largest)) if block is None]
         if skipped:
             raise FamilyError(f"family {self.name!r}: the largest network skips {skipped}; it must contain every slot")
+
+    @classmethod
+    def from_builder(
+        cls,
+        space: SearchSpace,
+        build: Callable[[Arch], nn.Module],
+        *,
+        name: str = "custom",
+        resolution: int = 224,
+        in_channels: int = 3,
+        rules: Mapping[str, Rule] | None = None,
+        resolution_multiple: int = 1,
+    ) -> Family:
+        """A family out of any function that builds a network; weights are shared by parameter name.
+
+        The network is one slot, so its costs are those of whole networks.
+
+        Args:
+            space: its choices; the network of the last values must hold all parameters of every other.
+            build: from an arch to a network that takes images `[batch, in_channels, resolution, resolution]`.
+            name: of the family.
+            resolution: of the images, if the space has no choice `resolution`.
+            in_channels: of the images.
+            rules: how parameters are shared that are not plain slices, by patterns over their names; the first that
+                fits holds, see `ofa.sharing`.
+            resolution_multiple: what resolutions must be multiples of, such as a patch size.
+
+        Raises:
+            FamilyError: the smallest network's parameters are not parts of the largest's; names one with both shapes.
+        """
+        if "resolution" not in space.names:
+            space = SearchSpace([Choice("resolution", (resolution,)), *space.choices])
+
+        def block(*values: Value) -> Block:
+            return _Whole(build, space.arch(dict(zip(space.names, values, strict=True))), in_channels)
+
+        family = cls(name, space, (Slot("", block, space.names),), in_channels, rules or {}, resolution_multiple)
+        largest, smallest = (skeleton(_Whole(build, end, in_channels)) for end in (space.largest, space.smallest))
+        add_extras(largest, family.rules)
+        share(smallest, largest, "", family.rules)
+        return family
 
     @cached_property
     def columns(self) -> tuple[tuple[int, ...], ...]:
@@ -107,15 +159,32 @@ class Family:
 
     def input_shape(self, arch: Mapping[str, Value]) -> tuple[int, int, int]:
         """Channels, height and width of the image that the network of an arch takes."""
-        resolution = int(arch["resolution"])
+        resolution = int(self.space.arch(arch)["resolution"])
         return (self.in_channels, resolution, resolution)
 
 
-def assemble(modules: Mapping[str, nn.Module], training: bool = True) -> nn.Sequential:
+@dataclass(frozen=True)
+class _Whole:
+    """A whole network as one block."""
+
+    builder: Callable[[Arch], nn.Module]
+    arch: Arch
+    in_channels: int
+
+    def build(self) -> nn.Module:
+        return self.builder(self.arch)
+
+    def input_shape(self, size: int) -> tuple[int, ...]:
+        return (self.in_channels, size, size)
+
+
+def assemble(modules: Mapping[str, nn.Module], training: bool = True) -> nn.Module:
     """Nests modules by their dotted paths into `nn.Sequential`s in the given mode, run in the order given.
 
-    Names are kept where layers are skipped, so that weights match by name.
+    Names are kept where layers are skipped, so that weights match by name. A module whose path is empty is the network.
     """
+    if "" in modules:
+        return modules[""]
     network = nn.Sequential()
     network.training = training
     for path, module in modules.items():

@@ -1,27 +1,242 @@
 """How a small network's parameters sit inside the largest network's.
 
-The default rule makes every parameter and buffer a *view*: leading slices of the first two dimensions
-(output and input channels), the centre of the others (kernels). OFA, section 3.3 (arXiv 1908.09791).
+By default a parameter is a *view*: leading slices of the largest one's; of a convolution's weight, leading slices of
+output and input channels and the centre of the kernel (OFA, section 3.3, arXiv 1908.09791). A `Rule` says otherwise
+where needed: rules that cannot be views are torch parametrizations of a view, so that gradients still
+reach the shared one. BatchNorm's buffers are views as well; other buffers are each module's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from math import isqrt
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
 
 from ofa.errors import FamilyError
 
+Shape = tuple[int, ...]
 _T = TypeVar("_T", bound=Tensor)
 
 
-def nested_view(full: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
-    """The view of `full` that a smaller parameter of the given shape shares.
+class Rule:
+    """How a parameter of a smaller network shares the largest network's. This one: leading slices of all dimensions."""
+
+    def extras(self, full: Tensor, name: str) -> dict[str, Tensor]:  # noqa: ARG002  # for rules that have some
+        """First values of parameters that the largest network holds beside `full`, by what follows its name."""
+        return {}
+
+    def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
+        """The part of `full` that a parameter of the given shape shares, as a view of it.
+
+        Args:
+            full: the largest network's parameter, or its gradient.
+            shape: of the smaller network's parameter.
+            name: of the parameter, for the error.
+
+        Raises:
+            FamilyError: the shapes do not nest.
+        """
+        return nested_view(full, shape, name)
+
+    def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:  # noqa: ARG002  # the same
+        """What makes the parameter out of the view in every forward pass; None: the view is the parameter.
+
+        Args:
+            shape: of the smaller network's parameter.
+            owner: the largest network's module that holds the parameter, and the extras beside it.
+            leaf: the parameter's name in that module.
+        """
+        return None
+
+
+class Kernel(Rule):
+    """Convolution weights: leading slices of channels, the centre of the kernel."""
+
+    def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
+        """See `Rule.view`."""
+        return nested_view(full, shape, name, spatial=range(2, full.dim()))
+
+
+@dataclass(frozen=True)
+class KernelTransform(Kernel):
+    """A smaller depthwise kernel is the larger one's centre times a learned matrix (OFA, section 3.3).
+
+    The largest network's convolution holds one matrix per step, `weight_7to5` `[25, 25]` and `weight_5to3` `[9, 9]`,
+    shared by all channels and the identity at first.
+
+    Attributes:
+        kernels: the kernel sizes, ascending, odd.
+    """
+
+    kernels: tuple[int, ...]
+
+    def extras(self, full: Tensor, name: str) -> dict[str, Tensor]:
+        """See `Rule.extras`.
+
+        Raises:
+            FamilyError: the largest kernel is not the largest of `kernels`.
+        """
+        if full.shape[-1] != self.kernels[-1]:
+            raise FamilyError(
+                f"{name}: a kernel transform of {self.kernels} wants a largest kernel of {self.kernels[-1]}, "
+                f"this one has {full.shape[-1]}; give the rule a narrower pattern"
+            )
+        return {f"_{a}to{b}": torch.eye(b * b) for b, a in pairwise(self.kernels)}
+
+    def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
+        """See `Rule.view`. Down to the second largest kernel, which the first matrix takes."""
+        size = self.kernels[-1] if shape[-1] == self.kernels[-1] else self.kernels[-2]
+        if shape[-1] not in self.kernels:
+            raise FamilyError(f"{name}: kernel {shape[-1]} is not one of its transform's, {self.kernels}")
+        return super().view(full, (*shape[:2], size, size), name)
+
+    def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:
+        """See `Rule.parametrization`."""
+        steps = [(b, owner.get_parameter(f"{leaf}_{a}to{b}")) for b, a in pairwise(self.kernels) if b >= shape[-1]]
+        return _Transform(steps[::-1]) if steps else None
+
+
+class _Transform(nn.Module):
+    def __init__(self, steps: list[tuple[int, nn.Parameter]]) -> None:
+        super().__init__()
+        self.sizes = [size for size, _ in steps]
+        self.matrices = nn.ParameterList(matrix for _, matrix in steps)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        for size, matrix in zip(self.sizes, self.matrices, strict=True):
+            edge = (weight.shape[-1] - size) // 2
+            centre = weight[..., edge : edge + size, edge : edge + size]
+            weight = nn.functional.linear(centre.flatten(-2), matrix).view(*weight.shape[:-2], size, size)
+        return weight
+
+
+class _Split(Rule):
+    """The parameter's first dimension stands for several, each sliced on its own; put together again by a copy."""
+
+    def split(self, shape: Shape) -> Shape | None:
+        """The dimensions that the first one of a shape stands for; None: it does not have such."""
+        raise NotImplementedError
+
+    def spatial(self, dims: int) -> range:
+        """Those of all `dims` dimensions, after the split, that share their centre instead of their beginning."""
+        raise NotImplementedError
+
+    def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
+        """See `Rule.view`."""
+        whole, part = self.split(tuple(full.shape)), self.split(shape)
+        if tuple(full.shape) == shape:
+            return full
+        if whole is None or part is None:
+            raise FamilyError(
+                f"{name}: {type(self).__name__} does not fit shape {shape} in the largest network's "
+                f"{tuple(full.shape)}; give another rule for it"
+            )
+        return nested_view(
+            full.view(*whole, *full.shape[1:]), (*part, *shape[1:]), name, spatial=self.spatial(full.dim() + 1)
+        )
+
+    def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:
+        """See `Rule.parametrization`."""
+        return None if tuple(owner.get_parameter(leaf).shape) == shape else _Reshape(shape)
+
+
+class _Reshape(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, view: Tensor) -> Tensor:
+        return view.reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Grouped(_Split):
+    """Rows in equal groups one after another: of each group the first ones, of kernels the centre.
+
+    For fused q, k, v `[3 * width, ...]`, and the default for convolutions whose number of groups is fixed.
+
+    Attributes:
+        groups: how many groups, the same in every network.
+    """
+
+    groups: int = 3
+
+    def split(self, shape: Shape) -> Shape | None:
+        """See `_Split`."""
+        return (self.groups, shape[0] // self.groups) if shape[0] % self.groups == 0 else None
+
+    def spatial(self, dims: int) -> range:
+        """See `_Split`."""
+        return range(3, dims)
+
+
+class CentreTable(_Split):
+    """A relative position table `[(2 * window - 1)^2, heads]`: the offsets in the middle, the first heads."""
+
+    def split(self, shape: Shape) -> Shape | None:
+        """See `_Split`."""
+        side = isqrt(shape[0])
+        return (side, side) if side * side == shape[0] else None
+
+    def spatial(self, dims: int) -> range:
+        """See `_Split`."""
+        return range(min(2, dims))
+
+
+@dataclass(frozen=True)
+class ResampledPositions(Rule):
+    """Position embeddings `[1, prefix + grid^2, channels]`: resampled to another grid, the first channels.
+
+    Attributes:
+        prefix: tokens before the grid's, such as a class token; they are kept.
+    """
+
+    prefix: int = 0
+
+    def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
+        """See `Rule.view`."""
+        if any(isqrt(max(n - self.prefix, 0)) ** 2 != n - self.prefix for n in (full.shape[1], shape[1])):
+            raise FamilyError(
+                f"{name}: shapes {shape} and {tuple(full.shape)} are not {self.prefix} tokens and a square grid each"
+            )
+        return nested_view(full, (shape[0], full.shape[1], *shape[2:]), name)
+
+    def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:
+        """See `Rule.parametrization`."""
+        same = shape[1] == owner.get_parameter(leaf).shape[1]
+        return None if same else _Resample(self.prefix, isqrt(shape[1] - self.prefix))
+
+
+class _Resample(nn.Module):
+    def __init__(self, prefix: int, side: int) -> None:
+        super().__init__()
+        self.prefix, self.side = prefix, side
+
+    def forward(self, positions: Tensor) -> Tensor:
+        grid = positions[:, self.prefix :]
+        side = isqrt(grid.shape[1])
+        image = grid.transpose(1, 2).reshape(len(grid), -1, side, side)
+        image = nn.functional.interpolate(image, (self.side, self.side), mode="bicubic", antialias=self.side < side)
+        return torch.cat([positions[:, : self.prefix], image.flatten(2).transpose(1, 2)], dim=1)
+
+
+def nested_view(full: Tensor, shape: Shape, name: str, spatial: range = range(0)) -> Tensor:
+    """The view of `full` that has a smaller shape: leading slices, and the centre of `spatial` dimensions.
 
     Args:
         full: the largest network's tensor.
         shape: the smaller one's shape; each size at most the same size of `full`.
         name: the parameter's name, for the error.
+        spatial: dimensions of which the centre is taken.
 
     Raises:
         FamilyError: the shapes do not nest.
@@ -34,41 +249,84 @@ def nested_view(full: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
     view = full
     for dim, size in enumerate(shape):
         if size != full.shape[dim]:
-            start = 0 if dim < 2 else (full.shape[dim] - size) // 2
-            view = view.narrow(dim, start, size)
+            view = view.narrow(dim, (full.shape[dim] - size) // 2 if dim in spatial else 0, size)
     return view
 
 
-def share(module: nn.Module, largest: nn.Module, path: str) -> None:
-    """Points every parameter, its gradient, and every buffer of `module` at views into `largest`.
+def add_extras(largest: nn.Module, rules: Mapping[str, Rule]) -> None:
+    """Gives the largest network the parameters that rules need beside its own, such as kernel transforms."""
+    for name, parameter in list(largest.named_parameters()):
+        rule = _rule_for(name, rules)
+        if rule is not None:
+            owner, leaf = _owner(largest, name)
+            for suffix, value in rule.extras(parameter, name).items():
+                owner.register_parameter(leaf + suffix, nn.Parameter(value.to(parameter)))
+
+
+def share(module: nn.Module, largest: nn.Module, path: str, rules: Mapping[str, Rule] | None = None) -> None:
+    """Points every parameter, its gradient, and BatchNorm's buffers in `module` at views into `largest`.
 
     Args:
-        module: the smaller network's module, usually on the meta device.
+        module: the smaller network's module.
         largest: the same module of the largest network; allocate its gradients first.
-        path: where the module sits, for errors.
+        path: where the module sits, for rules and errors; empty for a whole network.
+        rules: by patterns over whole parameter names, as in `fnmatch`; the first that fits holds.
+
+    Raises:
+        FamilyError: the smaller module's parameters are not parts of the largest's.
     """
     parameters, buffers = dict(largest.named_parameters()), dict(largest.named_buffers())
     for name, parameter in list(module.named_parameters()):
-        full = _find(parameters, name, path)
-        view = nn.Parameter(nested_view(full.detach(), parameter.shape, f"{path}.{name}"), full.requires_grad)
+        whole_name = f"{path}.{name}" if path else name
+        full = _find(parameters, name, whole_name)
+        (owner, leaf), (largest_owner, _) = _owner(module, name), _owner(largest, name)
+        rule = _rule_for(whole_name, rules or {}) or _default_rule(owner, largest_owner)
+        view = nn.Parameter(rule.view(full.detach(), tuple(parameter.shape), whole_name), full.requires_grad)
         if full.grad is not None:
-            view.grad = nested_view(full.grad, parameter.shape, f"{path}.{name}")
-        bind(module, name, view)
-    for name, buffer in list(module.named_buffers()):
-        bind(module, name, nested_view(_find(buffers, name, path), buffer.shape, f"{path}.{name}"))
+            view.grad = rule.view(full.grad, tuple(parameter.shape), whole_name)
+        conversion = rule.parametrization(tuple(parameter.shape), largest_owner, leaf)
+        if conversion is not None:
+            parametrize.register_parametrization(owner, leaf, conversion, unsafe=True)
+            owner, leaf = owner.get_submodule(f"parametrizations.{leaf}"), "original"
+        owner._parameters[leaf] = view
+    for name, buffer in shared_buffers(module):
+        whole_name = f"{path}.{name}" if path else name
+        bind(module, name, nested_view(_find(buffers, name, whole_name), tuple(buffer.shape), whole_name))
+
+
+def shared_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The buffers of a module that networks share, BatchNorm's; all others are the module's own."""
+    return [
+        (name, buffer) for name, buffer in module.named_buffers() if isinstance(_owner(module, name)[0], _BatchNorm)
+    ]
 
 
 def bind(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Puts a parameter or buffer at a dotted name of a module."""
-    owner, _, leaf = name.rpartition(".")
-    target = module.get_submodule(owner)
+    target, leaf = _owner(module, name)
     if isinstance(tensor, nn.Parameter):
         target._parameters[leaf] = tensor
     else:
         target._buffers[leaf] = tensor
 
 
-def _find(tensors: dict[str, _T], name: str, path: str) -> _T:
+def _default_rule(owner: nn.Module, largest_owner: nn.Module) -> Rule:
+    if not isinstance(owner, _ConvNd) or not isinstance(largest_owner, _ConvNd):
+        return Rule()
+    depthwise = owner.groups == owner.in_channels == owner.out_channels
+    return Grouped(owner.groups) if owner.groups == largest_owner.groups > 1 and not depthwise else Kernel()
+
+
+def _rule_for(name: str, rules: Mapping[str, Rule]) -> Rule | None:
+    return next((rule for pattern, rule in rules.items() if fnmatchcase(name, pattern)), None)
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    owner, _, leaf = name.rpartition(".")
+    return module.get_submodule(owner), leaf
+
+
+def _find(tensors: dict[str, _T], name: str, whole_name: str) -> _T:
     if name not in tensors:
-        raise FamilyError(f"{path}.{name} is in a smaller network but not in the largest; it has nothing to share")
+        raise FamilyError(f"{whole_name} is in a smaller network but not in the largest; it has nothing to share")
     return tensors[name]

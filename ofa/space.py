@@ -183,7 +183,8 @@ class SearchSpace:
                     )
                 row[column] = choice.values.index(arch[choice.name])
         active = self.active(row[None])[0]
-        missing = [name for name, on in zip(self.names, active, strict=True) if on and name not in arch]
+        free = active & (np.array(self._n_values) > 1)  # a single value goes without saying
+        missing = [name for name, on in zip(self.names, free, strict=True) if on and name not in arch]
         if missing:
             raise SpaceError(f"choice {missing[0]!r} is missing ({len(missing)} in all); give it a value")
         row[~active] = 0

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ofa.block import Block
+from ofa.block import Block, skeleton
 from ofa.families import Family, assemble
-from ofa.sharing import bind, share
+from ofa.sharing import add_extras, bind, share, shared_buffers
 from ofa.space import Value
+
+_MAX_KEPT = 200_000
+"""Tensors in kept blocks; the block that was used the longest ago is dropped first."""
 
 
 class Supernet(nn.Module):
@@ -32,7 +35,9 @@ class Supernet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = family.build(family.space.largest)
+        add_extras(self.network, family.rules)
         self._kept: dict[tuple[str, Block], tuple[nn.Module, list[nn.Parameter]]] = {}
+        self._n_kept = 0
         modules = list(self.network.modules())
         stores = [m._parameters for m in modules] + [m._buffers for m in modules]
         self._tensors = [(store, name) for store in stores for name, tensor in store.items() if tensor is not None]
@@ -78,21 +83,34 @@ class Supernet(nn.Module):
             SpaceError: the arch is not of this family's space.
         """
         subnet = self.subnet(arch)
-        with torch.device("meta"):
-            static = self.family.build(arch)
-        for name, parameter in subnet.named_parameters():
-            bind(static, name, nn.Parameter(_own(parameter), parameter.requires_grad))
-        for name, buffer in subnet.named_buffers():
-            bind(static, name, _own(buffer))
+        pairs = self.family.blocks(self.family.space.encode(arch))
+        static = assemble({slot.path: skeleton(block) for slot, block in pairs if block is not None})
+        with torch.no_grad():
+            for name, _ in list(static.named_parameters()):
+                owner, _, leaf = name.rpartition(".")
+                value = getattr(subnet.get_submodule(owner), leaf)  # what rules compute is computed here once for all
+                bind(static, name, nn.Parameter(_own(value), value.requires_grad))
+            for name, buffer in subnet.named_buffers():
+                bind(static, name, _own(buffer))
         return static.train(self.training)
 
     def _module(self, path: str, block: Block) -> nn.Module:
-        module, views = self._kept.get((path, block), (None, []))
+        module, views = self._kept.pop((path, block), (None, []))
         if module is None or any(view.grad is None and view.requires_grad for view in views):
-            with torch.device("meta"):
-                module = block.build()
-            share(module, self.network.get_submodule(path), path)
-            self._kept[path, block] = module, list(module.parameters())
+            largest = self.network.get_submodule(path)
+            module = skeleton(block)
+            if len(shared_buffers(module)) < len(list(module.buffers())):
+                device = next(largest.parameters()).device
+                with torch.random.fork_rng(devices=[]), torch.device(device):
+                    module = block.build()  # for the values of buffers of its own
+            share(module, largest, path, self.family.rules)
+            self._n_kept -= len(views)
+            views = list(module.parameters())
+            self._n_kept += len(views)
+        self._kept[path, block] = module, views  # the last one used is the last one kept
+        while self._n_kept > _MAX_KEPT and len(self._kept) > 1:
+            _, dropped = self._kept.pop(next(iter(self._kept)))
+            self._n_kept -= len(dropped)
         return module
 
     def _drop_stale_views(self) -> None:
@@ -107,6 +125,7 @@ class Supernet(nn.Module):
             pointers.append((tensor.data_ptr(), gradient, tensor.requires_grad))
         if pointers != self._pointers:  # the views keep the old memory alive, so an address is never used anew
             self._kept.clear()
+            self._n_kept = 0
             self._pointers = pointers
 
 

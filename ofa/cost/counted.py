@@ -9,19 +9,19 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ofa.block import Block
+from ofa.block import skeleton
 from ofa.cost.slots import SlotSum
 from ofa.families import Family
 
 
 def macs_m(family: Family) -> SlotSum:
     """Millions of multiply-accumulates of one forward pass."""
-    return SlotSum(family, lambda block, size: count_macs(_meta(block), block.input_shape(size)) / 1e6)
+    return SlotSum(family, lambda block, size: count_macs(skeleton(block).eval(), block.input_shape(size)) / 1e6)
 
 
 def params_m(family: Family) -> SlotSum:
     """Millions of parameters."""
-    return SlotSum(family, lambda block, size: sum(p.numel() for p in _meta(block).parameters()) / 1e6)
+    return SlotSum(family, lambda block, size: sum(p.numel() for p in skeleton(block).parameters()) / 1e6)
 
 
 def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
@@ -30,8 +30,3 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.empty(1, *input_shape, device=device))
     return int(counter.get_total_flops()) // 2
-
-
-def _meta(block: Block) -> nn.Module:
-    with torch.device("meta"):
-        return block.build().eval()

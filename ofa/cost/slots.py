@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,7 +19,7 @@ BlockCost = Callable[[Block, int], float]
 class SlotSum:
     """The sum of a block cost over the slots of many archs.
 
-    Tables are filled when an entry is first asked for, each distinct block and size once.
+    Entries are made when they are first asked for, each distinct block and size once.
     """
 
     def __init__(self, family: Family, block_cost: BlockCost) -> None:
@@ -27,31 +28,60 @@ class SlotSum:
         n_values = [len(choice.values) for choice in family.space.choices]
         resolution = family.space.column("resolution")
         self._columns = [(resolution, *columns) for columns in family.columns]
-        self._shapes = [tuple(n_values[column] for column in columns) for columns in self._columns]
-        self._tables = [np.full(int(np.prod(shape)), np.nan) for shape in self._shapes]
+        self._tables = [_table(tuple(n_values[column] for column in columns)) for columns in self._columns]
 
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
         """The cost `[n]` of rows `[n, n_choices]`."""
         total = np.zeros(len(rows))
-        for index, (columns, shape, table) in enumerate(zip(self._columns, self._shapes, self._tables, strict=True)):
-            entries = np.ravel_multi_index(tuple(rows[:, column] for column in columns), shape)
-            values = table[entries]
+        for index, (columns, table) in enumerate(zip(self._columns, self._tables, strict=True)):
+            indices = rows[:, columns]
+            values = table[indices]
             if np.isnan(values).any():
-                for entry in np.unique(entries[np.isnan(values)]):
-                    table[entry] = self._entry(index, int(entry), shape)
-                values = table[entries]
+                for entry in np.unique(indices[np.isnan(values)], axis=0):
+                    table[entry] = self._entry(index, *entry.tolist())
+                values = table[indices]
             total += values
         return total
 
-    def _entry(self, index: int, entry: int, shape: tuple[int, ...]) -> float:
-        resolution, *indices = (int(i) for i in np.unravel_index(entry, shape))
-        block = self._family.slot_block(index, tuple(indices))
+    def _entry(self, index: int, resolution: int, *indices: int) -> float:
+        block = self._family.slot_block(index, indices)
         if block is None:
             return 0.0
         key = (block, self._family.slots[index].size(self._family.resolutions[resolution]))
         if key not in self._costs:
             self._costs[key] = self._block_cost(*key)
         return self._costs[key]
+
+
+class _Dense:
+    """Entries by value indices, in an array."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape, self._values = shape, np.full(math.prod(shape), np.nan)
+
+    def __getitem__(self, indices: Rows) -> NDArray[np.float64]:
+        values: NDArray[np.float64] = self._values[np.ravel_multi_index(tuple(indices.T), self._shape)]
+        return values
+
+    def __setitem__(self, entry: Rows, value: float) -> None:
+        self._values[np.ravel_multi_index(tuple(entry), self._shape)] = value
+
+
+class _Sparse:
+    """The same, in a dictionary: for slots that read too many choices, as whole networks do."""
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, float] = {}
+
+    def __getitem__(self, indices: Rows) -> NDArray[np.float64]:
+        return np.array([self._values.get(entry.tobytes(), np.nan) for entry in np.ascontiguousarray(indices)])
+
+    def __setitem__(self, entry: Rows, value: float) -> None:
+        self._values[entry.tobytes()] = value
+
+
+def _table(shape: tuple[int, ...]) -> _Dense | _Sparse:
+    return _Dense(shape) if math.prod(shape) <= 100_000 else _Sparse()
 
 
 def distinct_blocks(family: Family) -> Iterator[tuple[Block, int]]:

@@ -7,7 +7,7 @@ from torch import nn
 
 import ofa
 from ofa.errors import SpaceError
-from ofa.sharing import nested_view
+from ofa.sharing import Kernel
 
 
 @pytest.fixture
@@ -76,12 +76,12 @@ def test_subnets_follow_when_tensors_are_replaced(supernet, images, change):
     for arch in archs(space):
         subnet, extracted = supernet.subnet(arch), supernet.extract(arch)
         for name, parameter in subnet.named_parameters():
-            expected = nested_view(full[name].detach(), parameter.shape, name)
+            expected = Kernel().view(full[name].detach(), parameter.shape, name)
             assert (parameter.data_ptr(), parameter.stride()) == (expected.data_ptr(), expected.stride())
             assert torch.equal(parameter, expected)
-            assert parameter.grad.data_ptr() == nested_view(full[name].grad, parameter.shape, name).data_ptr()
+            assert parameter.grad.data_ptr() == Kernel().view(full[name].grad, parameter.shape, name).data_ptr()
         for name, buffer in subnet.named_buffers():
-            assert buffer.data_ptr() == nested_view(buffers[name], buffer.shape, name).data_ptr()
+            assert buffer.data_ptr() == Kernel().view(buffers[name], buffer.shape, name).data_ptr()
         if change is channels_last:
             extracted.to(memory_format=torch.channels_last)
         assert torch.equal(subnet(images), extracted(images))
@@ -90,8 +90,8 @@ def test_subnets_follow_when_tensors_are_replaced(supernet, images, change):
         extracted(images).square().sum().backward()
         for name, parameter in extracted.named_parameters():
             shared = full[name].grad
-            torch.testing.assert_close(nested_view(shared, parameter.shape, name), parameter.grad)
-            assert shared.count_nonzero() == nested_view(shared, parameter.shape, name).count_nonzero()
+            torch.testing.assert_close(Kernel().view(shared, parameter.shape, name), parameter.grad)
+            assert shared.count_nonzero() == Kernel().view(shared, parameter.shape, name).count_nonzero()
         assert full["stem.conv.weight"].grad.count_nonzero() > 0
 
 
