@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ofa.families import Slot as Slot
     from ofa.families import family as family
     from ofa.families import family_names as family_names
+    from ofa.importing import import_checkpoint as import_checkpoint
     from ofa.predict import AccuracyPredictor as AccuracyPredictor
     from ofa.space import Arch as Arch
     from ofa.space import Choice as Choice
@@ -35,6 +36,7 @@ _HOME = {
     "Supernet": "supernet",
     "family": "families",
     "family_names": "families",
+    "import_checkpoint": "importing",
 }
 __all__ = ["__version__", *_HOME]
 

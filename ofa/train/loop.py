@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from ofa.calibrate import accuracy_percent, calibrate
 from ofa.config import Config
 from ofa.data import Data, DataConfig, eval_batches, fit, train_batches
-from ofa.errors import TrainError
+from ofa.errors import CheckpointError, TrainError
 from ofa.files import write_text
 from ofa.space import Arch
 from ofa.supernet import Supernet
+from ofa.tensors import read_tensors
 from ofa.train.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
 from ofa.train.strategy import STRATEGIES
 
@@ -46,7 +47,11 @@ class PhaseConfig(Config):
 class TrainConfig(Config):
     """How a supernet is trained. One cosine learning rate schedule runs over all phases."""
 
-    phases: list[PhaseConfig] = Field(min_length=1)
+    initial_weights: str | None = None
+    """A safetensors file to start from: what `ofa import` wrote, or another run's `supernet.safetensors`. A classifier
+    of another number of classes starts anew."""
+    phases: list[PhaseConfig]
+    """What is trained, in order; may be empty if there are initial weights."""
     batch_size: int = Field(128, ge=2)
     """Images per step; the last, smaller batch of an epoch is left out."""
     optimizer: str = "sgd"
@@ -73,6 +78,12 @@ class TrainConfig(Config):
     """How often a checkpoint is written; also after each epoch. When does not change the result."""
     calibration_images: int = Field(512, ge=1)
     """For the accuracies shown after each epoch."""
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> TrainConfig:
+        if not self.phases and self.initial_weights is None:
+            raise ValueError("phases is empty, which wants initial_weights; give at least one phase or weights")
+        return self
 
 
 def train(
@@ -102,7 +113,28 @@ def train(
         TrainError: the loss is no longer finite.
         CheckpointError: checkpoints are there, but none can be read.
     """
-    _Trainer(supernet, data, data_config, config, folder, seed, on_progress).run()
+    if config.initial_weights is not None:
+        _load_initial(supernet, Path(config.initial_weights))
+    if config.phases:
+        _Trainer(supernet, data, data_config, config, folder, seed, on_progress).run()
+    else:
+        write_text(folder / "train.jsonl", "")
+
+
+def _load_initial(supernet: Supernet, path: Path) -> None:
+    tensors, _ = read_tensors(path)
+    ours = supernet.network.state_dict()
+    outputs = list(supernet.network.state_dict())[-2:]  # the classifier's weight and bias
+    for name in outputs:
+        if name in tensors and tensors[name].shape[0] != ours[name].shape[0]:
+            tensors[name] = ours[name]
+    try:
+        supernet.network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"train.initial_weights = {path} holds another network than this family: {error}; give the weights or the "
+            "family's options that belong together"
+        ) from error
 
 
 class _Trainer:

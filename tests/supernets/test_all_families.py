@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ofa
 from export.onnx import export_checked
 from ofa.cost import macs_m, params_m
 from ofa.cost.slots import distinct_blocks
 from ofa.families import family_names
+from ofa.sharing import shared_buffers
 
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, so that all of this is quick
 
@@ -44,29 +46,59 @@ def archs(space, n_random):
     return [space.largest, space.smallest, *(space.decode(row) for row in rows)]
 
 
-def part(full, shape):
-    """The leading or central part of a tensor, by plain indexing."""
+def part(full, shape, centre=()):
+    """The leading part of a tensor, central in some dimensions, by plain indexing."""
     assert full.dim() == len(shape)
-    starts = [0 if d < 2 else (n - shape[d]) // 2 for d, n in enumerate(full.shape)]
+    starts = [(n - shape[d]) // 2 if d in centre else 0 for d, n in enumerate(full.shape)]
     return full[tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))]
 
 
-def count_by_hooks(network, images):
-    """Multiply-accumulates per image in millions, counted from what really flows through each layer."""
-    macs = []
+def sliced(supernet, tensors, name, shape):
+    """What a subnet's parameter is, from the largest network's tensors: the sharing rules written a second time."""
+    full = tensors[name]
+    owner = name.rpartition(".")[0]
+    if name.endswith("bias_table"):
+        sides = [round(n**0.5) for n in (full.shape[0], shape[0])]
+        table = full.reshape(sides[0], sides[0], -1)
+        return part(table, (sides[1], sides[1], shape[1]), centre=(0, 1)).reshape(shape)
+    if not isinstance(supernet.network.get_submodule(owner), nn.Conv2d):
+        return part(full, shape)
+    if shape[-1] < full.shape[-1] and f"{name}_7to5" in tensors:
+        weight = part(full, (*shape[:2], 5, 5), centre=(2, 3)).flatten(2) @ tensors[f"{name}_7to5"].T
+        if shape[-1] == 3:
+            centre = weight.reshape(*shape[:2], 5, 5)[:, :, 1:4, 1:4].flatten(2)
+            weight = centre @ tensors[f"{name}_5to3"].T
+        return weight.reshape(shape)
+    return part(full, shape, centre=(2, 3))
 
-    def count(module, _, out):
-        if isinstance(module, nn.Conv2d):
-            per_output = module.in_channels // module.groups * module.kernel_size[0] * module.kernel_size[1]
-            macs.append(out[0].numel() * per_output)
-        elif isinstance(module, nn.Linear):
-            macs.append(out[0].numel() * module.in_features)
 
-    hooks = [module.register_forward_hook(count) for module in network.modules()]
-    network(images[:1])
-    for hook in hooks:
-        hook.remove()
-    return sum(macs) / 1e6
+class CountMacs(TorchDispatchMode):
+    """Multiply-accumulates of everything that is computed, from the shapes of what really flows."""
+
+    def __init__(self):
+        super().__init__()
+        self.macs = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name == "convolution":
+            self.macs += out.numel() * args[1][0].numel()
+        elif name in ("mm", "bmm"):
+            self.macs += out.numel() * args[0].shape[-1]
+        elif name in ("addmm", "baddbmm"):
+            self.macs += out.numel() * args[1].shape[-1]
+        elif "scaled_dot_product" in name:
+            query, key, value = args[:3]
+            self.macs += query.numel() * key.shape[-2] + query[..., 0].numel() * value[0, 0].numel()
+        return out
+
+
+def count_macs_m(network, images):
+    """Multiply-accumulates per image in millions."""
+    with CountMacs() as counter, torch.no_grad():
+        network(images[:1])
+    return counter.macs / 1e6
 
 
 def step(network, images, seed):
@@ -96,10 +128,10 @@ def test_gradients_are_those_of_slicing_with_autograd(supernet, images):
         supernet.train()
         leaves = {name: p.detach().clone().requires_grad_() for name, p in supernet.network.named_parameters()}
         static = supernet.extract(arch)
-        sliced = {name: part(leaves[name], p.shape) for name, p in static.named_parameters()}
+        slices = {name: sliced(supernet, leaves, name, p.shape) for name, p in static.named_parameters()}
         x = images[arch["resolution"]]
         step(supernet.subnet(arch), x, number)
-        step(lambda batch, net=static, sliced=sliced: torch.func.functional_call(net, sliced, (batch,)), x, number)
+        step(lambda batch, net=static, slices=slices: torch.func.functional_call(net, slices, (batch,)), x, number)
         for name, parameter in supernet.network.named_parameters():
             expected = torch.zeros_like(parameter) if leaves[name].grad is None else leaves[name].grad
             difference = (parameter.grad - expected).abs().max()
@@ -131,7 +163,7 @@ def test_statistics_of_a_training_subnet_go_into_its_slices_and_nowhere_else(sup
             torch.manual_seed(number)
             with torch.no_grad():
                 network(images[arch["resolution"]])
-        for name, buffer in static.named_buffers():
+        for name, buffer in shared_buffers(static):
             part(before[name], buffer.shape).copy_(buffer)
         for name, buffer in supernet.network.named_buffers():
             torch.testing.assert_close(buffer, before[name], rtol=1e-5, atol=1e-7)
@@ -147,21 +179,27 @@ def test_a_step_of_the_ends_changes_their_parameters_and_no_others(supernet, ima
         subnet = supernet.subnet(arch)
         step(subnet, images[arch["resolution"]], 0)
         optimizer.step()
-        mine = {name: p.shape for name, p in subnet.named_parameters()}
+        mine = {name: p.shape for name, p in supernet.extract(arch).named_parameters()}
         for name, parameter in supernet.network.named_parameters():
+            reached = torch.zeros_like(parameter)  # every entry that a parameter of the subnet depends on
+            probe = {key: torch.full_like(p, 0.5).requires_grad_() for key, p in supernet.network.named_parameters()}
+            source = name.rsplit("_", 1)[0] if name.endswith(("_7to5", "_5to3")) else name
+            if source in mine:
+                made = sliced(supernet, probe, source, mine[source])
+                gradient = torch.autograd.grad(made.sum(), probe[name], allow_unused=True)[0]
+                reached = reached if gradient is None else gradient
             moved = parameter.detach() != before[name]
-            inside = part(moved, mine[name]).sum() if name in mine else 0
-            assert moved.sum() == inside, name
+            assert not moved[reached == 0].any(), name
         changed = [name for name, p in supernet.network.named_parameters() if not torch.equal(p, before[name])]
         assert len(changed) > 0.9 * len(mine)
 
 
 def test_names_are_kept(supernet):
-    full = supernet.network.state_dict()
+    full = supernet.network.state_dict().keys()
     for arch in archs(supernet.family.space, 5):
-        for network in (supernet.extract(arch), supernet.subnet(arch), supernet.family.build(arch)):
-            assert network.state_dict().keys() <= full.keys()
-    assert supernet.subnet(supernet.family.space.largest).state_dict().keys() == full.keys()
+        assert supernet.extract(arch).state_dict().keys() == supernet.family.build(arch).state_dict().keys() <= full
+    beside = full - supernet.extract(supernet.family.space.largest).state_dict().keys()
+    assert all(name.endswith(("_7to5", "_5to3")) for name in beside)
 
 
 def test_an_extracted_network_is_of_ordinary_modules_and_loads_into_a_built_one(trained, images):
@@ -188,8 +226,7 @@ def test_costs_from_slots_are_those_of_the_whole_network(family, images):
     macs, params = macs_m(family)(rows), params_m(family)(rows)
     for arch, counted_macs, counted_params in zip(some, macs, params, strict=True):
         network = family.build(arch).eval()
-        with torch.no_grad():
-            assert counted_macs == pytest.approx(count_by_hooks(network, images[arch["resolution"]]), rel=1e-9)
+        assert counted_macs == pytest.approx(count_macs_m(network, images[arch["resolution"]]), rel=1e-9)
         assert counted_params == pytest.approx(sum(p.numel() for p in network.parameters()) / 1e6, rel=1e-9)
     assert macs[0] == macs.max() > macs[1] == macs.min()
     assert params[0] == params.max() > params[1] == params.min()
@@ -220,7 +257,7 @@ def watch_inputs(network, paths):
 def test_slots_know_what_flows_into_them(family, odd):
     """Also at resolutions that strides do not divide."""
     for arch in archs(family.space, 2):
-        resolution = int(arch["resolution"]) - odd
+        resolution = int(arch["resolution"]) + odd * family.resolution_multiple
         network = family.build(arch).eval()
         pairs = [(slot, block) for slot, block in family.blocks(family.space.encode(arch)) if block is not None]
         seen = watch_inputs(network, [slot.path for slot, _ in pairs])
