@@ -118,6 +118,7 @@ def train(
     if config.phases:
         _Trainer(supernet, data, data_config, config, folder, seed, on_progress).run()
     else:
+        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "train.jsonl", "")
 
 

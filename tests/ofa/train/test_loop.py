@@ -12,6 +12,7 @@ import ofa
 import ofa.train.loop
 from ofa.data import DataConfig, fit, load, train_batches
 from ofa.errors import CheckpointError, TrainError
+from ofa.tensors import write_tensors
 from ofa.train import TrainConfig, train
 from ofa.train.loop import PhaseConfig
 
@@ -247,3 +248,40 @@ def test_more_images_in_a_batch_than_there_are(tiny, data, tmp_path):
     with pytest.raises(TrainError, match=r"train\.batch_size = 151 is more than the 150 training images; lower it"):
         train(ofa.Supernet(tiny), data, DIGITS, config(batch_size=151), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_may_start_from_weights_and_may_be_nothing_else(tiny, data, tmp_path):
+    weights = ofa.Supernet(tiny, seed=9).network.state_dict()
+    write_tensors(tmp_path / "weights.safetensors", weights)
+    settings = config(phases=[], initial_weights=str(tmp_path / "weights.safetensors"))
+    assert_equal(run(tiny, data, settings, tmp_path / "nothing"), weights)
+    assert (tmp_path / "nothing" / "train.jsonl").read_text() == ""
+    trained = run(tiny, data, config(initial_weights=settings.initial_weights), tmp_path / "run")
+    fresh = run(tiny, data, config(), tmp_path / "fresh")
+    assert not torch.equal(trained["stem.conv.weight"], fresh["stem.conv.weight"])
+
+
+def test_a_classifier_of_other_classes_starts_anew(data, tmp_path, tiny):
+    options = dict(tiny.options) | {"num_classes": 7}
+    weights = ofa.Supernet(ofa.family("small_mobilenet_v3", **options), seed=9).network.state_dict()
+    write_tensors(tmp_path / "weights.safetensors", weights)
+    settings = config(phases=[], initial_weights=str(tmp_path / "weights.safetensors"))
+    got = run(tiny, data, settings, tmp_path / "run")
+    fresh = ofa.Supernet(tiny, seed=0).network.state_dict()
+    assert torch.equal(got["stem.conv.weight"], weights["stem.conv.weight"])
+    assert torch.equal(got["head.classifier.weight"], fresh["head.classifier.weight"])
+
+
+def test_weights_of_another_network_are_refused(tiny, data, tmp_path):
+    options = dict(tiny.options) | {"width_mult": 1.0}
+    weights = ofa.Supernet(ofa.family("small_mobilenet_v3", **options)).network.state_dict()
+    write_tensors(tmp_path / "weights.safetensors", weights)
+    with pytest.raises(CheckpointError, match="holds another network than this family"):
+        run(tiny, data, config(initial_weights=str(tmp_path / "weights.safetensors")), tmp_path / "run")
+    with pytest.raises(CheckpointError, match="missing, truncated"):
+        run(tiny, data, config(initial_weights=str(tmp_path / "none.safetensors")), tmp_path / "run")
+
+
+def test_no_phases_want_weights():
+    with pytest.raises(ValueError, match="phases is empty, which wants initial_weights"):
+        config(phases=[])
