@@ -39,6 +39,10 @@ class Source(Protocol):
         """
         ...
 
+    def canonical(self, name: str) -> str:
+        """A tensor's name in a form that all releases of the project share."""
+        ...
+
     def arch(self, family: Family, description: Mapping[str, Any]) -> Arch:
         """The arch that the project's own description of a subnet means."""
         ...
@@ -74,16 +78,19 @@ def import_checkpoint(source_name: str, path: str | Path, family: Family) -> Sup
         CheckpointError: unreadable, or with missing, unknown or wrongly shaped tensors; they are listed.
     """
     project, path = source(source_name), Path(path)
-    theirs, names, supernet = _read(path), source(source_name).names(family), Supernet(family)
+    theirs = {project.canonical(name): tensor for name, tensor in _read(path).items()}
+    supernet = Supernet(family)
     ours = supernet.network.state_dict()
+    names = {name: project.canonical(theirs) for name, theirs in project.names(family).items()}
     missing = [name for name in names.values() if name not in theirs]
     unknown = sorted(set(theirs) - set(names.values()))
-    wrong = []
+    classifier, wrong = list(ours)[-2:], []
     for name, tensor in ours.items():
         if names.get(name) in theirs:
-            fitted = _fit(theirs[names[name]], tuple(tensor.shape), project.CUT)
+            found = theirs[names[name]]
+            fitted = _fit(found, tuple(tensor.shape), project.CUT and name not in classifier)
             if fitted is None:
-                wrong.append(f"{names[name]} {tuple(theirs[names[name]].shape)} for {tuple(tensor.shape)}")
+                wrong.append(f"{names[name]} {tuple(found.shape)} for {tuple(tensor.shape)}")
             else:
                 tensor.copy_(fitted)
     problems = {"missing": missing, "unknown": unknown, "of another shape": wrong}

@@ -22,7 +22,7 @@ def source(monkeypatch):
         ours = ofa.Supernet(family).network.state_dict()
         return {name: "net/" + name.replace(".", "/") for name in ours}
 
-    made = SimpleNamespace(names=names, arch=None, CUT=False)
+    made = SimpleNamespace(names=names, canonical=lambda name: name, arch=None, CUT=False)
     monkeypatch.setattr(importing, "source", lambda name: made)
     return made
 
@@ -65,14 +65,18 @@ def test_every_problem_is_listed(checkpoint, tiny, tmp_path):
 
 
 def test_larger_tensors_are_cut_only_where_the_source_says_so(checkpoint, source, tiny, tmp_path):
-    weight = checkpoint["net/head/classifier/weight"]
-    checkpoint["net/head/classifier/weight"] = torch.cat([weight, torch.ones(10, 8)], 1)
+    weight = checkpoint["net/stem/conv/weight"]
+    checkpoint["net/stem/conv/weight"] = torch.cat([weight, torch.ones(8, 1, 3, 3)])
     torch.save(checkpoint, tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match="of another shape"):
         ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
     source.CUT = True
     supernet = ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
-    assert torch.equal(supernet.network.get_parameter("head.classifier.weight"), weight)
+    assert torch.equal(supernet.network.get_parameter("stem.conv.weight"), weight)
+    checkpoint["net/head/classifier/bias"] = torch.ones(1000)  # other classes are not the first ten of these
+    torch.save(checkpoint, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="of another shape"):
+        ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
 
 
 class Attack:

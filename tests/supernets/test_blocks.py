@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from ofa.sharing import nested_view
-from supernets.blocks import ConvNorm, Head, MBConv, he_init, scaled
+from supernets.blocks import Bottleneck, ConvNorm, Head, MaxPool, MBConv, he_init, scaled
 
 ACTS = {"relu": F.relu, "hard_swish": F.hardswish}
 
@@ -25,10 +25,9 @@ def test_scaled_channels_are_multiples_of_8(width_mult):
     assert [scaled(c, 1.2) for c in (16, 24, 40, 80, 112, 160, 960)] == [24, 32, 48, 96, 136, 192, 1152]
 
 
-def norm(x, state, name):
-    return F.batch_norm(
-        x, state[f"{name}.running_mean"], state[f"{name}.running_var"], state[f"{name}.weight"], state[f"{name}.bias"]
-    )
+def norm(x, state, name, eps=1e-5):
+    names = (f"{name}.{leaf}" for leaf in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, *(state[name] for name in names), eps=eps)
 
 
 def plain_mbconv(block, state, x):
@@ -142,3 +141,92 @@ def test_initialisation():
         assert layer.weight.std().item() == pytest.approx(std, rel=0.03)
         assert abs(layer.weight.mean().item()) < 0.05 * std
         assert layer.bias.abs().max() == 0
+
+
+def test_a_residual_conv_norm_adds_its_input_after_the_activation():
+    module = with_noise(ConvNorm(8, 8, 3, act="relu", residual=True).build())
+    state, x = module.state_dict(), torch.randn(2, 8, 5, 5)
+    plain = x + norm(F.conv2d(x, state["conv.weight"], padding=1), state, "bn").relu()
+    torch.testing.assert_close(module(x), plain, rtol=1e-4, atol=1e-4)
+    assert state.keys() == ConvNorm(8, 8).build().state_dict().keys()
+
+
+def test_epsilon():
+    blocks = [
+        ConvNorm(8, 8, norm_eps=1e-3),
+        MBConv(8, 8, 3, 1, 2, True, "relu", True, norm_eps=1e-3),
+        Head(8, 16, None, 10, norm_eps=1e-3),
+    ]
+    for block in blocks:
+        assert {m.eps for m in block.build().modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
+
+
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize(("stride", "out_channels"), [(1, 24), (2, 16), (2, 24)])
+def test_a_residual_that_changes_shape_is_averaged_and_projected(size, stride, out_channels):
+    module = with_noise(MBConv(16, out_channels, 3, stride, 2, se=False, act="relu", residual=True).build())
+    state, x = module.state_dict(), torch.randn(2, 16, size, size)
+    shortcut = F.avg_pool2d(x, stride, ceil_mode=True)
+    if out_channels != 16:
+        shortcut = F.conv2d(shortcut, state["shortcut.conv.weight"])
+    block = MBConv(16, out_channels, 3, stride, 2, se=False, act="relu", residual=False)
+    torch.testing.assert_close(module(x), shortcut + plain_mbconv(block, state, x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_spare_shortcut_is_held_and_not_used():
+    plain = MBConv(16, 16, 3, 1, 1, se=False, act="relu", residual=True)
+    spare = MBConv(16, 16, 3, 1, 1, se=False, act="relu", residual=True, spare_shortcut=True)
+    module, x = with_noise(spare.build()), torch.randn(2, 16, 5, 5)
+    state = module.state_dict()
+    assert state.keys() - plain.build().state_dict().keys() == {"shortcut.conv.weight"}
+    torch.testing.assert_close(module(x), plain_mbconv(plain, state, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize(("in_channels", "stride", "downsample"), [(40, 1, False), (24, 1, True), (40, 2, True)])
+def test_a_bottleneck_is_its_formula(size, in_channels, stride, downsample):
+    block = Bottleneck(in_channels, 40, stride, 0.35, downsample)
+    module = with_noise(block.build())
+    state, x = module.state_dict(), torch.randn(2, *block.input_shape(size))
+    assert state["conv2.conv.weight"].shape == (16, 16, 3, 3)  # 14, rounded to a multiple of 8
+    out = norm(F.conv2d(x, state["conv1.conv.weight"]), state, "conv1.bn").relu()
+    out = norm(F.conv2d(out, state["conv2.conv.weight"], stride=stride, padding=1), state, "conv2.bn").relu()
+    out, shortcut = norm(F.conv2d(out, state["conv3.conv.weight"]), state, "conv3.bn"), x
+    if downsample:
+        shortcut = F.conv2d(F.avg_pool2d(x, stride, ceil_mode=True), state["shortcut.conv.weight"])
+        shortcut = norm(shortcut, state, "shortcut.bn")
+    torch.testing.assert_close(module(x), (out + shortcut).relu(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_max_pool(size):
+    block = MaxPool(8)
+    x = torch.randn(2, *block.input_shape(size))
+    padded = F.pad(x, (1, 1, 1, 1), value=-math.inf)
+    assert torch.equal(block.build()(x), padded.unfold(2, 3, 2).unfold(3, 3, 2).amax((4, 5)))
+
+
+def test_heads_without_some_layers():
+    x = torch.randn(2, 16, 4, 4)
+    bare, narrow = (
+        with_noise(head.build()) for head in (Head(16, None, None, 10), Head(16, 48, None, 10, act="relu6"))
+    )
+    state = narrow.state_dict()
+    pooled = F.relu6(norm(F.conv2d(x, state["conv.conv.weight"]), state, "conv.bn")).mean((2, 3))
+    torch.testing.assert_close(narrow(x), F.linear(pooled, state["classifier.weight"], state["classifier.bias"]))
+    state = bare.state_dict()
+    assert state.keys() == {"classifier.weight", "classifier.bias"}
+    torch.testing.assert_close(bare(x), F.linear(x.mean((2, 3)), state["classifier.weight"], state["classifier.bias"]))
+
+
+def test_tables_measured_before_a_field_was_added_still_fit():
+    assert repr(ConvNorm(3, 8)) == "ConvNorm(in_channels=3, out_channels=8, kernel=3, stride=1, act='hard_swish')"
+    head = "Head(in_channels=8, conv_channels=16, hidden=32, num_classes=10, dropout=0.0)"
+    assert repr(Head(8, 16, 32, 10)) == head
+    assert repr(Head(8, 16, 32, 10, norm_eps=1e-3)) == f"{head[:-1]}, norm_eps=0.001)"
+    fields = "in_channels=8, out_channels=8, kernel=3, stride=1, expand=2, se=True, act='relu', residual=True"
+    block = MBConv(8, 8, 3, 1, 2, True, "relu", True)
+    assert repr(block) == f"MBConv({fields})"
+    assert (
+        repr(MBConv(8, 8, 3, 1, 2, True, "relu", True, spare_shortcut=True)) == f"MBConv({fields}, spare_shortcut=True)"
+    )
