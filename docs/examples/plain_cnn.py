@@ -1,0 +1,56 @@
+"""A family of plain convolutional networks, and its training: `python docs/examples/plain_cnn.py`.
+
+A recipe can name this file instead of a registered family: `family: {name: docs/examples/plain_cnn.py}`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import nn
+
+from ofa import Choice, Family, SearchSpace, Slot, Supernet
+from ofa.calibrate import accuracy_percent, calibrate
+from ofa.data import DataConfig, eval_batches, load
+from ofa.train import TrainConfig, train
+from supernets.blocks import ConvNorm  # a ready block; below is one of our own
+
+
+@dataclass(frozen=True)
+class Head:  # a block says all there is to know about a piece of network, and builds it as an ordinary module
+    channels: int
+    num_classes: int
+
+    def build(self):
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.channels, self.num_classes))
+
+    def input_shape(self, size):  # of one sample, on a map of size by size pixels
+        return (self.channels, size, size)
+
+
+def body(b):  # from choices to a block, or to None where the layer is skipped
+    return lambda depth, width, kernel: ConvNorm(width, width, kernel) if b < depth else None
+
+
+def family(num_classes=10, in_channels=1, resolutions=(8, 12, 16)):
+    resolution, width = Choice("resolution", tuple(resolutions)), Choice("stage0.width", (16, 24, 32))
+    depth = Choice("stage0.depth", (1, 2, 3))
+    needs = [None, ("stage0.depth", 2), ("stage0.depth", 3)]  # choices of skipped layers are not active
+    kernels = [Choice(f"stage0.block{b}.kernel", (3, 5), needs[b]) for b in range(3)]
+    slots = (  # where a block sits, what makes it, which choices that reads, how much smaller its input is
+        Slot("stem", lambda w: ConvNorm(in_channels, w, 3, stride=2), (width.name,)),
+        *(Slot(f"stages.0.{b}", body(b), (depth.name, width.name, kernels[b].name), 2) for b in range(3)),
+        Slot("head", lambda w: Head(w, num_classes), (width.name,), 2),
+    )
+    return Family("plain_cnn", SearchSpace([resolution, width, depth, *kernels]), slots, in_channels)
+
+
+if __name__ == "__main__":
+    data, supernet = load(DataConfig(name="digits")), Supernet(family())
+    phases = [{"strategy": "full", "epochs": 2}, {"strategy": "sandwich", "epochs": 8, "random": 1}]
+    with TemporaryDirectory() as folder:
+        train(supernet, data, DataConfig(name="digits"), TrainConfig(phases=phases, batch_size=32), Path(folder))
+    for arch in (supernet.family.space.largest, supernet.family.space.smallest):
+        network, resolution = supernet.extract(arch), arch["resolution"]
+        calibrate(network, eval_batches(data, data.train, resolution, limit=512))
+        print(f"{accuracy_percent(network, eval_batches(data, data.test, resolution)):.1f}% {dict(arch)}")
