@@ -58,9 +58,7 @@ def sliced(supernet, tensors, name, shape):
     full = tensors[name]
     owner = name.rpartition(".")[0]
     if name.endswith("bias_table"):
-        sides = [round(n**0.5) for n in (full.shape[0], shape[0])]
-        table = full.reshape(sides[0], sides[0], -1)
-        return part(table, (sides[1], sides[1], shape[1]), centre=(0, 1)).reshape(shape)
+        return part(full, shape, centre=(0, 1))
     if not isinstance(supernet.network.get_submodule(owner), nn.Conv2d):
         return part(full, shape)
     if shape[-1] < full.shape[-1] and f"{name}_7to5" in tensors:
