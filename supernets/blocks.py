@@ -190,7 +190,7 @@ class _Bottleneck(nn.Module):
         self.conv1 = _conv_norm(block.in_channels, hidden, 1, act=block.act)
         self.conv2 = _conv_norm(hidden, hidden, 3, block.stride, act=block.act)
         self.conv3 = _conv_norm(hidden, block.out_channels, 1, act=None)
-        nn.init.zeros_(self.conv3.bn.weight)  # a block starts as its shortcut (arXiv 1706.02677, 5.1)
+        nn.init.zeros_(self.conv3.get_parameter("bn.weight"))  # a block starts as its shortcut (arXiv 1706.02677, 5.1)
         self.shortcut: nn.Module = nn.Identity()
         if block.downsample:
             self.shortcut = _shortcut(block.in_channels, block.out_channels, block.stride, project=True, norm=True)
