@@ -70,8 +70,9 @@ def row(name: str, data: Data) -> str:
                     same.append(result.same_top1)
                     with torch.no_grad():
                         logits.append(float(network(test[0]).abs().max()))
+    pixels = ", ".join(map(str, resolutions))
     return (
-        f"| `{name}` | {', '.join(map(str, resolutions))} | {len(diffs)} | {max(diffs):.1e} | {np.median(diffs):.1e} | {max(logits):.1f} "
+        f"| `{name}` | {pixels} | {len(diffs)} | {max(diffs):.1e} | {np.median(diffs):.1e} | {max(logits):.1f} "
         f"| {100 * min(same):.0f}% |"
     )
 

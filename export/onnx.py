@@ -133,6 +133,7 @@ def export_checked(
 def _export(network: nn.Module, images: Tensor, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes are fixed; results are compared after
         torch.onnx.export(
             network,
             (images,),

@@ -67,6 +67,17 @@ class Kernel(Rule):
 
 
 @dataclass(frozen=True)
+class Centre(Rule):
+    """The centre of the first `dims` dimensions, such as relative positions; leading slices of others."""
+
+    dims: int = 2
+
+    def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
+        """See `Rule.view`."""
+        return nested_view(full, shape, name, spatial=range(self.dims))
+
+
+@dataclass(frozen=True)
 class KernelTransform(Kernel):
     """A smaller depthwise kernel is the larger one's centre times a learned matrix (OFA, section 3.3).
 
@@ -179,17 +190,61 @@ class Grouped(_Split):
         return range(3, dims)
 
 
-class CentreTable(_Split):
-    """A relative position table `[(2 * window - 1)^2, heads]`: the offsets in the middle, the first heads."""
+@dataclass(frozen=True)
+class CentreTable(Rule):
+    """A relative position table `[(2 * window - 1)^2 + extra, heads]`: the offsets in the middle, the first heads.
 
-    def split(self, shape: Shape) -> Shape | None:
-        """See `_Split`."""
-        side = isqrt(shape[0])
-        return (side, side) if side * side == shape[0] else None
+    Attributes:
+        extra: rows after the offsets', such as those of a class token; they are kept.
+    """
 
-    def spatial(self, dims: int) -> range:
-        """See `_Split`."""
-        return range(min(2, dims))
+    extra: int = 0
+
+    def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
+        """See `Rule.view`."""
+        nested_view(full, shape, name)  # for its error
+        _check_squares(full, shape, name, dim=0, others=self.extra)
+        return nested_view(full, (full.shape[0], *shape[1:]), name)
+
+    def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:
+        """See `Rule.parametrization`."""
+        rows = owner.get_parameter(leaf).shape[0]
+        return None if rows == shape[0] else _CentreRows(isqrt(rows - self.extra), isqrt(shape[0] - self.extra))
+
+
+class _CentreRows(nn.Module):
+    def __init__(self, full: int, side: int) -> None:
+        super().__init__()
+        self.full, self.centre = full, slice((full - side) // 2, (full + side) // 2)
+
+    def forward(self, table: Tensor) -> Tensor:
+        offsets = table[: self.full**2].view(self.full, self.full, -1)[self.centre, self.centre]
+        return torch.cat([offsets.flatten(0, 1), table[self.full**2 :]])
+
+
+class CornerTable(Rule):
+    """A table `[heads, grid^2]` by absolute distances down and across: the smaller distances, the first heads."""
+
+    def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
+        """See `Rule.view`."""
+        nested_view(full, shape, name)  # for its error
+        _check_squares(full, shape, name, dim=1)
+        return nested_view(full, (shape[0], *full.shape[1:]), name)
+
+    def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:
+        """See `Rule.parametrization`."""
+        columns = owner.get_parameter(leaf).shape[1]
+        return None if columns == shape[1] else _CornerColumns(isqrt(columns), isqrt(shape[1]))
+
+
+class _CornerColumns(nn.Module):
+    def __init__(self, full: int, side: int) -> None:
+        super().__init__()
+        self.full, self.side = full, side
+
+    def forward(self, table: Tensor) -> Tensor:
+        grid = table.view(-1, self.full, self.full)
+        return grid[:, : self.side, : self.side].flatten(1)
 
 
 @dataclass(frozen=True)
@@ -204,10 +259,7 @@ class ResampledPositions(Rule):
 
     def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
         """See `Rule.view`."""
-        if any(isqrt(max(n - self.prefix, 0)) ** 2 != n - self.prefix for n in (full.shape[1], shape[1])):
-            raise FamilyError(
-                f"{name}: shapes {shape} and {tuple(full.shape)} are not {self.prefix} tokens and a square grid each"
-            )
+        _check_squares(full, shape, name, dim=1, others=self.prefix)
         return nested_view(full, (shape[0], full.shape[1], *shape[2:]), name)
 
     def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:
@@ -227,6 +279,15 @@ class _Resample(nn.Module):
         image = grid.transpose(1, 2).reshape(len(grid), -1, side, side)
         image = nn.functional.interpolate(image, (self.side, self.side), mode="bicubic", antialias=self.side < side)
         return torch.cat([positions[:, : self.prefix], image.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _check_squares(full: Tensor, shape: Shape, name: str, dim: int, others: int = 0) -> None:
+    """Refuses sizes along a dimension that are not a square grid and `others`."""
+    if any(isqrt(max(size - others, 0)) ** 2 != size - others for size in (shape[dim], full.shape[dim])):
+        raise FamilyError(
+            f"{name}: shapes {shape} and {tuple(full.shape)} do not have {others} entries and a square grid each along "
+            f"dimension {dim}; give another rule for it"
+        )
 
 
 def nested_view(full: Tensor, shape: Shape, name: str, spatial: range = range(0)) -> Tensor:
@@ -275,13 +336,18 @@ def share(module: nn.Module, largest: nn.Module, path: str, rules: Mapping[str, 
     Raises:
         FamilyError: the smaller module's parameters are not parts of the largest's.
     """
-    parameters, buffers = dict(largest.named_parameters()), dict(largest.named_buffers())
-    for name, parameter in list(module.named_parameters()):
+    parameters = dict(largest.named_parameters(remove_duplicate=False))
+    buffers, views = dict(largest.named_buffers()), dict[nn.Parameter, nn.Parameter]()
+    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
         whole_name = f"{path}.{name}" if path else name
         full = _find(parameters, name, whole_name)
         (owner, leaf), (largest_owner, _) = _owner(module, name), _owner(largest, name)
         rule = _rule_for(whole_name, rules or {}) or _default_rule(owner, largest_owner)
-        view = nn.Parameter(rule.view(full.detach(), tuple(parameter.shape), whole_name), full.requires_grad)
+        view = views.get(parameter)  # some modules hold one parameter under several names
+        if view is None:
+            view = views[parameter] = nn.Parameter(
+                rule.view(full.detach(), tuple(parameter.shape), whole_name), full.requires_grad
+            )
         if full.grad is not None:
             view.grad = rule.view(full.grad, tuple(parameter.shape), whole_name)
         conversion = rule.parametrization(tuple(parameter.shape), largest_owner, leaf)

@@ -85,11 +85,14 @@ class Supernet(nn.Module):
         subnet = self.subnet(arch)
         pairs = self.family.blocks(self.family.space.encode(arch))
         static = assemble({slot.path: skeleton(block) for slot, block in pairs if block is not None})
+        own: dict[nn.Parameter, nn.Parameter] = {}
         with torch.no_grad():
-            for name, _ in list(static.named_parameters()):
+            for name, parameter in list(static.named_parameters(remove_duplicate=False)):
                 owner, _, leaf = name.rpartition(".")
-                value = getattr(subnet.get_submodule(owner), leaf)  # what rules compute is computed here once for all
-                bind(static, name, nn.Parameter(_own(value), value.requires_grad))
+                if parameter not in own:
+                    value = getattr(subnet.get_submodule(owner), leaf)  # what rules compute is computed once for all
+                    own[parameter] = nn.Parameter(_own(value), value.requires_grad)
+                bind(static, name, own[parameter])
             for name, buffer in subnet.named_buffers():
                 bind(static, name, _own(buffer))
         return static.train(self.training)

@@ -27,6 +27,7 @@ def params_m(family: Family) -> SlotSum:
 def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of a module (in eval mode) for one sample, wherever its parameters are."""
     device = next((p.device for p in module.parameters()), torch.device("meta"))
+    frozen = {name: p.detach() for name, p in module.named_parameters()}  # the counter trips over views of trained ones
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(torch.empty(1, *input_shape, device=device))
+        torch.func.functional_call(module, frozen, (torch.empty(1, *input_shape, device=device),))
     return int(counter.get_total_flops()) // 2

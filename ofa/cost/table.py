@@ -7,8 +7,6 @@ measured alone pays for a whole run.
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,22 +19,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ofa.block import Block
+from ofa.cost import networks
+from ofa.cost.networks import NetworkTable
 from ofa.cost.slots import SlotSum, distinct_blocks
+from ofa.cost.table_file import Check as Check
+from ofa.cost.table_file import entries, family_of, header, measured, now, reading
 from ofa.device import Device, Timing
 from ofa.errors import TableError
-from ofa.families import Family, family
+from ofa.families import Family
 from ofa.files import write_json
-from ofa.space import Arch, Rows
+from ofa.space import Rows
 
 FORMAT, VERSION = "ofa-latency-table", 1
-
-
-@dataclass(frozen=True)
-class Check:
-    """A whole network, measured to see how far the table's prediction is off."""
-
-    arch: Arch
-    timing: Timing
 
 
 @dataclass(frozen=True)
@@ -82,19 +76,9 @@ class LatencyTable:
 
     def save(self, path: Path) -> None:
         """Writes the table as JSON, whole or not at all."""
-        write_json(
-            path,
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "family": {"name": self.family.name, "options": dict(self.family.options)},
-                "device": dict(self.device),
-                "date": self.date,
-                "overhead": asdict(self.overhead),
-                "rows": [{"block": block, "size": size} | asdict(t) for (block, size), t in self.rows.items()],
-                "checks": [{"arch": dict(check.arch)} | asdict(check.timing) for check in self.checks],
-            },
-        )
+        rows = [{"block": block, "size": size} | asdict(timing) for (block, size), timing in self.rows.items()]
+        content = header(FORMAT, VERSION, self.family, self.device, self.date)
+        write_json(path, content | {"overhead": asdict(self.overhead), "rows": rows, "checks": entries(self.checks)})
 
     @classmethod
     def load(cls, path: Path, family_: Family | None = None) -> LatencyTable:
@@ -107,22 +91,18 @@ class LatencyTable:
         Raises:
             TableError: unreadable, of another format or version, or of another family.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if (content["format"], content["version"]) != (FORMAT, VERSION):
-                raise TableError(f"{path} is {content['format']} version {content['version']}, not {FORMAT} {VERSION}")
-            name, options = content["family"]["name"], content["family"]["options"]
-            if family_ is not None and family_.name != name:
-                raise TableError(
-                    f"{path} is a table of family {name!r}, not of {family_.name!r}; profile the device for this family"
-                )
-            made = family_ or family(name, **options)
+        with reading(path) as content:
+            made = family_of(content, path, FORMAT, VERSION, family_)
             rows = {(row.pop("block"), row.pop("size")): Timing(**row) for row in content["rows"]}
-            checks = tuple(Check(made.space.arch(check.pop("arch")), Timing(**check)) for check in content["checks"])
-            overhead = Timing(**content["overhead"])
+            checks, overhead = measured(content["checks"], made.space), Timing(**content["overhead"])
             return cls(made, content["device"], content["date"], overhead, rows, checks)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TableError(f"{path} is not a readable latency table ({error!r}); profile the device again") from error
+
+
+def load_table(path: Path, family_: Family | None = None) -> LatencyTable | NetworkTable:
+    """Reads a table of either kind; see `LatencyTable.load`."""
+    with reading(path) as content:
+        whole = content["format"] == networks.FORMAT
+    return NetworkTable.load(path, family_) if whole else LatencyTable.load(path, family_)
 
 
 def profile(
@@ -131,8 +111,11 @@ def profile(
     rng: np.random.Generator,
     n_checks: int = 16,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> LatencyTable:
+    n_networks: int = 64,
+) -> LatencyTable | NetworkTable:
     """Measures every distinct block of a family and a few whole random networks, interleaved.
+
+    Of a family that is not made of blocks (`Family.from_builder`), only whole networks.
 
     Args:
         family_: whose blocks.
@@ -140,7 +123,10 @@ def profile(
         rng: draws the whole networks; the smallest and the largest are always among them.
         n_checks: how many whole networks.
         on_progress: called with measuring rounds done and in all.
+        n_networks: how many whole networks to predict others from, if there are no blocks.
     """
+    if networks.is_whole(family_):
+        return networks.profile_networks(family_, device, rng, n_networks, n_checks, on_progress)
     blocks = list(distinct_blocks(family_))
     space = family_.space
     archs = [space.smallest, space.largest, *(space.decode(row) for row in space.sample(max(n_checks - 2, 0), rng))]
@@ -152,5 +138,4 @@ def profile(
     overhead, *timings = device.measure(models, on_progress)
     rows = {(repr(block), size): timing for (block, size), timing in zip(blocks, timings, strict=False)}
     checks = tuple(Check(arch, timing) for arch, timing in zip(archs, timings[len(blocks) :], strict=True))
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return LatencyTable(family_, device.description, date, overhead, rows, checks)
+    return LatencyTable(family_, device.description, now(), overhead, rows, checks)

@@ -34,6 +34,8 @@ class ProfileConfig(Config):
     """Such as `threads`, `rounds`; see the device's file in `export/`."""
     checks: int = Field(16, ge=2)
     """Whole networks measured beside the blocks, to see how far predictions are off."""
+    networks: int = Field(64, ge=2)
+    """Of a family that is not made of blocks: whole networks measured to predict the others from, all in memory."""
 
 
 class SampleConfig(Config):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ofa.calibrate import accuracy_percent, calibrate
-from ofa.cost import LatencyTable, macs_m, params_m
+from ofa.cost import load_table, macs_m, params_m
 from ofa.cost.table import profile
 from ofa.data import eval_batches
 from ofa.errors import CheckpointError, InfeasibleError
@@ -63,7 +63,12 @@ def _train(run: Run, progress: Progress) -> None:
 def _profile(run: Run, progress: Progress) -> None:
     config = run.recipe.profile
     table = profile(
-        run.family, run.device, run.rng("profile"), config.checks, lambda done, total: progress(done, total, "rounds")
+        run.family,
+        run.device,
+        run.rng("profile"),
+        config.checks,
+        lambda done, total: progress(done, total, "rounds"),
+        config.networks,
     )
     table.save(run.path("latency_table.json"))
 
@@ -137,7 +142,7 @@ def predicted_front(
         InfeasibleError: no arch is as fast as the limit; names the fastest seen.
     """
     config = run.recipe.search
-    table = LatencyTable.load(run.path("latency_table.json"), run.family)
+    table = load_table(run.path("latency_table.json"), run.family)
     objectives = [Objective("latency_ms", table), Objective("accuracy_percent", lambda rows: predictor(rows)[0], True)]
     constraints = [] if limit_ms is None else [Constraint("latency_ms", table, limit_ms)]
     return search(run.family.space, objectives, constraints, rng, config.population, config.generations)
@@ -200,7 +205,7 @@ def _entries(run: Run, known: dict[Arch, float], predictor: AccuracyPredictor) -
     predicted, _ = predictor(rows)
     measured, off = np.array(list(known.values())), read_model_rmse_percent(run)
     costs = {
-        "predicted_latency_ms": LatencyTable.load(run.path("latency_table.json"), run.family)(rows),
+        "predicted_latency_ms": load_table(run.path("latency_table.json"), run.family)(rows),
         "predicted_accuracy_percent": predicted,
         "estimated_accuracy_percent": estimate_percent(measured, predicted, _n_images(run), off),
         "macs_m": macs_m(run.family)(rows),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
-from ofa.cost import LatencyTable
+from ofa.cost import load_table
 from ofa.errors import RunError
 from ofa.pipeline.run import Run
 
@@ -114,7 +114,7 @@ def _facts(run: Run, front: Entry) -> dict[str, str]:
 
 
 def _with_latency(run: Run, entries: list[Entry]) -> list[Entry]:
-    table = LatencyTable.load(run.path("latency_table.json"), run.family)
+    table = load_table(run.path("latency_table.json"), run.family)
     predicted = table(run.family.space.rows(entry["arch"] for entry in entries))
     return [entry | {"predicted_latency_ms": float(ms)} for entry, ms in zip(entries, predicted, strict=True)]
 

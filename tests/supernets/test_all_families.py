@@ -13,6 +13,7 @@ from ofa.cost.slots import distinct_blocks
 from ofa.families import family_names
 from ofa.sharing import shared_buffers
 
+FEW_OR_MANY = pytest.mark.parametrize("n_archs", [3, pytest.param(50, marks=pytest.mark.slow)])
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, so that all of this is quick
 
 
@@ -105,9 +106,10 @@ def step(network, images, seed):
     (0.1 * logits.square().mean() - logits.log_softmax(1)[:, 3].mean()).backward()
 
 
-def test_a_subnet_computes_what_the_extracted_network_does_to_the_last_bit(trained, images):
+@FEW_OR_MANY
+def test_a_subnet_computes_what_the_extracted_network_does_to_the_last_bit(trained, images, n_archs):
     answers = set()
-    for arch in archs(trained.family.space, 20):
+    for arch in archs(trained.family.space, n_archs):
         x = images[arch["resolution"]]
         with torch.no_grad():
             logits, extracted = trained.subnet(arch)(x), trained.extract(arch)(x)
@@ -115,15 +117,15 @@ def test_a_subnet_computes_what_the_extracted_network_does_to_the_last_bit(train
         assert logits.isfinite().all()
         assert logits.std() > 1e-2
         answers.add(tuple(logits.flatten().tolist()))
-    assert len(answers) > 15  # the archs differ
+    assert len(answers) > 0.7 * n_archs  # the archs differ
 
 
-def test_gradients_are_those_of_slicing_with_autograd(supernet, images):
+@FEW_OR_MANY
+def test_gradients_are_those_of_slicing_with_autograd(supernet, images, n_archs):
     """To 1e-5 relative: convolutions over strided and over contiguous weights may add in another order."""
-    family = supernet.family
-    for number, arch in enumerate(archs(family.space, 20)):
+    supernet.train()
+    for number, arch in enumerate(archs(supernet.family.space, n_archs)):
         supernet.zero_grad()
-        supernet.train()
         leaves = {name: p.detach().clone().requires_grad_() for name, p in supernet.network.named_parameters()}
         static = supernet.extract(arch)
         slices = {name: sliced(supernet, leaves, name, p.shape) for name, p in static.named_parameters()}
@@ -218,8 +220,9 @@ def test_archs_survive_json(family):
         assert np.array_equal(family.space.encode(again), family.space.encode(arch))
 
 
-def test_costs_from_slots_are_those_of_the_whole_network(family, images):
-    some = archs(family.space, 20)
+@FEW_OR_MANY
+def test_costs_from_slots_are_those_of_the_whole_network(family, images, n_archs):
+    some = archs(family.space, n_archs)
     rows = family.space.rows(some)
     macs, params = macs_m(family)(rows), params_m(family)(rows)
     for arch, counted_macs, counted_params in zip(some, macs, params, strict=True):
@@ -234,7 +237,7 @@ def test_distinct_blocks_cover_every_arch_and_are_distinct(family):
     covered = list(distinct_blocks(family))
     assert len(set(covered)) == len(covered)
     assert len({(repr(block), size) for block, size in covered}) == len(covered)
-    for arch in archs(family.space, 20):
+    for arch in archs(family.space, 5):
         for slot, block in family.blocks(family.space.encode(arch)):
             assert block is None or (block, slot.size(int(arch["resolution"]))) in set(covered)
 

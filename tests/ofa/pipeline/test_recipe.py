@@ -19,7 +19,7 @@ def test_digits_and_fashion_mnist_are_shipped():
     ("change", "said"),
     [
         ({"colour": 1}, "colour: unknown key"),
-        ({"train": {"phases": [], "lr": 0.1}}, "train.phases"),
+        ({"train": {"phases": [], "lr": 0.1}}, "phases is empty, which wants initial_weights"),
         ({"train": {"phases": [{"strategy": "full", "epochs": 0}]}}, "train.phases.0.epochs = 0"),
         ({"train": {"phases": [{"strategy": "magic", "epochs": 1}]}}, "train.phases.0.strategy = 'magic'"),
         ({"train": {"phases": [{"strategy": "full", "epochs": 1}], "lr": -0.1}}, "train.lr = -0.1"),
