@@ -1,4 +1,4 @@
-"""What weight sharing costs: `python -m benchmarks.speed` writes docs/results/speed.md.
+"""What weight sharing costs: `python -m benchmarks.speed [FAMILY ...]` writes docs/results/speed.md.
 
 - A training step (zero the gradients, forward, backward, SGD) of a random subnet against the same step of the same
   network extracted, in interleaved pairs.
@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -17,41 +18,47 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.machine import machine
-from ofa import AccuracyPredictor, Arch, Family, LatencyTable, Supernet, family
+from ofa import AccuracyPredictor, Arch, Family, LatencyTable, Supernet, family, family_names
 from ofa.cost.slots import distinct_blocks
 from ofa.device import Timing
 from ofa.predict import PredictorConfig
 
 RESULT = Path("docs/results/speed.md")
-SETTINGS = {"ofa_mobilenet_v3": {"batch": 8}, "small_mobilenet_v3": {"batch": 64}}
-N_ARCHS, PAIRS = 50, 5
+SMALL_IMAGES = 64
+"""Families for images up to so many pixels take larger batches."""
+FEW, MANY, SECONDS, PAIRS = 5, 50, 60.0, 3
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
     torch.manual_seed(0)
     lines = [
         "# Speed of weight sharing",
         "",
         "Made by `make bench`. A step is zeroing the gradients, forward, backward and SGD, channels last; the ratio is",
-        f"the median over {PAIRS} interleaved pairs for each of {N_ARCHS} random archs, then over the archs "
-        "(with the 10th and 90th percentile).",
+        f"the median over {PAIRS} interleaved pairs for each of {FEW} to {MANY} random archs (as many as fit into "
+        f"{SECONDS:.0f} s), then over the archs (with the 10th and 90th percentile).",
         "Putting together: one `supernet.subnet(arch)` with its blocks kept. Cost and predict: 10,000 archs sampled, "
         "costed by a latency table and predicted.",
         "",
         f"Machine: {machine()}.",
         "",
-        "| family | batch | step, subnet / static | put together, ms | 10,000 archs, s |",
-        "| --- | --- | --- | --- | --- |",
+        "| family | batch | archs | step, subnet / static | put together, ms | 10,000 archs, s |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, setting in SETTINGS.items():
+    for name in names:
         made = family(name)
+        batch = 64 if max(made.resolutions) <= SMALL_IMAGES else 8
         supernet = Supernet(made).to(memory_format=torch.channels_last)
         rng = np.random.default_rng(0)
-        archs = [made.space.decode(row) for row in made.space.sample(N_ARCHS, rng)]
-        ratios = [step_ratio(supernet, arch, setting["batch"]) for arch in archs]
+        archs = [made.space.decode(row) for row in made.space.sample(MANY, rng)]
+        ratios: list[float] = []
+        start = time.perf_counter()
+        for arch in archs:
+            if len(ratios) < FEW or time.perf_counter() - start < SECONDS:
+                ratios.append(step_ratio(supernet, arch, batch))
         low, middle, high = np.percentile(ratios, (10, 50, 90))
         lines.append(
-            f"| `{name}` | {setting['batch']} | {middle:.3f} ({low:.3f} to {high:.3f}) "
+            f"| `{name}` | {batch} | {len(ratios)} | {middle:.3f} ({low:.3f} to {high:.3f}) "
             f"| {assembly_ms(supernet, archs):.2f} | {cost_seconds(made, rng):.2f} |"
         )
         print(lines[-1], flush=True)
@@ -110,4 +117,4 @@ def cost_seconds(made: Family, rng: np.random.Generator, n: int = 10_000) -> flo
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or family_names())

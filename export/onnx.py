@@ -13,6 +13,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from export.session import INPUT, OUTPUT, session
 from ofa.errors import ExportError
@@ -133,7 +134,7 @@ def export_checked(
 def _export(network: nn.Module, images: Tensor, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes are fixed; results are compared after
+        warnings.simplefilter("ignore", TracerWarning)  # sizes are fixed; results are compared after
         torch.onnx.export(
             network,
             (images,),

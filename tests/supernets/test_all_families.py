@@ -13,11 +13,13 @@ from ofa.cost.slots import distinct_blocks
 from ofa.families import family_names
 from ofa.sharing import shared_buffers
 
+LARGE = ("autoformer_base", "s3_base", "s3_small")  # over 75M parameters; their files make smaller ones as well
+FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in family_names()]
 FEW_OR_MANY = pytest.mark.parametrize("n_archs", [3, pytest.param(50, marks=pytest.mark.slow)])
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, so that all of this is quick
 
 
-@pytest.fixture(scope="module", params=family_names())
+@pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     return ofa.family(request.param, **OPTIONS)
 
@@ -180,9 +182,9 @@ def test_a_step_of_the_ends_changes_their_parameters_and_no_others(supernet, ima
         step(subnet, images[arch["resolution"]], 0)
         optimizer.step()
         mine = {name: p.shape for name, p in supernet.extract(arch).named_parameters()}
+        probe = {name: torch.full_like(p, 0.5).requires_grad_() for name, p in supernet.network.named_parameters()}
         for name, parameter in supernet.network.named_parameters():
             reached = torch.zeros_like(parameter)  # every entry that a parameter of the subnet depends on
-            probe = {key: torch.full_like(p, 0.5).requires_grad_() for key, p in supernet.network.named_parameters()}
             source = name.rsplit("_", 1)[0] if name.endswith(("_7to5", "_5to3")) else name
             if source in mine:
                 made = sliced(supernet, probe, source, mine[source])
