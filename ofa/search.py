@@ -59,6 +59,7 @@ def search(
     population: int = 200,
     generations: int = 50,
     mutate_probability: float = 0.1,
+    start: Rows | None = None,
 ) -> Front:
     """Searches for the front of the archs that meet all constraints.
 
@@ -70,6 +71,7 @@ def search(
         population: archs per generation; half of the children are mutants, half crossovers.
         generations: how many; with `population` it bounds the archs looked at.
         mutate_probability: per choice.
+        start: archs to begin with, `[n, n_choices]`, beside random ones and the ends of the space.
 
     Raises:
         InfeasibleError: no arch met the constraints; names the tightest value seen of each.
@@ -77,7 +79,8 @@ def search(
     if not objectives:
         raise ValueError("search needs at least one objective")
     ends = space.rows([space.smallest, space.largest])
-    rows = space.unique(np.concatenate([ends, space.sample(population, rng)]))
+    known = ends if start is None else np.concatenate([ends, start])
+    rows = space.unique(np.concatenate([known, space.sample(population, rng)]))
     n_evaluated = 0
     kept, kept_losses, kept_excess = rows[:0], np.zeros((0, len(objectives))), np.zeros(0)
     tightest = np.full(len(constraints), np.inf)

@@ -18,7 +18,7 @@ from ofa.files import write_json
 from ofa.pipeline.run import Progress, Run, Stage
 from ofa.predict import AccuracyPredictor, estimate_percent, fit_and_judge, model_rmse_percent
 from ofa.search import Constraint, Front, Objective, non_dominated, search
-from ofa.space import Arch
+from ofa.space import Arch, Rows
 from ofa.supernet import Supernet
 from ofa.tensors import read_tensors, write_tensors
 from ofa.train import train
@@ -134,9 +134,16 @@ def read_predictor(run: Run) -> AccuracyPredictor:
 
 
 def predicted_front(
-    run: Run, predictor: AccuracyPredictor, rng: np.random.Generator, limit_ms: float | None = None
+    run: Run, predictor: AccuracyPredictor, start: Rows, rng: np.random.Generator, limit_ms: float | None = None
 ) -> Front:
     """The front of predicted latency and accuracy, under a latency limit if one is given.
+
+    Args:
+        run: whose latency table and search budget.
+        predictor: of accuracy.
+        start: archs that the search begins with, such as those that were measured.
+        rng: all randomness.
+        limit_ms: of latency.
 
     Raises:
         InfeasibleError: no arch is as fast as the limit; names the fastest seen.
@@ -145,7 +152,7 @@ def predicted_front(
     table = load_table(run.path("latency_table.json"), run.family)
     objectives = [Objective("latency_ms", table), Objective("accuracy_percent", lambda rows: predictor(rows)[0], True)]
     constraints = [] if limit_ms is None else [Constraint("latency_ms", table, limit_ms)]
-    return search(run.family.space, objectives, constraints, rng, config.population, config.generations)
+    return search(run.family.space, objectives, constraints, rng, config.population, config.generations, start=start)
 
 
 def _search(run: Run, progress: Progress) -> None:
@@ -161,7 +168,7 @@ def _search(run: Run, progress: Progress) -> None:
     limits = (None, *(config.latency_limits_ms or ()))
     total = config.rounds * (config.verify + len(limits) - 1)  # at most: some are found again
     for _ in range(config.rounds):
-        fronts = [predicted_front(run, predictor, rng, limit) for limit in limits]
+        fronts = [predicted_front(run, predictor, space.rows(known), rng, limit) for limit in limits]
         chosen = [fronts[0].rows[_spread(fronts[0].values[:, 0], config.verify)]]
         chosen += [front.rows[-1:] for front in fronts[1:]]
         found = [space.decode(row) for row in space.unique(np.concatenate(chosen))]

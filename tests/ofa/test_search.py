@@ -240,3 +240,13 @@ def test_a_large_space(tiny):
 def test_no_objective_is_a_mistake_of_the_caller(space):
     with pytest.raises(ValueError, match="at least one objective"):
         search(space, [], [], np.random.default_rng(0))
+
+
+def test_the_search_begins_with_what_it_is_given(space):
+    """A limit that one arch alone meets, in a search too short to find it."""
+    rows = everything(space)
+    costs = latency(space)(rows)
+    fastest = rows[costs.argmin()][None]
+    limit = Constraint("latency", lambda asked: np.where((asked == fastest).all(axis=1), 1.0, 2.0), 1.5)
+    front = search(space, [accuracy(space)], [limit], np.random.default_rng(0), 4, 1, start=fastest)
+    assert np.array_equal(front.rows, fastest)
