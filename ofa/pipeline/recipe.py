@@ -61,7 +61,7 @@ class SearchConfig(Config):
     verify: int = Field(24, ge=2)
     """How many archs of the predicted front have their accuracy measured in each round."""
     levels: int = Field(4, ge=1)
-    """How many archs to deploy, spread over the front's latencies; `latency_limits_ms` goes before it."""
+    """How many archs to deploy, spread over the front, latencies 10% apart or more; `latency_limits_ms` goes before."""
     latency_limits_ms: list[Annotated[float, Field(gt=0)]] | None = Field(None, min_length=1)
     """The most accurate arch under each of these latencies, instead of `levels`."""
     min_accuracy_percent: float = Field(0.0, ge=0, le=100)

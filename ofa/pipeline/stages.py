@@ -236,7 +236,7 @@ def _pick_levels(run: Run, front: list[Entry]) -> list[Entry]:
         )
     latencies = np.array([entry["predicted_latency_ms"] for entry in good])
     if config.latency_limits_ms is None:
-        picked = _spread(latencies, config.levels)
+        picked = _spread(latencies, config.levels, apart=0.1)
     else:
         feasible = [limit for limit in config.latency_limits_ms if limit >= latencies[0]]
         if len(feasible) < len(config.latency_limits_ms):
@@ -248,15 +248,19 @@ def _pick_levels(run: Run, front: list[Entry]) -> list[Entry]:
     return [good[i] for i in picked[::-1]]
 
 
-def _spread(latencies: np.ndarray, n: int) -> np.ndarray:
-    """Positions of at most `n` ascending latencies, both ends included, evenly spread on a logarithmic scale."""
-    if len(latencies) <= n:
-        return np.arange(len(latencies))
-    logs = np.log(latencies)
-    picked = {len(latencies) - 1}
+def _spread(latencies: np.ndarray, n: int, apart: float = 0.0) -> np.ndarray:
+    """Positions of at most `n` ascending latencies, the largest included, evenly spread on a logarithmic scale.
+
+    Args:
+        latencies: in ms, `[m]`.
+        n: how many, at most.
+        apart: least difference of two picked ones, as a share; fewer are picked where they lie closer.
+    """
+    logs, least = np.log(latencies), np.log1p(apart)
+    picked = [len(latencies) - 1]
     for target in np.linspace(logs[0], logs[-1], n)[:-1]:
-        free = [i for i in range(len(latencies)) if i not in picked]
-        picked.add(min(free, key=lambda i: abs(logs[i] - target)))
+        free = [i for i in range(len(latencies)) if i not in picked and np.abs(logs[i] - logs[picked]).min() >= least]
+        picked += [min(free, key=lambda i: abs(logs[i] - target))] if free else []
     return np.array(sorted(picked))
 
 

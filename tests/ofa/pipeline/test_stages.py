@@ -183,6 +183,8 @@ def test_spread_takes_both_ends_and_even_logarithmic_steps():
     assert pipeline._spread(latencies, 5).tolist() == [0, 4, 8, 12, 16]
     assert pipeline._spread(latencies[:3], 5).tolist() == [0, 1, 2]
     assert pipeline._spread(latencies, 1).tolist() == [16]
+    assert pipeline._spread(np.array([1.0, 1.02, 1.05, 2.0, 2.1]), 4, apart=0.1).tolist() == [0, 4]
+    assert pipeline._spread(np.array([1.0, 1.02, 1.5, 2.1]), 3, apart=0.1).tolist() == [0, 2, 3]
 
 
 def test_weights_and_predictor_hold_only_tensors(finished):
