@@ -3,9 +3,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 import ofa
+from ofa.importing import source
 from ofa.pipeline.recipe import load_recipe
+from ofa.tensors import read_tensors
 
 
 @pytest.fixture
@@ -131,3 +135,45 @@ def test_the_recipe_reference_in_docs_is_the_present_one(command):
     page = Path(__file__).parents[3] / "docs" / "recipes.md"
     assert command("recipes", "--markdown")[1] == page.read_text()
     assert "train.phases[].epochs" in {key["key"] for key in json.loads(command("recipes", "--json")[1])["keys"]}
+
+
+def test_an_imported_checkpoint_is_the_start_of_a_run(command, tiny_yaml, tmp_path):
+    """Weights of the once-for-all project, under its names, go straight to the latency table and the search."""
+    options = {"num_classes": 10, "in_channels": 1, "resolutions": [32, 48], "width_mult": 0.35}
+    family = ofa.family("ofa_proxyless", **options)
+    weights = ofa.Supernet(family, seed=8).network.state_dict()
+    theirs = {name: weights[ours] for ours, name in source("once-for-all").names(family).items()}
+    torch.save({"state_dict": theirs}, tmp_path / "proxyless.pth")
+    chosen = [text for name, value in options.items() for text in ("--option", f"{name}={value}")]
+    out = tmp_path / "weights.safetensors"
+    code, _, err = command("import", "once-for-all", tmp_path / "proxyless.pth", "ofa_proxyless", "--out", out, *chosen)
+    assert (code, err) == (0, "")
+    recipe = yaml.safe_load(tiny_yaml.read_text())
+    recipe["family"] = {"name": "ofa_proxyless", "options": {"resolutions": [32, 48], "width_mult": 0.35}}
+    recipe["train"] = {"phases": [], "initial_weights": str(out)}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    code, _, err = command("train", path, "--run", tmp_path / "run")
+    assert code == 0, err
+    trained = read_tensors(tmp_path / "run" / "supernet.safetensors")[0]
+    assert all(torch.equal(trained[name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("nowhere", "x.pth", "ofa_proxyless"),
+            "unknown source 'nowhere'; checkpoints can be imported from autoformer",
+        ),
+        (("autoformer", "x.pth", "ofa_proxyless"), "no checkpoint x.pth"),
+        (("autoformer", "x.pth", "proxyless"), "unknown family 'proxyless'"),
+        (("autoformer", "x.pth", "autoformer_tiny", "--option", "depths"), "is not KEY=VALUE"),
+        (("autoformer", "x.pth", "autoformer_tiny", "--option", "depths=[3"), "has no readable value"),
+        (("autoformer", "x.pth", "autoformer_tiny", "--option", "depth=3"), "has no option 'depth'; it has"),
+    ],
+)
+def test_what_cannot_be_imported_gets_one_clear_error(command, arguments, said):
+    code, out, err = command("import", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
