@@ -20,6 +20,7 @@ from ofa.report.archs import compact
 from ofa.report.content import Content, Entry, agreement
 
 _PACKAGES = ("ofa", "torch", "torchvision", "timm", "numpy", "scikit-learn")
+_UNTRAINED = "<p>Nothing was trained in this run: its weights were given.</p>"
 _LEVEL_COLUMNS = (
     "level", "test top-1 %", "latency ms", "predicted ms", "MACs M", "params M", "pixels", "ONNX file", "max abs diff",
 )  # fmt: skip
@@ -33,7 +34,6 @@ def page(content: Content) -> str:
         "accuracy_agreement": charts.accuracy_agreement(
             content.fit["measured_percent"], content.fit["predicted_percent"]
         ),
-        "training": charts.training(content.epochs),
         "battery": charts.battery(content.replay),
     }
     packages = {"Python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
@@ -48,6 +48,7 @@ def page(content: Content) -> str:
         archs="".join(_arch_details(i, level["arch"]) for i, level in enumerate(content.levels)),
         versions=_definitions(packages),
         **{name: _chart(name, figure) for name, figure in figures.items()},
+        training=_chart("training", charts.training(content.epochs)) if content.epochs else _UNTRAINED,
     )
 
 

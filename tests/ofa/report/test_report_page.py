@@ -100,6 +100,12 @@ def test_distillation_is_said_where_it_was_on(run):
     assert "not comparable" not in page(replace(content, distilled=False))
 
 
+def test_a_run_that_trained_nothing_says_so(run):
+    content = gather(run)
+    assert "Nothing was trained" not in page(content)
+    assert "Nothing was trained" in page(replace(content, epochs=[]))
+
+
 def test_figures_that_do_not_exist_are_said_to_be_missing(run):
     content = gather(run)
     assert "tau is <b>n/a</b>" in page(replace(content, fit=content.fit | {"kendall_tau": float("nan")}))
