@@ -54,7 +54,9 @@ def timm_family(
 
     `timm_family("vit_tiny_patch16_224", depth=[8, 10, 12], embed_dim=[96, 144, 192])` has the choices `resolution`,
     `depth` and `embed_dim`; `timm_family("convnext_atto", depths=(2, 2, [2, 4, 6], 2))` has `stage2.depth`. Where
-    `embed_dim` is given and `num_heads` is not, heads stay as wide as they are in timm's model.
+    `embed_dim` is given and `num_heads` is not, heads stay as wide as they are in timm's model if every `embed_dim`
+    holds whole ones (multiples of 64 for most), so that a smaller network has the first heads of the largest;
+    otherwise there are as many heads as in timm's model.
 
     Args:
         model: a name of `timm.list_models()`.
@@ -96,7 +98,7 @@ def timm_family(
     def chosen(arch: Mapping[str, Value]) -> dict[str, Any]:
         given = own(arch["resolution"]) | {name: _chosen(name, item, arch) for name, item in arguments.items()}
         given |= adjust(dict(given)) if adjust else {}
-        return _with_heads(model, default, given)
+        return _with_heads(default, given, arguments.get("embed_dim"))
 
     def build(arch: Arch) -> nn.Module:
         on_meta = torch.get_default_device().type == "meta"
@@ -182,14 +184,19 @@ def _skeleton(model: str, arguments: Mapping[str, Any]) -> Any:
             return _create(model, arguments)
 
 
-def _with_heads(model: str, default: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with heads as wide as timm's model has them, where they follow from `embed_dim`."""
+def _with_heads(default: Any, given: dict[str, Any], embed_dims: Any) -> dict[str, Any]:
+    """The arguments with heads as wide as timm's model has them, where they follow from `embed_dim`.
+
+    Args:
+        default: timm's own network.
+        given: the arguments of one network.
+        embed_dims: the value, or values, of `embed_dim` in the whole family.
+    """
     embed_dim, heads = given.get("embed_dim"), given.get("num_heads")
     if not isinstance(embed_dim, int):
         return given
     if heads is not None:
-        if isinstance(heads, int) and embed_dim % heads:
-            raise FamilyError(f"{heads} heads do not divide embed_dim = {embed_dim}; choose values that do")
+        _check_heads(embed_dim, heads)
         return given
     heads_by_width = {
         module.qkv.in_features: module.num_heads
@@ -198,14 +205,21 @@ def _with_heads(model: str, default: Any, given: dict[str, Any]) -> dict[str, An
     }
     if not heads_by_width:
         return given
-    width, first = next(iter(heads_by_width.items()))
-    if any(number * embed_dim % width for number in heads_by_width.values()):
-        raise FamilyError(
-            f"embed_dim = {embed_dim} does not hold whole heads of {width // first} channels, which {model} has; "
-            "choose a multiple, or give num_heads"
-        )
+    width = next(iter(heads_by_width))
+    every = embed_dims if isinstance(embed_dims, list) else [embed_dim]
+    if any(number * value % width for number in heads_by_width.values() for value in every):
+        for number in heads_by_width.values():
+            _check_heads(embed_dim, number)
+        return given
     scaled = tuple(number * embed_dim // width for number in heads_by_width.values())
     return given | {"num_heads": scaled if len(scaled) > 1 else scaled[0]}
+
+
+def _check_heads(embed_dim: int, heads: Any) -> None:
+    if isinstance(heads, int) and embed_dim % heads:
+        raise FamilyError(
+            f"{heads} heads do not divide embed_dim = {embed_dim}; choose values that they divide, or give num_heads"
+        )
 
 
 def _rules(network: nn.Module) -> dict[str, Rule]:

@@ -266,6 +266,7 @@ def test_classes_channels_and_resolution():
         ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": [64, 128]}, 1),  # 64 channels each
         ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": [64, 128], "num_heads": [2, 4]}, 2),
         ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": 96, "num_heads": [2, 4]}, 2),
+        ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": [96, 144, 192]}, 3),  # not whole heads of 64: timm's three
         (
             "vit_tiny_patch16_224",
             {"depth": 1, "embed_dim": [64, 96], "adjust": lambda given: {"num_heads": given["embed_dim"] // 16}},
@@ -316,7 +317,7 @@ def test_rules_follow_timms_names():
             r"depth = \[12\] leaves no choice; give at least two values, or no l",
         ),
         ("vit_tiny_patch16_224", {"depth": [1, 2], "resolutions": (40,)}, "resolution 40 is not allowed; give multip"),
-        ("vit_tiny_patch16_224", {"embed_dim": [96, 128]}, "embed_dim = 96 does not hold whole heads of 64 channels"),
+        ("vit_tiny_patch16_224", {"embed_dim": [96, 128]}, "3 heads do not divide embed_dim = 128"),
         (
             "vit_tiny_patch16_224",
             {"embed_dim": [96, 128], "num_heads": [2, 3]},
