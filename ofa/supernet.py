@@ -91,7 +91,7 @@ class Supernet(nn.Module):
                 owner, _, leaf = name.rpartition(".")
                 if parameter not in own:
                     value = getattr(subnet.get_submodule(owner), leaf)  # what rules compute is computed once for all
-                    own[parameter] = nn.Parameter(_own(value), value.requires_grad)
+                    own[parameter] = nn.Parameter(_own(value), self.network.get_parameter(name).requires_grad)
                 bind(static, name, own[parameter])
             for name, buffer in subnet.named_buffers():
                 bind(static, name, _own(buffer))

@@ -210,6 +210,7 @@ def test_an_extracted_network_is_of_ordinary_modules_and_loads_into_a_built_one(
         extracted = trained.extract(arch)
         assert not any(type(module).__module__.startswith("ofa.") for module in extracted.modules())
         built.load_state_dict(extracted.state_dict())
+        assert all(parameter.requires_grad for parameter in extracted.parameters())
         x = images[arch["resolution"]]
         assert torch.equal(built(x), extracted(x))
 
