@@ -49,7 +49,7 @@ def main(names: list[str]) -> None:
     for name in names:
         made = family(name)
         large = macs_m(made)(made.space.rows([made.space.largest]))[0] > LARGE_MACS_M
-        batch = 64 if max(made.resolutions) <= SMALL_IMAGES else 4 if large else 8
+        batch = 64 if max(made.resolutions) <= SMALL_IMAGES else 4 if large else 16
         supernet = Supernet(made).to(memory_format=torch.channels_last)
         rng = np.random.default_rng(0)
         archs = [made.space.decode(row) for row in made.space.sample(MANY, rng)]
