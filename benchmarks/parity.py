@@ -33,7 +33,7 @@ def main(names: list[str]) -> None:
     lines = [
         "# ONNX against PyTorch",
         "",
-        f"Made by `python -m benchmarks.parity`: {N_ARCHS} random archs of every family, trained for {STEPS} steps,",
+        f"Made by `python -m benchmarks.parity`: {N_ARCHS} random archs of each family, trained for {STEPS} steps,",
         f"on the whole digits test split ({len(data.test)} images). Bound: 1e-4 and the same top-1 class for every",
         "image; a file that misses it is not written.",
         "",
