@@ -131,30 +131,30 @@ class _Transform(nn.Module):
         return weight.squeeze(1).unsqueeze(3).permute(0, 3, 1, 2) if last else weight
 
 
-class _Split(Rule):
-    """The parameter's first dimension stands for several, each sliced on its own; put together again by a copy."""
+@dataclass(frozen=True)
+class Grouped(Rule):
+    """Rows in equal groups one after another: of each group the first ones, of kernels the centre.
 
-    def split(self, shape: Shape) -> Shape | None:
-        """The dimensions that the first one of a shape stands for; None: it does not have such."""
-        raise NotImplementedError
+    For fused q, k, v `[3 * width, ...]`, and the default for convolutions whose number of groups is fixed.
 
-    def spatial(self, dims: int) -> range:
-        """Those of all `dims` dimensions, after the split, that share their centre instead of their beginning."""
-        raise NotImplementedError
+    Attributes:
+        groups: how many groups, the same in every network.
+    """
+
+    groups: int = 3
 
     def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
-        """See `Rule.view`."""
-        whole, part = self.split(tuple(full.shape)), self.split(shape)
+        """See `Rule.view`. With the groups as a dimension of their own, as slices of each are no slice of all."""
         if tuple(full.shape) == shape:
             return full
-        if whole is None or part is None:
+        if full.shape[0] % self.groups or shape[0] % self.groups:
             raise FamilyError(
-                f"{name}: {type(self).__name__} does not fit shape {shape} in the largest network's "
-                f"{tuple(full.shape)}; give another rule for it"
+                f"{name}: shape {shape} in the largest network's {tuple(full.shape)} is not of {self.groups} groups; "
+                "give another rule for it"
             )
-        return nested_view(
-            full.view(*whole, *full.shape[1:]), (*part, *shape[1:]), name, spatial=self.spatial(full.dim() + 1)
-        )
+        whole = full.view(self.groups, -1, *full.shape[1:])
+        part = (self.groups, shape[0] // self.groups, *shape[1:])
+        return nested_view(whole, part, name, spatial=range(3, whole.dim()))
 
     def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:
         """See `Rule.parametrization`."""
@@ -168,27 +168,6 @@ class _Reshape(nn.Module):
 
     def forward(self, view: Tensor) -> Tensor:
         return view.reshape(self.shape)
-
-
-@dataclass(frozen=True)
-class Grouped(_Split):
-    """Rows in equal groups one after another: of each group the first ones, of kernels the centre.
-
-    For fused q, k, v `[3 * width, ...]`, and the default for convolutions whose number of groups is fixed.
-
-    Attributes:
-        groups: how many groups, the same in every network.
-    """
-
-    groups: int = 3
-
-    def split(self, shape: Shape) -> Shape | None:
-        """See `_Split`."""
-        return (self.groups, shape[0] // self.groups) if shape[0] % self.groups == 0 else None
-
-    def spatial(self, dims: int) -> range:
-        """See `_Split`."""
-        return range(3, dims)
 
 
 @dataclass(frozen=True)
