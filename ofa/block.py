@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -24,11 +25,11 @@ class Block(Protocol):
         ...
 
 
-def skeleton(block: Block) -> nn.Module:
-    """A block's module on the meta device, without memory or values; on the CPU if it cannot be built there."""
+def skeleton(build: Callable[[], nn.Module]) -> nn.Module:
+    """A module on the meta device, without memory or values; on the CPU if it cannot be built there."""
     try:
         with torch.device("meta"):
-            return block.build()
-    except (NotImplementedError, RuntimeError):  # such as values read from tensors while building
+            return build()
+    except RuntimeError:  # such as values read from tensors while building
         with torch.random.fork_rng(devices=[]):
-            return block.build()
+            return build()

@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class Family:
             return _Whole(build, space.arch(dict(zip(space.names, values, strict=True))), in_channels)
 
         family = cls(name, space, (Slot("", block, space.names),), in_channels, rules or {}, resolution_multiple)
-        largest, smallest = (skeleton(_Whole(build, end, in_channels)) for end in (space.largest, space.smallest))
+        largest, smallest = (skeleton(partial(build, end)) for end in (space.largest, space.smallest))
         add_extras(largest, family.rules)
         share(smallest, largest, "", family.rules)
         return family

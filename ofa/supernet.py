@@ -84,7 +84,7 @@ class Supernet(nn.Module):
         """
         subnet = self.subnet(arch)
         pairs = self.family.blocks(self.family.space.encode(arch))
-        static = assemble({slot.path: skeleton(block) for slot, block in pairs if block is not None})
+        static = assemble({slot.path: skeleton(block.build) for slot, block in pairs if block is not None})
         own: dict[nn.Parameter, nn.Parameter] = {}
         with torch.no_grad():
             for name, parameter in list(static.named_parameters(remove_duplicate=False)):
@@ -101,7 +101,7 @@ class Supernet(nn.Module):
         module, views = self._kept.pop((path, block), (None, []))
         if module is None or any(view.grad is None and view.requires_grad for view in views):
             largest = self.network.get_submodule(path)
-            module = skeleton(block)
+            module = skeleton(block.build)
             if len(shared_buffers(module)) < len(list(module.buffers())):
                 device = next(largest.parameters()).device
                 with torch.random.fork_rng(devices=[]), torch.device(device):

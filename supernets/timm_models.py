@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from inspect import signature
 from itertools import product
 from math import isqrt
@@ -18,6 +19,7 @@ import torch
 from timm.layers import PatchEmbed
 from torch import nn
 
+from ofa.block import skeleton
 from ofa.errors import FamilyError
 from ofa.families import Family
 from ofa.sharing import CentreTable, CornerTable, Grouped, ResampledPositions, Rule
@@ -86,7 +88,7 @@ def timm_family(
         raise FamilyError(f"timm has no model {model!r}; near: {near}")
     for name in arguments.keys() & _RENAMED.keys():
         raise FamilyError(f"{name} = {arguments[name]!r} goes by another name here; give {_RENAMED[name]}")
-    default = _skeleton(model, {"num_classes": num_classes, "in_chans": in_channels})
+    default: Any = skeleton(partial(_create, model, {"num_classes": num_classes, "in_chans": in_channels}))
     resolutions = resolutions or default.pretrained_cfg["input_size"][-1:]
     space = SearchSpace([Choice("resolution", tuple(resolutions)), *_choices(arguments)])
     sized = any("img_size" in signature(kind).parameters for kind in type(default).__mro__)
@@ -108,9 +110,9 @@ def timm_family(
     ends = [choice.values if choice.name in ("embed_dim", "heads") else choice.values[-1:] for choice in space.choices]
     for values in product(*ends):
         chosen(dict(zip(space.names, values, strict=True)))  # for its errors
-    largest = _skeleton(model, chosen(space.largest))
+    largest = skeleton(partial(_create, model, chosen(space.largest)))
     if pretrained:
-        _check_same(model, _skeleton(model, own(resolutions[-1])), largest)
+        _check_same(model, skeleton(partial(_create, model, own(resolutions[-1]))), largest)
     patches, own_rules = _patches(largest), dict(rules or {})
     return Family.from_builder(
         space,
@@ -172,16 +174,6 @@ def _create(model: str, arguments: Mapping[str, Any], pretrained: bool = False) 
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise FamilyError(f"timm's {model} cannot be made with {given}: {error!r}; change these") from error
     return network
-
-
-def _skeleton(model: str, arguments: Mapping[str, Any]) -> Any:
-    """The network on the meta device; on the CPU if it cannot be built there."""
-    try:
-        with torch.device("meta"):
-            return _create(model, arguments)
-    except RuntimeError:
-        with torch.random.fork_rng(devices=[]):
-            return _create(model, arguments)
 
 
 def _with_heads(default: Any, given: dict[str, Any], embed_dims: Any) -> dict[str, Any]:

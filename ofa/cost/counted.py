@@ -16,12 +16,12 @@ from ofa.families import Family
 
 def macs_m(family: Family) -> SlotSum:
     """Millions of multiply-accumulates of one forward pass."""
-    return SlotSum(family, lambda block, size: count_macs(skeleton(block).eval(), block.input_shape(size)) / 1e6)
+    return SlotSum(family, lambda block, size: count_macs(skeleton(block.build).eval(), block.input_shape(size)) / 1e6)
 
 
 def params_m(family: Family) -> SlotSum:
     """Millions of parameters."""
-    return SlotSum(family, lambda block, size: sum(p.numel() for p in skeleton(block).parameters()) / 1e6)
+    return SlotSum(family, lambda block, size: sum(p.numel() for p in skeleton(block.build).parameters()) / 1e6)
 
 
 def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
