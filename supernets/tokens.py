@@ -7,7 +7,6 @@ Heads are always 64 wide, so a smaller block has fewer of them. All smaller para
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -94,7 +93,7 @@ class _PatchEmbed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         patches = self.proj(images)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        return tokens + self.positions(_plain(patches.shape[-1]))
+        return tokens + self.positions(int(patches.shape[-1]))
 
     def positions(self, grid: int) -> Tensor:
         """The absolute positions `[1, 1 + grid^2, embed_dim]`, resampled as an image by cubic interpolation."""
@@ -132,7 +131,7 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(HEAD_DIM * heads, embed_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        length = _plain(tokens.shape[1])
+        length = int(tokens.shape[1])  # a number also where the tracing exporter gives a tensor
         grid = math.isqrt(length - 1)
         qkv = self.qkv(tokens).reshape(-1, length, 3, self.heads, HEAD_DIM).permute(2, 0, 3, 1, 4)
         queries, keys, values = qkv.reshape(3, -1, length, HEAD_DIM).unbind()  # each [batch * heads, tokens, 64]
@@ -223,12 +222,3 @@ def _init(module: nn.Module) -> nn.Module:
             for parameter in layer.parameters(recurse=False):
                 nn.init.trunc_normal_(parameter, std=0.02)
     return module
-
-
-def _plain(size: int) -> int:
-    """A size of a tensor as a plain integer; while tracing, where sizes are tensors, as a constant of the graph."""
-    if type(size) is int:
-        return size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's, of the constant: an exported network is for one image size
-        return int(size)

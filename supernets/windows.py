@@ -7,9 +7,7 @@ After Swin (arXiv 2103.14030) and its searched form S3 (arXiv 2111.14725). Block
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -243,7 +241,7 @@ def _cut(height: int, width: int, window: int, shift: bool, device: torch.device
     token = by_window(np.where((y < height)[:, None] & (x < width), np.add.outer(y * width, x), -1)).ravel()
     region = by_window(np.add.outer(3 * _regions(y, height, down), _regions(x, width, right)))
     moved = len(token) != height * width or (np.diff(token) != 1).any()
-    with torch.inference_mode(False), _constants():  # these are kept, and may be used in training next
+    with torch.inference_mode(False):  # these are kept, and may be used in training next
         return _Cut(
             windows=rows * columns,
             tokens=high * wide,
@@ -298,15 +296,4 @@ def _extend(x: Tensor, multiple: int) -> Tensor:
 
 def _numbers(shape: Iterable[int]) -> tuple[int, ...]:
     """Sizes as plain numbers, also where the tracing ONNX exporter gives tensors."""
-    if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return tuple(shape)
-    with _constants():
-        return tuple(int(size) for size in shape)
-
-
-@contextmanager
-def _constants() -> Iterator[None]:
-    """The tracing ONNX exporter warns that what Python computes becomes constants; here that is meant."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        yield
+    return tuple(int(size) for size in shape)

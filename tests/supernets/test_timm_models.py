@@ -26,9 +26,6 @@ from ofa.pipeline.run import Run, stages
 from ofa.sharing import CentreTable, CornerTable, Grouped, ResampledPositions, Rule
 from supernets import timm_family
 
-# timm's own checks of sizes, while a network is traced for ONNX; the result is compared with PyTorch's.
-pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-
 
 def of_timm(model, resolutions=(32, 48), **arguments):
     return lambda: timm_family(model, num_classes=10, resolutions=resolutions, **arguments)
