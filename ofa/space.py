@@ -97,6 +97,10 @@ class Choice:
         if any(b <= a for a, b in zip(self.values, self.values[1:], strict=False)):
             raise SpaceError(f"choice {self.name!r} has values {self.values}; sort them ascending, each once")
 
+    def needs_for(self, index: int) -> tuple[str, Value] | None:
+        """The `needs` of what belongs to block `index`, counted from 0, if this choice is how many blocks are kept."""
+        return (self.name, index + 1) if index + 1 > self.values[0] else None
+
 
 class SearchSpace:
     """An ordered list of choices, and the operations on matrices of archs over it."""

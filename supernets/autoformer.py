@@ -99,7 +99,7 @@ def _family(
     _check(name, {"embed_dims": embed_dims, "depths": depths, "heads": heads}, mlp_ratios, drop_path)
     slots = [Slot("patch_embed", lambda width: PatchEmbed(in_channels, width, _PATCH), ("embed_dim",))]
     for b in range(max(depths)):
-        needs = ("depth", b + 1) if b + 1 > min(depths) else None
+        needs = depth.needs_for(b)
         reads = (
             Choice(f"block{b}.heads", tuple(heads), needs),
             Choice(f"block{b}.mlp_ratio", tuple(mlp_ratios), needs),

@@ -43,7 +43,7 @@ class _ConvStage:
         depth, width = Choice(f"stage{s}.depth", self.depths), Choice(f"stage{s}.width", self.widths)
         choices, slots = [depth, width], []
         for b in range(max(self.depths)):
-            needs = _needs(depth, b)
+            needs = depth.needs_for(b)
             kernel = Choice(f"stage{s}.block{b}.kernel", self.kernels, needs)
             expand = Choice(f"stage{s}.block{b}.expand", self.expands, needs)
             choices += [kernel, expand]
@@ -80,7 +80,7 @@ class _TransformerStage:
         choices = [depth, embed_dim]
         slots = [Slot(f"stages.{s}.embed", self._embed, (channels.name, embed_dim.name), reduction)]
         for b in range(max(self.depths)):
-            needs = _needs(depth, b)
+            needs = depth.needs_for(b)
             heads = Choice(f"stage{s}.block{b}.heads", self.heads, needs)
             mlp_ratio = Choice(f"stage{s}.block{b}.mlp_ratio", self.mlp_ratios, needs)
             choices += [heads, mlp_ratio]
@@ -161,8 +161,3 @@ def _family(
         reduction *= stage.stride
     slots.append(Slot("head", lambda dim: TokenHead(dim, num_classes, dropout), (channels.name,), reduction))
     return Family(name=name, space=SearchSpace(choices), slots=tuple(slots), in_channels=in_channels)
-
-
-def _needs(depth: Choice, b: int) -> tuple[str, int] | None:
-    """When the choices of block b are active; None: always."""
-    return (depth.name, b + 1) if b + 1 > min(depth.values) else None

@@ -75,7 +75,7 @@ def _stages(in_width: Choice, reduction: int) -> tuple[list[Choice], list[Slot]]
         width = Choice(f"stage{s}.width", WIDTHS)
         choices += [depth, width]
         for b in range(base + 2):
-            expand = Choice(f"stage{s}.block{b}.expand", EXPANDS, (depth.name, b + 1) if b >= base else None)
+            expand = Choice(f"stage{s}.block{b}.expand", EXPANDS, depth.needs_for(b))
             choices.append(expand)
             if b == 0:
                 first = _first_block(in_channels, channels, stride)

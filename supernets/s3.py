@@ -81,7 +81,7 @@ def _s3(
             before = (f"stage{s - 1}.embed_dim", embed_dim.name)
             slots.append(Slot(f"stages.{s}.merging", PatchMerging, before, reduction=2 ** (s + 1)))
         for b in range(max(depths[s])):
-            needs = (depth.name, b + 1) if b + 1 > min(depths[s]) else None
+            needs = depth.needs_for(b)
             own = [
                 Choice(f"stage{s}.block{b}.window", (7, 14), needs),
                 Choice(f"stage{s}.block{b}.heads", _scaled((2, 3, 4), s), needs),

@@ -49,7 +49,7 @@ def mbconv_stages(
         depth = Choice(f"stage{s}.depth", tuple(stage.depths or depths))
         choices.append(depth)
         for b in range(int(depth.values[-1])):
-            needs = (depth.name, b + 1) if b + 1 > depth.values[0] else None
+            needs = depth.needs_for(b)
             kernel = Choice(f"stage{s}.block{b}.kernel", tuple(kernels), needs)
             expand = Choice(f"stage{s}.block{b}.expand", tuple(expands), needs)
             choices += [kernel, expand]

@@ -35,8 +35,7 @@ def body(b):  # from choices to a block, or to None where the layer is skipped
 def family(num_classes=10, in_channels=1, resolutions=(8, 12, 16)):
     resolution, width = Choice("resolution", tuple(resolutions)), Choice("stage0.width", (16, 24, 32))
     depth = Choice("stage0.depth", (1, 2, 3))
-    needs = [None, ("stage0.depth", 2), ("stage0.depth", 3)]  # choices of skipped layers are not active
-    kernels = [Choice(f"stage0.block{b}.kernel", (3, 5), needs[b]) for b in range(3)]
+    kernels = [Choice(f"stage0.block{b}.kernel", (3, 5), depth.needs_for(b)) for b in range(3)]  # if b is not skipped
     slots = (  # where a block sits, what makes it, which choices that reads, how much smaller its input is
         Slot("stem", lambda w: ConvNorm(in_channels, w, 3, stride=2), (width.name,)),
         *(Slot(f"stages.0.{b}", body(b), (depth.name, width.name, kernels[b].name), 2) for b in range(3)),

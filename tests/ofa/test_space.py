@@ -153,6 +153,11 @@ def test_the_ends_of_a_space(space):
     assert space.column("a.depth") == 2
 
 
+def test_a_number_of_blocks_says_what_its_blocks_need():
+    depth = Choice("depth", (2, 3, 5))
+    assert [depth.needs_for(b) for b in range(5)] == [None, None, ("depth", 3), ("depth", 4), ("depth", 5)]
+
+
 def test_inactive_choices_take_no_part(space):
     arch = space.arch({"resolution": 16, "width": 0.5, "a.depth": 1, "a.0.kernel": 5})
     same = space.arch(dict(space.largest) | dict(arch))
