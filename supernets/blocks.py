@@ -19,7 +19,7 @@ def scaled(channels: float, width_mult: float = 1.0) -> int:
 
 
 @dataclass(frozen=True, repr=False)
-class _ImageBlock:
+class ImageBlock:
     """What all blocks here share. A field with `repr=False` shows only where it differs from its default.
 
     So a field can be added and latency tables measured before, whose rows have the old text, still fit.
@@ -37,7 +37,7 @@ class _ImageBlock:
 
 
 @dataclass(frozen=True, repr=False)
-class ConvNorm(_ImageBlock):
+class ConvNorm(ImageBlock):
     """A convolution, BatchNorm and activation; padding keeps size / stride.
 
     Attributes:
@@ -60,7 +60,7 @@ class ConvNorm(_ImageBlock):
 
 
 @dataclass(frozen=True, repr=False)
-class MaxPool(_ImageBlock):
+class MaxPool(ImageBlock):
     """The maximum over 3x3 windows with stride 2, as after the stem of a ResNet."""
 
     def build(self) -> nn.Module:
@@ -69,7 +69,7 @@ class MaxPool(_ImageBlock):
 
 
 @dataclass(frozen=True, repr=False)
-class MBConv(_ImageBlock):
+class MBConv(ImageBlock):
     """Inverted residual: expand 1x1, depthwise, squeeze-and-excite, project 1x1 (arXiv 1801.04381, 1905.02244).
 
     Attributes:
@@ -97,7 +97,7 @@ class MBConv(_ImageBlock):
 
 
 @dataclass(frozen=True, repr=False)
-class Bottleneck(_ImageBlock):
+class Bottleneck(ImageBlock):
     """ResNet-D's bottleneck: 1x1, 3x3 with the stride, 1x1, each with BatchNorm (arXiv 1512.03385, 1812.01187).
 
     Attributes:
@@ -118,7 +118,7 @@ class Bottleneck(_ImageBlock):
 
 
 @dataclass(frozen=True, repr=False)
-class Head(_ImageBlock):
+class Head(ImageBlock):
     """1x1 convolution, pooling, a hidden layer, dropout, classifier, as in MobileNetV3 (arXiv 1905.02244, 5.1).
 
     Attributes:

@@ -18,14 +18,13 @@ from timm.layers import DropPath, Mlp, get_act_layer, trunc_normal_
 from torch import Tensor, nn
 
 from ofa.errors import FamilyError
-from supernets.blocks import he_init
+from supernets.blocks import ImageBlock, he_init
 
 
-@dataclass(frozen=True)
-class PatchEmbed:
+@dataclass(frozen=True, repr=False)
+class PatchEmbed(ImageBlock):
     """Patches of the image become tokens: a convolution as wide as its stride, then LayerNorm."""
 
-    in_channels: int
     embed_dim: int
     patch: int = 4
 
@@ -33,29 +32,20 @@ class PatchEmbed:
         """The module: `[batch, in_channels, h, w]` to `[batch, embed_dim, h / patch, w / patch]`, rounded up."""
         return token_init(_PatchEmbed(self))
 
-    def input_shape(self, size: int) -> tuple[int, ...]:
-        """See `ofa.block.Block`."""
-        return (self.in_channels, size, size)
 
-
-@dataclass(frozen=True)
-class PatchMerging:
+@dataclass(frozen=True, repr=False)
+class PatchMerging(ImageBlock):
     """Each 2 by 2 tokens become one: LayerNorm over the four, then a linear layer.
 
     The four values of a channel are neighbours, so that fewer channels are leading columns. Swin has the channels
     of one token together instead: its weights fit after a permutation.
     """
 
-    in_channels: int
     out_channels: int
 
     def build(self) -> nn.Module:
         """The module: `[batch, in_channels, h, w]` to `[batch, out_channels, h / 2, w / 2]`, rounded up."""
         return token_init(_PatchMerging(self))
-
-    def input_shape(self, size: int) -> tuple[int, ...]:
-        """See `ofa.block.Block`."""
-        return (self.in_channels, size, size)
 
 
 @dataclass(frozen=True)
@@ -106,21 +96,16 @@ class WindowBlock:
         return (self.embed_dim, size, size)
 
 
-@dataclass(frozen=True)
-class TokenHead:
+@dataclass(frozen=True, repr=False)
+class TokenHead(ImageBlock):
     """LayerNorm, mean over the tokens, dropout, classifier."""
 
-    in_channels: int
     num_classes: int
     dropout: float = 0.0
 
     def build(self) -> nn.Module:
         """The module: `[batch, in_channels, h, w]` to logits `[batch, num_classes]`."""
         return token_init(_TokenHead(self))
-
-    def input_shape(self, size: int) -> tuple[int, ...]:
-        """See `ofa.block.Block`."""
-        return (self.in_channels, size, size)
 
 
 class _PatchEmbed(nn.Module):
@@ -184,7 +169,8 @@ class _WindowAttention(nn.Module):
         out = (weights @ v).transpose(2, 3).reshape(-1, cut.windows * cut.tokens, self.proj.in_features)
         if cut.back is not None:
             out = out.index_select(1, cut.back)
-        return self.proj(out.reshape(-1, height, width, self.proj.in_features))  # type: ignore[no-any-return]
+        projected: Tensor = self.proj(out.reshape(-1, height, width, self.proj.in_features))
+        return projected
 
     def _bias(self, cut: _Cut) -> Tensor:
         """`[heads, tokens, tokens]`, or `[windows, heads, tokens, tokens]` where tokens may not see each other."""
@@ -204,7 +190,8 @@ class _TokenHead(nn.Module):
         self.classifier = nn.Linear(block.in_channels, block.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.norm(_to_tokens(x)).mean((1, 2))))  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(self.dropout(self.norm(_to_tokens(x)).mean((1, 2))))
+        return logits
 
 
 @dataclass(frozen=True, eq=False)
