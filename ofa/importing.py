@@ -81,10 +81,10 @@ def import_checkpoint(source_name: str, path: str | Path, family: Family) -> Sup
     theirs = {project.canonical(name): tensor for name, tensor in _read(path).items()}
     supernet = Supernet(family)
     ours = supernet.network.state_dict()
-    names = {name: project.canonical(theirs) for name, theirs in project.names(family).items()}
+    names = {name: project.canonical(their) for name, their in project.names(family).items()}
     missing = [name for name in names.values() if name not in theirs]
     unknown = sorted(set(theirs) - set(names.values()))
-    classifier, wrong = list(ours)[-2:], []
+    classifier, wrong = supernet.classifier_names, []
     for name, tensor in ours.items():
         if names.get(name) in theirs:
             found = theirs[names[name]]

@@ -48,6 +48,11 @@ class Supernet(nn.Module):
         logits: Tensor = self.network(images)
         return logits
 
+    @property
+    def classifier_names(self) -> tuple[str, ...]:
+        """The names of the last layer's weight and bias in `network`, which depend on the number of classes."""
+        return tuple(self.network.state_dict())[-2:]
+
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Zeroes the shared gradients in place (the default here, as subnets hold views of them)."""
         super().zero_grad(set_to_none)

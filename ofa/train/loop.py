@@ -125,8 +125,7 @@ def train(
 def _load_initial(supernet: Supernet, path: Path) -> None:
     tensors, _ = read_tensors(path)
     ours = supernet.network.state_dict()
-    outputs = list(supernet.network.state_dict())[-2:]  # the classifier's weight and bias
-    for name in outputs:
+    for name in supernet.classifier_names:
         if name in tensors and tensors[name].shape[0] != ours[name].shape[0]:
             tensors[name] = ours[name]
     try:
