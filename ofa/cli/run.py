@@ -123,12 +123,12 @@ def search(
 
 
 def _best_under(run: Run, limit_ms: float) -> dict[str, object]:
-    from ofa.pipeline.stages import predicted_front, read_predictor, read_samples
+    from ofa.pipeline.stages import predicted_front, read_predictor, read_samples, read_table
 
     if limit_ms <= 0:
         raise RunError(f"--limit-ms {limit_ms:g} must be above 0")
     start = run.family.space.rows(read_samples(run))
-    front = predicted_front(run, read_predictor(run), start, run.rng("search"), limit_ms)
+    front = predicted_front(run, read_table(run), read_predictor(run), start, run.rng("search"), limit_ms)
     latency_ms, accuracy_percent = front.values[-1]
     arch = dict(run.family.space.decode(front.rows[-1]))
     return {"arch": arch, "predicted_latency_ms": latency_ms, "predicted_accuracy_percent": accuracy_percent}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ofa.calibrate import accuracy_percent, calibrate
-from ofa.cost import load_table, macs_m, params_m
+from ofa.cost import LatencyTable, NetworkTable, load_table, macs_m, params_m
 from ofa.cost.table import profile
 from ofa.data import eval_batches
 from ofa.errors import CheckpointError, InfeasibleError
@@ -133,13 +133,24 @@ def read_predictor(run: Run) -> AccuracyPredictor:
     return AccuracyPredictor.load(run.path(name), run.family.space)
 
 
+def read_table(run: Run) -> LatencyTable | NetworkTable:
+    """The latency table of a run's device."""
+    return load_table(run.path("latency_table.json"), run.family)
+
+
 def predicted_front(
-    run: Run, predictor: AccuracyPredictor, start: Rows, rng: np.random.Generator, limit_ms: float | None = None
+    run: Run,
+    table: LatencyTable | NetworkTable,
+    predictor: AccuracyPredictor,
+    start: Rows,
+    rng: np.random.Generator,
+    limit_ms: float | None = None,
 ) -> Front:
     """The front of predicted latency and accuracy, under a latency limit if one is given.
 
     Args:
-        run: whose latency table and search budget.
+        run: whose search space and budget.
+        table: of latency.
         predictor: of accuracy.
         start: archs that the search begins with, such as those that were measured.
         rng: all randomness.
@@ -149,7 +160,6 @@ def predicted_front(
         InfeasibleError: no arch is as fast as the limit; names the fastest seen.
     """
     config = run.recipe.search
-    table = load_table(run.path("latency_table.json"), run.family)
     objectives = [Objective("latency_ms", table), Objective("accuracy_percent", lambda rows: predictor(rows)[0], True)]
     constraints = [] if limit_ms is None else [Constraint("latency_ms", table, limit_ms)]
     return search(run.family.space, objectives, constraints, rng, config.population, config.generations, start=start)
@@ -163,12 +173,12 @@ def _search(run: Run, progress: Progress) -> None:
     """
     config, space = run.recipe.search, run.family.space
     known, verified = read_samples(run), _Measured(run, SEARCH, "verified.json")
-    predictor = AccuracyPredictor.load(run.path("predictor.safetensors"), space)
+    table, predictor = read_table(run), AccuracyPredictor.load(run.path("predictor.safetensors"), space)
     rng, n_evaluated = run.rng("search"), 0
     limits = (None, *(config.latency_limits_ms or ()))
     total = config.rounds * (config.verify + len(limits) - 1)  # at most: some are found again
     for _ in range(config.rounds):
-        fronts = [predicted_front(run, predictor, space.rows(known), rng, limit) for limit in limits]
+        fronts = [predicted_front(run, table, predictor, space.rows(known), rng, limit) for limit in limits]
         chosen = [fronts[0].rows[_spread(fronts[0].values[:, 0], config.verify)]]
         chosen += [front.rows[-1:] for front in fronts[1:]]
         found = [space.decode(row) for row in space.unique(np.concatenate(chosen))]
@@ -178,7 +188,7 @@ def _search(run: Run, progress: Progress) -> None:
         predictor = AccuracyPredictor.fit(space, rows, accuracies, run.recipe.predictor, run.recipe.seed)
         n_evaluated += sum(front.n_evaluated for front in fronts)
     predictor.save(run.path("refined.safetensors"))
-    entries = _entries(run, known, predictor)
+    entries = _entries(run, table, known, predictor)
     losses = np.array([[entry["predicted_latency_ms"], -entry["estimated_accuracy_percent"]] for entry in entries])
     front = sorted(
         (entry for entry, on in zip(entries, non_dominated(losses), strict=True) if on),
@@ -206,13 +216,15 @@ def _n_images(run: Run) -> int:
     return min(run.recipe.sample.images, len(run.data.validation))
 
 
-def _entries(run: Run, known: dict[Arch, float], predictor: AccuracyPredictor) -> list[Entry]:
+def _entries(
+    run: Run, table: LatencyTable | NetworkTable, known: dict[Arch, float], predictor: AccuracyPredictor
+) -> list[Entry]:
     """Every measured arch with all that is predicted and estimated of it."""
     rows = run.family.space.rows(known)
     predicted, _ = predictor(rows)
     measured, off = np.array(list(known.values())), read_model_rmse_percent(run)
     costs = {
-        "predicted_latency_ms": load_table(run.path("latency_table.json"), run.family)(rows),
+        "predicted_latency_ms": table(rows),
         "predicted_accuracy_percent": predicted,
         "estimated_accuracy_percent": estimate_percent(measured, predicted, _n_images(run), off),
         "macs_m": macs_m(run.family)(rows),

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
-from ofa.cost import load_table
+from ofa.cost import LatencyTable, NetworkTable
+from ofa.cost.table_file import entries
 from ofa.errors import RunError
 from ofa.pipeline.run import Run
+from ofa.pipeline.stages import read_table
 
 Entry = dict[str, Any]
 
@@ -68,19 +70,20 @@ def gather(run: Run) -> Content:
 
     Raises:
         RunError: a file is missing or broken.
+        TableError: the latency table is.
     """
-    table = run.read_json("latency_table.json")
+    table = read_table(run)
     levels, front = run.read_json("export/levels.json"), run.read_json("front.json")
     return Content(
         name=run.recipe.name,
         recipe=run.recipe.to_yaml(),
         facts=_facts(run, front),
-        device=table["device"] | {"measured": table["date"][:10]},
+        device=dict(table.device) | {"measured": table.date[:10]},
         seconds={name: record["seconds"] for name, record in run.records().items() if name != "report"},
         levels=levels,
-        samples=_with_latency(run, run.read_json("samples.json")["samples"]),
+        samples=_with_latency(table, run.read_json("samples.json")["samples"]),
         front=front["front"],
-        checks=_with_latency(run, table["checks"]),
+        checks=_with_latency(table, entries(table.checks)),
         fit=run.read_json("predictor.json"),
         epochs=_read_lines(run, "train.jsonl"),
         distilled=run.recipe.train.distill,
@@ -113,10 +116,9 @@ def _facts(run: Run, front: Entry) -> dict[str, str]:
     }
 
 
-def _with_latency(run: Run, entries: list[Entry]) -> list[Entry]:
-    table = load_table(run.path("latency_table.json"), run.family)
-    predicted = table(run.family.space.rows(entry["arch"] for entry in entries))
-    return [entry | {"predicted_latency_ms": float(ms)} for entry, ms in zip(entries, predicted, strict=True)]
+def _with_latency(table: LatencyTable | NetworkTable, listed: list[Entry]) -> list[Entry]:
+    predicted = table(table.family.space.rows(entry["arch"] for entry in listed))
+    return [entry | {"predicted_latency_ms": float(ms)} for entry, ms in zip(listed, predicted, strict=True)]
 
 
 def _read_lines(run: Run, name: str) -> list[Entry]:

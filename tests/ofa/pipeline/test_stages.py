@@ -148,7 +148,12 @@ def test_a_limit_below_the_fastest_arch_says_the_tightest_value_seen(finished):
     fastest = float(table(run.family.space.rows([run.family.space.smallest]))[0])
     with pytest.raises(InfeasibleError, match="the tightest seen is") as error:
         pipeline.predicted_front(
-            run, pipeline.read_predictor(run), run.family.space.sample(3, run.rng("")), run.rng("search"), fastest / 2
+            run,
+            pipeline.read_table(run),
+            pipeline.read_predictor(run),
+            run.family.space.sample(3, run.rng("")),
+            run.rng("search"),
+            fastest / 2,
         )
     tightest = float(re.search(r"the tightest seen is ([\d.e-]+)", str(error.value))[1])
     assert fastest / 2 < tightest <= fastest * 1.001
