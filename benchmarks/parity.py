@@ -87,7 +87,7 @@ def trained(supernet: Supernet, data: Data) -> Supernet:
         supernet.zero_grad()
         for arch in sandwich(space, 1, rng):
             images, labels = batches[int(arch["resolution"])][step]
-            functional.cross_entropy(supernet.subnet(arch)(images), labels).backward()  # type: ignore[no-untyped-call]
+            functional.cross_entropy(supernet.subnet(arch)(images), labels).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
         optimizer.step()
     return supernet
 

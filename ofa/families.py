@@ -243,7 +243,7 @@ def _from_file(path: Path) -> Callable[..., Family]:
         raise FamilyError(f"{path} cannot be imported as Python")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
     spec.loader.exec_module(module)
-    factory = getattr(module, "family", None)
+    factory: Callable[..., Family] | None = getattr(module, "family", None)
     if not callable(factory):
         raise FamilyError(f"{path} defines no function family(num_classes, in_channels, ...) -> Family")
-    return factory  # type: ignore[no-any-return]
+    return factory
