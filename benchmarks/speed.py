@@ -19,14 +19,13 @@ from torch.nn import functional
 
 from benchmarks.machine import machine
 from ofa import AccuracyPredictor, Arch, Family, LatencyTable, Supernet, family, family_names
-from ofa.cost import macs_m
 from ofa.cost.slots import distinct_blocks
 from ofa.device import Timing
 from ofa.predict import PredictorConfig
 
 RESULT = Path("docs/results/speed.md")
-SMALL_IMAGES, LARGE_MACS_M = 64, 5000.0
-"""Families for images up to so many pixels take larger batches, those of more multiply-accumulates smaller ones."""
+SMALL_IMAGES = 64
+"""Families for images up to so many pixels take batches of 64, others of 16."""
 FEW, MANY, SECONDS, PAIRS = 3, 50, 40.0, 3
 
 
@@ -48,8 +47,7 @@ def main(names: list[str]) -> None:
     ]
     for name in names:
         made = family(name)
-        large = macs_m(made)(made.space.rows([made.space.largest]))[0] > LARGE_MACS_M
-        batch = 64 if max(made.resolutions) <= SMALL_IMAGES else 4 if large else 16
+        batch = 64 if max(made.resolutions) <= SMALL_IMAGES else 16
         supernet = Supernet(made).to(memory_format=torch.channels_last)
         rng = np.random.default_rng(0)
         archs = [made.space.decode(row) for row in made.space.sample(MANY, rng)]
