@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from ofa.block import Block, skeleton
-from ofa.errors import FamilyError
+from ofa.errors import FamilyError, SpaceError
 from ofa.sharing import Rule, add_extras, share
 from ofa.space import Arch, Choice, Rows, SearchSpace, Value
 
@@ -125,6 +126,27 @@ class Family:
         share(smallest, largest, "", family.rules)
         return family
 
+    def coupled(self, pairs: Mapping[str, str]) -> Family:
+        """The same family, in which choices follow others, as depth and width do in CompOFA (arXiv 2104.12642).
+
+        Args:
+            pairs: from a pattern of the choices that follow to the name of the one they follow, such as
+                `{"stage*.block*.expand": "stage*.depth"}`: each `*` of the second stands for what that of the first
+                matched, in order. The first pattern that matches holds; no choice follows itself.
+
+        Raises:
+            FamilyError: a pattern matches no choice, or leads to none or to a later one.
+            SpaceError: a choice would follow one that follows another, or a single arch is left.
+        """
+        follows: dict[str, str] = {}
+        for pattern, followed in pairs.items():
+            try:
+                follows = _followers(self.space, pattern, followed) | follows
+            except SpaceError as error:
+                raise FamilyError(f"family {self.name!r} cannot couple {pattern!r} to {followed!r}: {error}") from error
+        choices = [replace(c, follows=follows.get(c.name, c.follows)) for c in self.space.choices]
+        return replace(self, space=SearchSpace(choices))
+
     @cached_property
     def columns(self) -> tuple[tuple[int, ...], ...]:
         """For each slot, the columns of a row that it reads."""
@@ -176,6 +198,24 @@ class _Whole:
 
     def input_shape(self, size: int) -> tuple[int, ...]:
         return (self.in_channels, size, size)
+
+
+def _followers(space: SearchSpace, pattern: str, followed: str) -> dict[str, str]:
+    """The choices that a pattern matches, each with the earlier one that it is to follow."""
+    regex = "(.*)".join(map(re.escape, pattern.split("*")))
+    matches = [match for name in space.names if (match := re.fullmatch(regex, name))]
+    if not matches:
+        space.column(pattern)  # raises
+    follows = {}
+    for match in matches:
+        name, leader = match[0], followed
+        for part in match.groups():
+            leader = leader.replace("*", part, 1)
+        if space.column(leader) > space.column(name):
+            raise SpaceError(f"{leader!r} comes after {name!r}; let it follow instead")
+        if leader != name:
+            follows[name] = leader
+    return follows
 
 
 def assemble(modules: Mapping[str, nn.Module], training: bool = True) -> nn.Module:

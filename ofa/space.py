@@ -3,7 +3,8 @@
 A set of archs is an integer matrix `[n, n_choices]` whose entries are indices into each choice's values,
 so sampling, mutation, crossover, costs and predictions are array operations over thousands of archs at
 once. `Arch` is the readable view of one row. A choice of a skipped layer is *inactive*: rows hold 0
-there and an `Arch` leaves it out, so equal networks have equal rows and equal archs.
+there and an `Arch` leaves it out, so equal networks have equal rows and equal archs. A choice that *follows*
+another is not free: canonical rows hold, and an `Arch` shows, what the other one leads to.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -83,11 +86,15 @@ class Choice:
         values: allowed values, strictly ascending; the last is the largest network's.
         needs: `(name, minimum)`: the choice is active while the (earlier) choice `name` is active
             and its value is at least `minimum`. None: always active.
+        follows: the (earlier) choice that decides this one: both are as far along their values, rounded half up, as
+            depth and width in CompOFA (arXiv 2104.12642). The last value where that one is inactive or has a single
+            value. None: free.
     """
 
     name: str
     values: tuple[Value, ...]
     needs: tuple[str, Value] | None = None
+    follows: str | None = None
 
     def __post_init__(self) -> None:
         if not self.values:
@@ -103,18 +110,39 @@ class Choice:
 
 
 class SearchSpace:
-    """An ordered list of choices, and the operations on matrices of archs over it."""
+    """An ordered list of choices, and the operations on matrices of archs over it.
 
-    def __init__(self, choices: Iterable[Choice]) -> None:
+    Args:
+        choices: each after those that it needs or follows.
+        places: for choices that follow another, their index for each index of that one, if not evenly spread.
+
+    Raises:
+        SpaceError: choices contradict each other, or leave a single arch.
+    """
+
+    def __init__(self, choices: Iterable[Choice], places: Mapping[str, Rows] | None = None) -> None:
         self.choices = tuple(choices)
         self.names = tuple(choice.name for choice in self.choices)
         self._column: dict[str, int] = {}
-        for choice in self.choices:
+        self._needs: dict[int, tuple[int, NDArray[np.bool_]]] = {}  # by column: the column looked at, then by its index
+        self._follows: dict[int, tuple[int, Rows]] = {}
+        for column, choice in enumerate(self.choices):
             if choice.name in self._column:
                 raise SpaceError(f"choice {choice.name!r} is there twice; choice names are unique")
-            if choice.needs is not None and choice.needs[0] not in self._column:
-                raise SpaceError(f"choice {choice.name!r} needs {choice.needs[0]!r}, which must be listed before it")
-            self._column[choice.name] = len(self._column)
+            if choice.needs is not None:
+                needed = self._before(choice, "needs", choice.needs[0])
+                enough = [value >= choice.needs[1] for value in self.choices[needed].values]
+                self._needs[column] = needed, np.array(enough)
+            if choice.follows is not None:
+                followed = self._before(choice, "follows", choice.follows)
+                if followed in self._follows:
+                    raise SpaceError(
+                        f"choice {choice.name!r} follows {choice.follows!r}, which is not free; let it follow "
+                        f"{self.choices[followed].follows!r} as well"
+                    )
+                even = _even_places(len(self.choices[followed].values), len(choice.values))
+                self._follows[column] = followed, (places or {}).get(choice.name, even)
+            self._column[choice.name] = column
         if self.size < 2:
             raise SpaceError("a search space of a single arch leaves nothing to search; give some choice two values")
 
@@ -123,17 +151,22 @@ class SearchSpace:
 
     @cached_property
     def size(self) -> int:
-        """How many different archs there are, exactly (inactive choices not counted)."""
-        dependants: dict[str, list[Choice]] = {name: [] for name in self.names}
-        for choice in self.choices:
-            if choice.needs is not None:
-                dependants[choice.needs[0]].append(choice)
+        """How many different archs there are, exactly (choices that are inactive or follow others not counted)."""
+        rules = (self._needs, self._follows)
+        looks_at = [{rule[column][0] for rule in rules if column in rule} for column in range(len(self.choices))]
 
-        def count(choice: Choice) -> int:
-            active = ([c for c in dependants[choice.name] if c.needs and v >= c.needs[1]] for v in choice.values)
-            return sum(math.prod(count(c) for c in children) for children in active)
+        def count(columns: list[int], known: dict[int, int]) -> int:
+            """Of some choices, where the indices of those that they look at are known or among them (-1: inactive)."""
+            groups: list[list[int]] = []  # that do not look at each other, so that their numbers multiply
+            for column in columns:
+                linked = [group for group in groups if not looks_at[column].isdisjoint(group)]
+                groups = [group for group in groups if group not in linked] + [[*chain(*linked), column]]
+            return math.prod(
+                sum(count(rest, known | {first: index}) for index in self._indices(first, known))
+                for first, *rest in groups
+            )
 
-        return math.prod(count(choice) for choice in self.choices if choice.needs is None)
+        return count(list(range(len(self.choices))), {})
 
     @property
     def largest(self) -> Arch:
@@ -142,7 +175,7 @@ class SearchSpace:
 
     @property
     def smallest(self) -> Arch:
-        """The arch with the first value of every choice."""
+        """The arch with the first value of every free choice."""
         return self.decode(np.zeros(len(self.choices), dtype=np.int64))
 
     @cached_property
@@ -159,6 +192,38 @@ class SearchSpace:
             raise SpaceError(f"unknown choice {name!r}; this space has {_some(self.names)}")
         return self._column[name]
 
+    def keep_largest(self, counts: Mapping[str, int]) -> SearchSpace:
+        """The archs of this space in which choices take only their largest values, as progressive shrinking trains them
+        (once-for-all, arXiv 1908.09791, 3.3).
+
+        A choice that follows another keeps the values that the kept ones of that lead to, whatever its own count.
+
+        Args:
+            counts: how many values are kept of the choices that a pattern matches, as in `fnmatch`; the first that
+                matches holds, and a choice that none matches keeps its largest value only.
+
+        Raises:
+            SpaceError: a pattern matches no choice, a count is below 1, or a single arch is left.
+        """
+        for pattern, count in counts.items():
+            matching = tuple(name for name in self.names if fnmatchcase(name, pattern))
+            if not matching:
+                raise SpaceError(f"no choice matches {pattern!r}; this space has {_some(self.names)}")
+            if count < 1:
+                raise SpaceError(f"{pattern!r} cannot keep {count} values; keep 1 or more of {_some(matching)}")
+        kept: dict[str, Choice] = {}
+        places: dict[str, Rows] = {}
+        for column, choice in enumerate(self.choices):
+            if choice.follows is None:
+                count = next((n for pattern, n in counts.items() if fnmatchcase(choice.name, pattern)), 1)
+                values = choice.values[-count:]
+            else:
+                reached = self._follows[column][1][-len(kept[choice.follows].values) :]
+                indices, places[choice.name] = np.unique(reached, return_inverse=True)
+                values = tuple(choice.values[index] for index in indices.tolist())
+            kept[choice.name] = replace(choice, values=values)
+        return SearchSpace(kept.values(), places)
+
     # One arch at a time
 
     def arch(self, values: Mapping[str, Value]) -> Arch:
@@ -170,14 +235,13 @@ class SearchSpace:
         return self.decode(self.encode(values))
 
     def encode(self, arch: Mapping[str, Value]) -> Rows:
-        """The row `[n_choices]` of an arch; choices that turn out inactive may be there or not.
+        """The row `[n_choices]` of an arch; choices that turn out inactive or follow others may be there or not.
 
         Raises:
             SpaceError: an unknown or missing choice, or a value that is not allowed.
         """
-        unknown = sorted(set(arch) - set(self.names))
-        if unknown:
-            raise SpaceError(f"unknown choice {unknown[0]!r}; this space has {_some(self.names)}")
+        for name in sorted(set(arch) - set(self.names)):
+            self.column(name)  # raises
         row: Rows = np.zeros(len(self.choices), dtype=np.int64)
         for column, choice in enumerate(self.choices):
             if choice.name in arch:
@@ -186,19 +250,26 @@ class SearchSpace:
                         f"{choice.name} = {arch[choice.name]!r} is not allowed; choose from {choice.values}"
                     )
                 row[column] = choice.values.index(arch[choice.name])
-        active = self.active(row[None])[0]
-        free = active & (np.array(self._n_values) > 1)  # a single value goes without saying
+        rows, active = self._settled(row[None])
+        settled: Rows = rows[0]
+        free = active[0] & (np.array(self._n_values) > 1)  # a single value goes without saying
+        free[list(self._follows)] = False
         missing = [name for name, on in zip(self.names, free, strict=True) if on and name not in arch]
         if missing:
             raise SpaceError(f"choice {missing[0]!r} is missing ({len(missing)} in all); give it a value")
-        row[~active] = 0
-        return row
+        for column in np.flatnonzero(active[0] & (settled != row)).tolist():  # these follow others
+            choice, right = self.choices[column], self.decode(settled)
+            if choice.name in arch:
+                raise SpaceError(
+                    f"{choice.name} = {arch[choice.name]!r} is not allowed: it follows {choice.follows}, which "
+                    f"is {right.get(str(choice.follows), 'inactive')}, so it is {right[choice.name]!r}; leave it out"
+                )
+        return settled
 
     def decode(self, row: Rows) -> Arch:
         """The arch of one row `[n_choices]`."""
-        row = self._checked(np.asarray(row)[None])
-        active = self.active(row)[0]
-        pairs = zip(self.choices, row[0], active, strict=True)
+        (row,), (active,) = self._settled(self._checked(np.asarray(row)[None]))
+        pairs = zip(self.choices, row, active, strict=True)
         return Arch({choice.name: choice.values[index] for choice, index, on in pairs if on})
 
     # Many archs at once
@@ -210,31 +281,25 @@ class SearchSpace:
 
     def active(self, rows: Rows) -> NDArray[np.bool_]:
         """Which choices take part in each arch: bool `[n, n_choices]`."""
-        active = np.ones(rows.shape, dtype=bool)
-        for column, choice in enumerate(self.choices):
-            if choice.needs is not None:
-                parent = self._column[choice.needs[0]]
-                enough = np.array([value >= choice.needs[1] for value in self.choices[parent].values])
-                active[:, column] = active[:, parent] & enough[rows[:, parent]]
-        return active
+        return self._settled(rows)[1]
 
     def canonical(self, rows: Rows) -> Rows:
-        """The rows with inactive choices set to 0, so that equal networks have equal rows."""
-        return rows * self.active(rows)
+        """The rows with inactive choices set to 0 and others to what they follow: equal networks have equal rows."""
+        return self._settled(rows)[0]
 
     def sample(self, n: int, rng: np.random.Generator) -> Rows:
-        """`n` rows, each choice uniform over its values and independent of the others."""
+        """`n` rows, each free choice uniform over its values and independent of the others."""
         return self.canonical(rng.integers(0, self._n_values, size=(n, len(self.choices))))
 
     def mutate(self, rows: Rows, rng: np.random.Generator, probability: float = 0.1) -> Rows:
-        """Rows in which each choice moved, with the given probability, to one of its other values."""
+        """Rows in which each free choice moved, with the given probability, to one of its other values."""
         n_values = np.array(self._n_values)
         step = 1 + rng.integers(0, np.maximum(n_values - 1, 1), size=rows.shape)
         moved = (rows + step) % n_values
         return self.canonical(np.where(rng.random(rows.shape) < probability, moved, rows))
 
     def crossover(self, mothers: Rows, fathers: Rows, rng: np.random.Generator) -> Rows:
-        """Rows that take each choice from either parent with equal chance (uniform crossover)."""
+        """Rows that take each free choice from either parent with equal chance (uniform crossover)."""
         return self.canonical(np.where(rng.random(mothers.shape) < 0.5, mothers, fathers))
 
     def unique(self, rows: Rows) -> Rows:
@@ -245,11 +310,41 @@ class SearchSpace:
 
     def one_hot(self, rows: Rows) -> NDArray[np.float32]:
         """Features `[n, sum of values]`: one-hot per choice, all zero where it is inactive."""
+        rows, active = self._settled(rows)
         offsets = np.concatenate([[0], np.cumsum(self._n_values)])
         features = np.zeros((len(rows), int(offsets[-1])), dtype=np.float32)
-        sample, column = np.nonzero(self.active(rows))
+        sample, column = np.nonzero(active)
         features[sample, offsets[column] + rows[sample, column]] = 1.0
         return features
+
+    def _settled(self, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+        """Canonical rows, and which of their choices are active, both `[n, n_choices]`."""
+        rows, active = rows.copy(), np.ones(rows.shape, dtype=bool)
+        for column in range(len(self.choices)):
+            if column in self._follows:
+                followed, places = self._follows[column]
+                rows[:, column] = places[np.where(active[:, followed], rows[:, followed], -1)]
+            if column in self._needs:
+                needed, enough = self._needs[column]
+                active[:, column] = active[:, needed] & enough[rows[:, needed]]
+        return rows * active, active
+
+    def _indices(self, column: int, known: Mapping[int, int]) -> Iterable[int]:
+        """The indices that a choice can have where those that it looks at are known; -1: inactive."""
+        if column in self._needs:
+            needed, enough = self._needs[column]
+            if known[needed] < 0 or not enough[known[needed]]:
+                return (-1,)
+        if column in self._follows:
+            followed, places = self._follows[column]
+            return (int(places[known[followed]]),)
+        return range(self._n_values[column])
+
+    def _before(self, choice: Choice, does: str, name: str) -> int:
+        """The column of the choice that a choice needs or follows."""
+        if name not in self._column:
+            raise SpaceError(f"choice {choice.name!r} {does} {name!r}, which must be listed before it")
+        return self._column[name]
 
     def _checked(self, rows: Rows) -> Rows:
         if rows.ndim != 2 or rows.shape[1] != len(self.choices):
@@ -262,6 +357,8 @@ class SearchSpace:
 def read_archs(path: Path, space: SearchSpace) -> list[Arch]:
     """Reads a JSON list of archs (or of objects with an `arch` key) and checks each against the space.
 
+    A run's `front.json` and `samples.json` are taken as they are.
+
     Raises:
         SpaceError: not readable, not such a list, or an arch outside the space.
     """
@@ -269,11 +366,19 @@ def read_archs(path: Path, space: SearchSpace) -> list[Arch]:
         items = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise SpaceError(f"cannot read archs from {path}: {error}") from error
+    if isinstance(items, dict):
+        items = items.get("front", items.get("samples", items))  # front.json, samples.json
     if isinstance(items, list):
         items = [item.get("arch", item) if isinstance(item, dict) else item for item in items]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise SpaceError(f"{path} must hold a JSON list of archs (objects from choice name to value)")
     return [space.arch(item) for item in items]
+
+
+def _even_places(n: int, m: int) -> Rows:
+    """For each of `n` indices the one of `m` that is as far along, rounded half up; the last if `n` is 1."""
+    places: Rows = (2 * np.arange(n) * (m - 1) + n - 1) // (2 * (n - 1)) if n > 1 else np.array([m - 1])
+    return places
 
 
 def _some(names: tuple[str, ...], limit: int = 8) -> str:

@@ -1,5 +1,6 @@
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -173,3 +174,85 @@ def test_building_an_arch_by_itself_gives_what_a_subnet_has(tiny):
     arch = tiny.space.smallest
     alone, subnet = tiny.build(arch), ofa.Supernet(tiny).subnet(arch)
     assert {k: v.shape for k, v in alone.state_dict().items()} == {k: v.shape for k, v in subnet.state_dict().items()}
+
+
+def test_coupled_choices_follow_what_their_stars_stand_for():
+    family = ofa.family("small_mobilenet_v3", num_classes=3)
+    coupled = family.coupled({"stage*.block*.expand": "stage*.depth"})
+    follows = {choice.name: choice.follows for choice in coupled.space.choices if choice.follows is not None}
+    assert follows == {name: f"{name.split('.')[0]}.depth" for name in family.space.names if name.endswith(".expand")}
+    assert (coupled.name, coupled.options, coupled.slots) == (family.name, family.options, family.slots)
+    # A stage of so many blocks has as many kernels to choose, and one expansion for all.
+    kernels, depths = (
+        family.space.choices[family.space.column(name)].values for name in ("stage0.block0.kernel", "stage0.depth")
+    )
+    n_stages = sum(name.endswith(".depth") for name in family.space.names)
+    per_stage = sum(len(kernels) ** depth for depth in depths)
+    assert coupled.space.size == len(family.resolutions) * per_stage**n_stages
+
+
+def test_a_coupled_family_has_the_networks_of_the_family(tiny, awake, smooth_images):
+    coupled = tiny.coupled({"*.kernel": "stage0.depth"})
+    arch = coupled.space.decode(coupled.space.sample(1, np.random.default_rng(3))[0])
+    supernet = ofa.Supernet(coupled)
+    images = smooth_images(4, *coupled.input_shape(arch)[:2])
+    awake(supernet.network, images)
+    whole = ofa.Supernet(tiny)
+    whole.load_state_dict(supernet.state_dict())
+    for network in (supernet.subnet(arch), supernet.extract(arch)):
+        assert torch.allclose(network.eval()(images), whole.subnet(arch).eval()(images), atol=1e-6)
+
+
+def test_coupling_nothing_changes_nothing_and_couplings_add_up(tiny):
+    assert tiny.coupled({}).space.choices == tiny.space.choices
+    one, other = {"stage*.block*.expand": "stage*.depth"}, {"*.kernel": "resolution"}
+    both = tiny.coupled(one | other).space.choices
+    assert tiny.coupled(one).coupled(other).space.choices == tiny.coupled(other).coupled(one).space.choices == both
+
+
+def test_the_first_pair_that_matches_holds_and_no_choice_follows_itself(tiny):
+    coupled = tiny.coupled({"stage1.depth": "resolution", "stage*.depth": "stage0.depth"})
+    depths = {choice.name: choice.follows for choice in coupled.space.choices if choice.name.endswith(".depth")}
+    assert depths.pop("stage0.depth") is None
+    assert depths.pop("stage1.depth") == "resolution"
+    assert set(depths.values()) == {"stage0.depth"}
+
+
+def test_a_family_of_any_constructor_can_be_coupled():
+    class Net(nn.Sequential):
+        def __init__(self, arch):
+            super().__init__(nn.Conv2d(3, arch["width"], arch["kernel"]), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    space = SearchSpace([Choice("width", (4, 6, 8)), Choice("kernel", (1, 3))])
+    coupled = Family.from_builder(space, Net, resolution=8).coupled({"kernel": "width"})
+    assert coupled.space.size == 3
+    assert coupled.build({"width": 6, "resolution": 8})[0].kernel_size == (3, 3)
+    assert ofa.Supernet(coupled).subnet({"width": 4}).state_dict()["0.weight"].shape == (4, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (
+            {"stage*.blok*.expand": "stage*.depth"},
+            r"family 'small_mobilenet_v3' cannot couple 'stage\*\.blok\*\.expand' to 'stage\*\.depth': unknown choice "
+            r"'stage\*\.blok\*\.expand'; this space has resolution, .* in all\)",
+        ),
+        ({"stage*.block*.expand": "stage*.deep"}, r"to 'stage\*\.deep': unknown choice 'stage0\.deep'; this space has"),
+        ({"*.expand": "*.depth"}, r"unknown choice 'stage0\.block0\.depth'"),
+        ({"stage*.depth": "stage*.block*.expand"}, r"unknown choice 'stage0\.block\*\.expand'"),
+        (
+            {"stage*.depth": "stage*.block0.expand"},
+            r"'stage0\.block0\.expand' comes after 'stage0\.depth'; let it follow",
+        ),
+        ({"resolution[": "stage0.depth"}, "unknown choice 'resolution\\['"),
+    ],
+)
+def test_wrong_couplings(tiny, pairs, message):
+    with pytest.raises(FamilyError, match=message):
+        tiny.coupled(pairs)
+
+
+def test_a_choice_cannot_follow_one_that_follows(tiny):
+    with pytest.raises(SpaceError, match=r"choice 'stage0\.block0\.expand' follows 'stage0\.depth', which is not free"):
+        tiny.coupled({"stage*.block*.expand": "stage*.depth", "stage*.depth": "resolution"})
