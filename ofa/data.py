@@ -10,11 +10,11 @@ from __future__ import annotations
 import gzip
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -83,6 +83,10 @@ class AugmentConfig(Config):
     """Such as `rand-m9-mstd0.5-inc1` (RandAugment)."""
     erase: float = Field(0.0, ge=0, le=1)
     """Probability of random erasing."""
+    mixup: float = Field(0.0, ge=0)
+    """Alpha of mixup over a batch, such as 0.8; 0: none."""
+    cutmix: float = Field(0.0, ge=0)
+    """Alpha of cutmix, such as 1.0; where mixup is given too, each batch takes one of them."""
 
 
 class DataConfig(Config):
@@ -117,18 +121,36 @@ def load(config: DataConfig) -> Data:
 
 
 def train_batches(
-    data: Data, config: DataConfig, resolution: int, batch_size: int, seed: int, epoch: int, start: int = 0
+    data: Data,
+    config: DataConfig,
+    resolution: Callable[[int], int],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    part: slice = slice(None),
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """One epoch of shuffled, augmented batches; a last, smaller batch is left out.
 
     Order and augmentation of an image depend on the seed, the epoch and its index alone, so a resumed
-    epoch that skips its first `start` batches goes on exactly as the whole one would have.
+    epoch that skips its first `start` batches goes on exactly as the whole one would have, and so does one that is
+    shared among another number of processes.
+
+    Args:
+        data: whose training images.
+        config: augmentation and loading.
+        resolution: height and width of the images of each batch in pixels, by its number in the epoch.
+        batch_size: images per batch.
+        seed: of the whole training.
+        epoch: counted from 0.
+        start: the first batch to give.
+        part: the images of each batch to give.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(data.train))
     batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
     return DataLoader(
-        _Augmented(data, config.augment, resolution, seed, epoch),
-        batch_sampler=batches[start:].tolist(),
+        _Augmented(data, config.augment, seed, epoch),
+        batch_sampler=_Sized(batches[:, part], resolution, start),
         num_workers=config.workers,
         generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
     )
@@ -143,15 +165,16 @@ def eval_batches(
         data: brings the normalisation.
         images: one of its splits.
         resolution: height and width in pixels.
-        batch_size: images per batch.
+        batch_size: images per batch, at most; all batches are of one size or of one image less, so that each
+            weighs the same where batches are averaged.
         limit: only so many images, spread evenly over the split.
     """
     chosen = np.arange(len(images))
     if limit is not None and limit < len(images):
         chosen = np.linspace(0, len(images) - 1, limit).astype(np.int64)
     batches = []
-    for start in range(0, len(chosen), batch_size):
-        pairs = [images[int(i)] for i in chosen[start : start + batch_size]]
+    for part in np.array_split(chosen, -(-len(chosen) // batch_size)):
+        pairs = [images[int(i)] for i in part]
         batch = torch.stack([fit(image.float(), resolution) for image, _ in pairs])
         batches.append((data.normalise(batch), torch.tensor([label for _, label in pairs])))
     return batches
@@ -166,36 +189,59 @@ def fit(images: Tensor, resolution: int) -> Tensor:
     return cropped
 
 
+@dataclass(frozen=True)
+class _Sized:
+    """The batches of an epoch from `start` on: `(position, resolution)` of each image."""
+
+    batches: np.ndarray
+    resolution: Callable[[int], int]
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.batches) - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for number in range(self.start, len(self.batches)):
+            resolution = self.resolution(number)
+            yield [(index, resolution) for index in self.batches[number].tolist()]
+
+
 class _Augmented(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, data: Data, config: AugmentConfig, resolution: int, seed: int, epoch: int) -> None:
-        self.images = data.train
-        self.seed, self.epoch = seed, epoch
-        self.transform = create_transform(
-            resolution,
-            is_training=True,
-            scale=config.scale,
-            ratio=config.ratio,
-            hflip=config.hflip,
-            color_jitter=None,  # type: ignore[arg-type]  # timm takes None
-            auto_augment=config.auto_augment,
-            interpolation="bilinear",
-            mean=data.mean,
-            std=data.std,
-            re_prob=config.erase,
-        )
+    def __init__(self, data: Data, config: AugmentConfig, seed: int, epoch: int) -> None:
+        self.images, self.mean, self.std = data.train, data.mean, data.std
+        self.config, self.seed, self.epoch = config, seed, epoch
+        self.transforms: dict[int, Any] = {}
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, sized: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        index, resolution = sized
+        if resolution not in self.transforms:
+            self.transforms[resolution] = self._transform(resolution)
         image, label = self.images[index]
-        with _seeded(self.seed, self.epoch, index):
-            augmented: Tensor = self.transform(transforms.to_pil_image(image))
+        with seeded(self.seed, self.epoch, index):
+            augmented: Tensor = self.transforms[resolution](transforms.to_pil_image(image))
         return augmented, torch.tensor(label)
+
+    def _transform(self, resolution: int) -> Any:
+        return create_transform(
+            resolution,
+            is_training=True,
+            scale=self.config.scale,
+            ratio=self.config.ratio,
+            hflip=self.config.hflip,
+            color_jitter=None,  # type: ignore[arg-type]  # timm takes None
+            auto_augment=self.config.auto_augment,
+            interpolation="bilinear",
+            mean=self.mean,
+            std=self.std,
+            re_prob=self.config.erase,
+        )
 
 
 @contextmanager
-def _seeded(*seeds: int) -> Iterator[None]:
+def seeded(*seeds: int) -> Iterator[None]:
     """Seeds the global generators, which timm's augmentation draws from, and puts them back."""
     kept = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])

@@ -1,10 +1,12 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss, top_k_accuracy_score
 from torch import nn
 
-from ofa.calibrate import accuracy_percent, calibrate
+from ofa.calibrate import accuracy_percent, calibrate, scores
 
 
 @pytest.fixture
@@ -94,3 +96,23 @@ def test_accuracy_is_the_share_of_right_answers(network, batches):
     assert accuracy_percent(network.train(), batches) == pytest.approx(100 * right / total)
     assert 0 < right < total
     assert not network.training
+
+
+def test_scores_are_those_of_scikit_learn(batches):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(128, 12)).train()
+    found = scores(network, batches)
+    labels = np.concatenate([labels.numpy() for _, labels in batches])
+    with torch.no_grad():
+        logits = torch.cat([network(images) for images, _ in batches])
+    classes = np.arange(12)
+    for k, percent in ((1, found.top1_percent), (5, found.top5_percent)):
+        assert percent == pytest.approx(100 * top_k_accuracy_score(labels, logits.numpy(), k=k, labels=classes))
+    assert found.loss == pytest.approx(log_loss(labels, logits.double().softmax(1).numpy(), labels=classes))
+    assert 0 < found.top1_percent < found.top5_percent < 100
+    assert accuracy_percent(network, batches) == found.top1_percent
+    assert torch.is_grad_enabled()
+
+
+def test_up_to_five_classes_have_no_top5(network, batches):
+    assert scores(network, batches).top5_percent is None

@@ -108,7 +108,9 @@ def test_fit_takes_batches():
 
 def test_eval_batches_hold_all_images_in_order(digits):
     batches = eval_batches(digits, digits.validation, 12, batch_size=100)
-    assert [len(labels) for _, labels in batches] == [100, 100, len(digits.validation) - 200]
+    sizes = [len(labels) for _, labels in batches]
+    assert len(sizes) == 3
+    assert 0 <= max(sizes) - min(sizes) <= 1  # so that each weighs the same in BatchNorm statistics
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     assert labels.tolist() == all_labels(digits.validation).tolist()
     assert images.shape[1:] == (1, 12, 12)
@@ -129,7 +131,7 @@ def test_a_limit_spreads_over_the_split(digits):
 
 
 def batches_of(data, config=DIGITS, resolution=16, batch_size=200, seed=3, epoch=1, start=0):
-    return list(train_batches(data, config, resolution, batch_size, seed, epoch, start))
+    return list(train_batches(data, config, lambda batch: resolution, batch_size, seed, epoch, start))
 
 
 def same(first, second):
