@@ -5,13 +5,11 @@ A source is a module of the entry-point group `ofa.checkpoints` that knows one p
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from ofa.errors import CheckpointError
@@ -19,7 +17,7 @@ from ofa.families import Family
 from ofa.sharing import nested_view
 from ofa.space import Arch
 from ofa.supernet import Supernet
-from ofa.tensors import read_tensors
+from ofa.tensors import read_state_dict
 
 
 class Source(Protocol):
@@ -78,7 +76,7 @@ def import_checkpoint(source_name: str, path: str | Path, family: Family) -> Sup
         CheckpointError: unreadable, or with missing, unknown or wrongly shaped tensors; they are listed.
     """
     project, path = source(source_name), Path(path)
-    theirs = {project.canonical(name): tensor for name, tensor in _read(path).items()}
+    theirs = {project.canonical(name): tensor for name, tensor in read_state_dict(path).items()}
     supernet = Supernet(family)
     ours = supernet.network.state_dict()
     names = {name: project.canonical(their) for name, their in project.names(family).items()}
@@ -108,32 +106,5 @@ def _fit(tensor: Tensor, shape: tuple[int, ...], cut: bool) -> Tensor | None:
     return nested_view(tensor, shape, "") if cut and nests else None
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, also where they are wrapped as `state_dict` or `model`."""
-    if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint {path}; give the path of a downloaded file") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and was not loaded, as it could run code; save its state_dict alone "
-            f"({_first_line(error)})"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated or not a checkpoint ({_first_line(error)})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise CheckpointError(f"{path} holds no state_dict (names and tensors); save one with torch.save")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
 def _some(names: list[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -92,6 +92,7 @@ class Attack:
         (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "truncated or not a checkpoint"),
         (lambda path: path.write_bytes(b""), "truncated or not a checkpoint"),
         (lambda path: torch.save([torch.zeros(2)], path), "holds no state_dict"),
+        (lambda path: torch.save({0: torch.zeros(2)}, path), "holds no state_dict"),
         (lambda _: None, "no checkpoint"),
     ],
 )

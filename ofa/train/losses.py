@@ -1,0 +1,119 @@
+"""What a network learns from: labels, and the logits of a teacher.
+
+Logits are `[batch, classes]`; labels are classes `[batch]`, or probabilities `[batch, classes]` where images are mixed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from ofa.config import Config
+
+
+class DistillConfig(Config):
+    """How an arch learns from a teacher: the largest network, or one from outside."""
+
+    loss: Literal["soft", "hard", "alpha"] = "soft"
+    """`soft`: cross-entropy with the teacher's probabilities. `hard`: with its top class. `alpha`: AlphaNet's adaptive
+    alpha-divergence, against students that are too sure and those that are too unsure."""
+    temperature: float = Field(1.0, gt=0)
+    """`soft` and `alpha`: divides the logits of both networks; the loss is multiplied by its square, so that gradients
+    keep their size."""
+    teacher_weight: float = Field(1.0, gt=0)
+    """Of the loss from the teacher in the sum of both."""
+    labels_weight: float = Field(0.0, ge=0)
+    """Of the loss from the labels in that sum: 0 for AlphaNet and BigNAS, 1 for once-for-all."""
+
+    @model_validator(mode="after")
+    def _temperature_is_used(self) -> DistillConfig:
+        if self.loss == "hard" and self.temperature != 1:
+            raise ValueError(f"temperature = {self.temperature} changes no top class; leave it out, or use loss: soft")
+        return self
+
+
+def label_loss(smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function `(logits, labels) -> scalar`: cross-entropy, the mean over the batch.
+
+    Args:
+        smoothing: share of a label that is spread over all classes. Labels that are probabilities are taken as they
+            are, since timm's mixup smooths its own.
+    """
+    of_classes, of_probabilities = LabelSmoothingCrossEntropy(smoothing), SoftTargetCrossEntropy()
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        value: Tensor = (of_classes if labels.dim() == 1 else of_probabilities)(logits, labels)
+        return value
+
+    return loss
+
+
+def distillation_loss(config: DistillConfig, smoothing: float = 0.0) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A function `(student_logits, teacher_logits, labels) -> scalar`; no gradient reaches the teacher.
+
+    Args:
+        config: which loss, and how it is weighed against the labels.
+        smoothing: of the labels; see `label_loss`.
+    """
+    from_teacher, from_labels, temperature = _LOSSES[config.loss], label_loss(smoothing), config.temperature
+
+    def loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        value = from_teacher(student_logits / temperature, teacher_logits.detach() / temperature)
+        value = config.teacher_weight * temperature**2 * value
+        if config.labels_weight > 0:
+            value = value + config.labels_weight * from_labels(student_logits, labels)
+        return value
+
+    return loss
+
+
+def alpha_divergence(student_logits: Tensor, teacher_logits: Tensor, alpha: float, clip: float = math.inf) -> Tensor:
+    """The alpha-divergence of a student's distribution q from a teacher's p, for each sample: `[batch]`.
+
+        D(p || q) = sum_i q_i (w_i^alpha - 1) / (alpha (alpha - 1)),  w = p / q;  for alpha = 1 its limit KL(p || q)
+
+    Its gradient is that of the surrogate - sum_i c_i log(q_i) / alpha, where c = q w^alpha is held fixed. Both are from
+    AlphaNet (arXiv 2102.07954, section 3).
+
+    Args:
+        student_logits: `[batch, classes]`; the only ones that get a gradient.
+        teacher_logits: `[batch, classes]`.
+        alpha: not 0. The more negative, the more it costs to be unsure where the teacher is sure; the more positive,
+            the more it costs to miss a class that the teacher holds possible.
+        clip: upper bound of w^alpha, in the value and in the gradient; without effect for alpha = 1, where c is p. If
+            it is 2 or more, the divergence for alpha = -1 is still 0 for equal distributions and never negative.
+    """
+    log_q, log_p = student_logits.log_softmax(-1), teacher_logits.detach().log_softmax(-1)
+    if alpha == 1:
+        return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+    fixed = log_q.detach()
+    c = (fixed + (alpha * (log_p - fixed)).clamp(max=math.log(clip))).exp()
+    value = (c - fixed.exp()).sum(-1) / (alpha * (alpha - 1))
+    surrogate = -(c * log_q).sum(-1) / alpha
+    return value + (surrogate - surrogate.detach())
+
+
+def _alpha(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """AlphaNet's adaptive loss: for each sample the larger divergence of alpha = -1 and 1, weights clipped at 5."""
+    towards_sure = alpha_divergence(student_logits, teacher_logits, alpha=-1, clip=5)
+    towards_unsure = alpha_divergence(student_logits, teacher_logits, alpha=1)
+    return torch.maximum(towards_sure, towards_unsure).mean()
+
+
+def _soft(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    value: Tensor = SoftTargetCrossEntropy()(student_logits, teacher_logits.softmax(-1))
+    return value
+
+
+def _hard(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    return F.cross_entropy(student_logits, teacher_logits.argmax(-1))
+
+
+_LOSSES = {"soft": _soft, "hard": _hard, "alpha": _alpha}
