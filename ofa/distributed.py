@@ -1,0 +1,82 @@
+"""One training by several processes, as torchrun starts them: who am I, and what is the mean over all.
+
+Everything here also works, and does nothing, in a single process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+T = TypeVar("T")
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Joins the processes that torchrun started with this one, by NCCL between GPUs and by Gloo else."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device())
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, from 0; only number 0 writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def device() -> torch.device:
+    """Where this process computes: a GPU of its own where there are any."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def wait_for_all() -> None:
+    """Returns once every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def average_(tensors: Sequence[Tensor]) -> None:
+    """Replaces float tensors on one device by their means over all processes, in place, in one all-reduce."""
+    if not dist.is_initialized():
+        return
+    flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    with torch.no_grad():
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+
+def share_out(work: Callable[[T], float], items: Sequence[T]) -> list[float]:
+    """`[work(item) for item in items]`, each item worked on by one process, all results known to all."""
+    mine = {i: work(items[i]) for i in range(rank(), len(items), world_size())}
+    return sum_up([mine.get(i, 0.0) for i in range(len(items))])
+
+
+def sum_up(numbers: Sequence[float]) -> list[float]:
+    """The sums of numbers over all processes."""
+    sums = torch.tensor(numbers, dtype=torch.float64, device=device())
+    if dist.is_initialized():
+        dist.all_reduce(sums)
+    return [float(number) for number in sums]
