@@ -26,7 +26,6 @@ def tiny(
     depths: Sequence[int] = (12, 13, 14),
     heads: Sequence[int] = (3, 4),
     mlp_ratios: Sequence[float] = (3.5, 4),
-    drop_path: float = 0.1,
 ) -> Family:
     """About 10^9 archs of 5.4 to 10.5M parameters.
 
@@ -40,15 +39,12 @@ def tiny(
         depths: numbers of transformer blocks; the first ones are kept.
         heads: per block, each of 64 channels.
         mlp_ratios: per block, of hidden channels to `embed_dim`; each product must be a whole number.
-        drop_path: chance that a sample skips half a block in training; grows from 0 at the first block to this.
 
     Raises:
         FamilyError: a value that no network can have.
         SpaceError: values that are not ascending.
     """
-    return _family(
-        "autoformer_tiny", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios, drop_path
-    )
+    return _family("autoformer_tiny", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
 
 
 def small(
@@ -59,12 +55,9 @@ def small(
     depths: Sequence[int] = (12, 13, 14),
     heads: Sequence[int] = (5, 6, 7),
     mlp_ratios: Sequence[float] = (3, 3.5, 4),
-    drop_path: float = 0.1,
 ) -> Family:
     """About 8x10^13 archs of 13.1 to 34.8M parameters; the released one has 22.9M. Arguments: see `tiny`."""
-    return _family(
-        "autoformer_small", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios, drop_path
-    )
+    return _family("autoformer_small", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
 
 
 def base(
@@ -75,12 +68,9 @@ def base(
     depths: Sequence[int] = (14, 15, 16),
     heads: Sequence[int] = (8, 9, 10),
     mlp_ratios: Sequence[float] = (3, 3.5, 4),
-    drop_path: float = 0.1,
 ) -> Family:
     """About 6x10^15 archs of 39.8 to 76.9M parameters; the released one has 53.7M. Arguments: see `tiny`."""
-    return _family(
-        "autoformer_base", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios, drop_path
-    )
+    return _family("autoformer_base", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
 
 
 def _family(
@@ -92,11 +82,10 @@ def _family(
     depths: Sequence[int],
     heads: Sequence[int],
     mlp_ratios: Sequence[float],
-    drop_path: float,
 ) -> Family:
     embed_dim, depth = Choice("embed_dim", tuple(embed_dims)), Choice("depth", tuple(depths))
     choices = [Choice("resolution", tuple(resolutions)), embed_dim, depth]
-    _check(name, {"embed_dims": embed_dims, "depths": depths, "heads": heads}, mlp_ratios, drop_path)
+    _check(name, {"embed_dims": embed_dims, "depths": depths, "heads": heads}, mlp_ratios)
     slots = [Slot("patch_embed", lambda width: PatchEmbed(in_channels, width, _PATCH), ("embed_dim",))]
     for b in range(max(depths)):
         needs = depth.needs_for(b)
@@ -104,23 +93,22 @@ def _family(
             Choice(f"block{b}.heads", tuple(heads), needs),
             Choice(f"block{b}.mlp_ratio", tuple(mlp_ratios), needs),
         )
-        block = _block(b, drop_path * b / max(max(depths) - 1, 1))
-        slots.append(Slot(f"blocks.{b}", block, ("depth", "embed_dim", *(choice.name for choice in reads)), _PATCH))
+        slots.append(Slot(f"blocks.{b}", _block(b), ("depth", "embed_dim", *(choice.name for choice in reads)), _PATCH))
         choices += reads
     slots.append(Slot("head", lambda width: TokenHead(width, num_classes), ("embed_dim",), _PATCH))
     return Family(name, SearchSpace(choices), tuple(slots), in_channels, resolution_multiple=_PATCH)
 
 
-def _block(b: int, drop_path: float) -> Callable[[int, int, int, float], TransformerBlock | None]:
+def _block(b: int) -> Callable[[int, int, int, float], TransformerBlock | None]:
     def block(depth: int, embed_dim: int, heads: int, mlp_ratio: float) -> TransformerBlock | None:
         if b >= depth:
             return None
-        return TransformerBlock(embed_dim, heads, round(mlp_ratio * embed_dim), drop_path)
+        return TransformerBlock(embed_dim, heads, round(mlp_ratio * embed_dim))
 
     return block
 
 
-def _check(name: str, counts: Mapping[str, Sequence[int]], mlp_ratios: Sequence[float], drop_path: float) -> None:
+def _check(name: str, counts: Mapping[str, Sequence[int]], mlp_ratios: Sequence[float]) -> None:
     for option, values in counts.items():
         for value in values:
             if type(value) is not int or value < 1:
@@ -135,5 +123,3 @@ def _check(name: str, counts: Mapping[str, Sequence[int]], mlp_ratios: Sequence[
                     f"{name}: {ratio!r} in mlp_ratios makes {hidden:g} hidden channels of embed_dim {width}; "
                     "give ratios and widths whose products are whole numbers"
                 )
-    if type(drop_path) not in (int, float) or not 0 <= drop_path < 1:
-        raise FamilyError(f"{name}: drop_path {drop_path!r} is not allowed; give a chance from 0 to below 1")

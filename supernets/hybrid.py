@@ -72,7 +72,6 @@ class _TransformerStage:
     embed_dims: tuple[int, ...]
     heads: tuple[int, ...]
     mlp_ratios: tuple[int, ...]
-    drop_path: float
 
     def parts(self, s: int, channels: Choice, reduction: int) -> tuple[Choice, list[Choice], list[Slot]]:
         """As `_ConvStage.parts`."""
@@ -94,9 +93,7 @@ class _TransformerStage:
     def _block(self, b: int, depth: int, embed_dim: int, heads: int, mlp_ratio: int) -> WindowBlock | None:
         if b >= depth:
             return None
-        return WindowBlock(
-            embed_dim, heads, _HEAD_DIM * heads, self.window, mlp_ratio, act=_ACT, drop_path=self.drop_path
-        )
+        return WindowBlock(embed_dim, heads, _HEAD_DIM * heads, self.window, mlp_ratio, act=_ACT)
 
 
 def hybrid(
@@ -104,7 +101,6 @@ def hybrid(
     in_channels: int = 3,
     resolutions: Sequence[int] = (160, 192, 224, 256, 288),
     dropout: float = 0.0,
-    drop_path: float = 0.0,
 ) -> Family:
     """From 48 to 1637 million MACs at 224 pixels, 0.43 to 12.5 million parameters, 10^22 archs per resolution.
 
@@ -115,8 +111,8 @@ def hybrid(
         _ConvStage(2, False, (1, 2, 3), (16, 24, 32), kernels, (2, 3, 4)),
         _ConvStage(2, False, (1, 2, 3), (32, 48, 64), kernels, expands),
         _ConvStage(2, True, (1, 2, 3, 4), (64, 112, 160), kernels, expands),
-        _TransformerStage(1, 18, (1, 2, 4, 6), (96, 160, 224), (2, 4, 7), ratios, drop_path),
-        _TransformerStage(2, 18, (1, 2, 3, 4), (128, 224, 320), (2, 6, 10), ratios, drop_path),
+        _TransformerStage(1, 18, (1, 2, 4, 6), (96, 160, 224), (2, 4, 7), ratios),
+        _TransformerStage(2, 18, (1, 2, 3, 4), (128, 224, 320), (2, 6, 10), ratios),
     )
     return _family("hybrid", (16, 24), stages, num_classes, in_channels, resolutions, dropout)
 
@@ -126,7 +122,6 @@ def hybrid_small(
     in_channels: int = 3,
     resolutions: Sequence[int] = (28, 32, 48, 64),
     dropout: float = 0.0,
-    drop_path: float = 0.0,
 ) -> Family:
     """For images of 28 to 64 pixels, small enough to train in minutes on a laptop's CPU.
 
@@ -136,8 +131,8 @@ def hybrid_small(
     stages = (
         _ConvStage(1, False, (1, 2), (16, 24), (3, 5), (2, 3)),
         _ConvStage(2, True, (1, 2, 3), (32, 40), (3, 5), (2, 3)),
-        _TransformerStage(1, 16, (1, 2), (48, 64), (1, 2), (2, 3), drop_path),
-        _TransformerStage(2, 16, (1, 2), (64, 96), (2, 3), (2, 3), drop_path),
+        _TransformerStage(1, 16, (1, 2), (48, 64), (1, 2), (2, 3)),
+        _TransformerStage(2, 16, (1, 2), (64, 96), (2, 3), (2, 3)),
     )
     return _family("hybrid_small", (16,), stages, num_classes, in_channels, resolutions, dropout)
 

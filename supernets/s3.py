@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from ofa import Choice, Family, SearchSpace, Slot
 from ofa.sharing import Centre
 from supernets.windows import PatchEmbed, PatchMerging, TokenHead, WindowBlock
@@ -30,10 +28,9 @@ def tiny(
     in_channels: int = 3,
     resolutions: Sequence[int] = (192, 224, 256),
     dropout: float = 0.0,
-    drop_path: float = 0.1,
 ) -> Family:
     """Around the released AutoFormerV2-T of 28M parameters; the space spans 9M to 59M."""
-    return _s3("s3_tiny", (4, 6, 8), num_classes, in_channels, resolutions, dropout, drop_path)
+    return _s3("s3_tiny", (4, 6, 8), num_classes, in_channels, resolutions, dropout)
 
 
 def small(
@@ -41,10 +38,9 @@ def small(
     in_channels: int = 3,
     resolutions: Sequence[int] = (192, 224, 256),
     dropout: float = 0.0,
-    drop_path: float = 0.1,
 ) -> Family:
     """Around the released AutoFormerV2-S of 50M parameters; the space spans 19M to 90M."""
-    return _s3("s3_small", (16, 18, 20), num_classes, in_channels, resolutions, dropout, drop_path)
+    return _s3("s3_small", (16, 18, 20), num_classes, in_channels, resolutions, dropout)
 
 
 def base(
@@ -52,10 +48,9 @@ def base(
     in_channels: int = 3,
     resolutions: Sequence[int] = (192, 224, 256),
     dropout: float = 0.0,
-    drop_path: float = 0.1,
 ) -> Family:
     """Around the released AutoFormerV2-B of 71M parameters; the space spans 30M to 122M."""
-    return _s3("s3_base", (28, 30, 32), num_classes, in_channels, resolutions, dropout, drop_path)
+    return _s3("s3_base", (28, 30, 32), num_classes, in_channels, resolutions, dropout)
 
 
 def _s3(
@@ -65,10 +60,8 @@ def _s3(
     in_channels: int,
     resolutions: Sequence[int],
     dropout: float,
-    drop_path: float,
 ) -> Family:
     depths = ((1, 2, 3), (1, 2, 3), third_depths, (1, 2, 3))
-    rates = iter(np.linspace(0, drop_path, sum(map(max, depths))).tolist())  # rises with depth
     choices = [Choice("resolution", tuple(resolutions))]
     slots = []
     for s in range(4):
@@ -90,7 +83,7 @@ def _s3(
             ]
             choices += own
             reads = (depth.name, embed_dim.name, *(choice.name for choice in own))
-            slots.append(Slot(f"stages.{s}.{b}", _block(b, next(rates)), reads, reduction=2 ** (s + 2)))
+            slots.append(Slot(f"stages.{s}.{b}", _block(b), reads, reduction=2 ** (s + 2)))
     head = Slot("head", lambda dim: TokenHead(dim, num_classes, dropout), ("stage3.embed_dim",), reduction=32)
     return Family(
         name=name,
@@ -105,12 +98,12 @@ def _scaled(values: tuple[int, ...], stage: int) -> tuple[int, ...]:
     return tuple(value * 2**stage for value in values)
 
 
-def _block(b: int, drop_path: float) -> Callable[[int, int, int, int, float, int], WindowBlock | None]:
+def _block(b: int) -> Callable[[int, int, int, int, float, int], WindowBlock | None]:
     def block(
         depth: int, embed_dim: int, window: int, heads: int, mlp_ratio: float, qkv_dim: int
     ) -> WindowBlock | None:
         if b >= depth:
             return None
-        return WindowBlock(embed_dim, heads, qkv_dim, window, mlp_ratio, shift=b % 2 == 1, drop_path=drop_path)
+        return WindowBlock(embed_dim, heads, qkv_dim, window, mlp_ratio, shift=b % 2 == 1)
 
     return block

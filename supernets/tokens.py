@@ -7,7 +7,7 @@ Heads are always 64 wide, so a smaller block has fewer of them. All smaller para
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from timm.layers import DropPath, Mlp
@@ -48,14 +48,11 @@ class TransformerBlock:
     Attributes:
         heads: of 64 channels each, whatever `embed_dim` is.
         hidden: channels between the two linear layers of the second half.
-        drop_path: chance that a sample skips a half in training. Not part of what the block computes once deployed,
-            so blocks that differ in nothing else are equal.
     """
 
     embed_dim: int
     heads: int
     hidden: int
-    drop_path: float = field(default=0.0, compare=False, repr=False)
 
     def build(self) -> nn.Module:
         """The module: `[batch, tokens, embed_dim]` to the same shape."""
@@ -111,7 +108,7 @@ class _TransformerBlock(nn.Module):
         self.attn = _Attention(block.embed_dim, block.heads)
         self.norm2 = nn.LayerNorm(block.embed_dim)
         self.mlp = Mlp(block.embed_dim, block.hidden)
-        self.drop_path = DropPath(block.drop_path)
+        self.drop_path = DropPath()  # set in training
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))

@@ -8,7 +8,7 @@ After Swin (arXiv 2103.14030) and its searched form S3 (arXiv 2111.14725). Block
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -68,7 +68,6 @@ class WindowBlock:
         mlp_ratio: hidden to embedding dimension.
         shift: windows are shifted by half a window where there are several.
         act: activation of the MLP.
-        drop_path: probability to skip a branch in training; no part of the block's identity.
     """
 
     embed_dim: int
@@ -78,7 +77,6 @@ class WindowBlock:
     mlp_ratio: float
     shift: bool = False
     act: str = "gelu"
-    drop_path: float = field(default=0.0, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.qkv_dim % self.heads:
@@ -138,7 +136,7 @@ class _WindowBlock(nn.Module):
         self.mlp = Mlp(
             block.embed_dim, int(block.embed_dim * block.mlp_ratio), act_layer=get_act_layer(block.act) or nn.Identity
         )
-        self.drop_path = DropPath(block.drop_path)
+        self.drop_path = DropPath()  # set in training
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = _to_tokens(x)

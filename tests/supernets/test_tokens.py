@@ -119,11 +119,9 @@ def test_the_head_leaves_the_class_token_out():
     torch.testing.assert_close(module(tokens), plain, rtol=1e-4, atol=1e-5)
 
 
-def test_drop_path_works_in_training_only_and_makes_no_other_block():
-    block = TransformerBlock(32, 1, 64, drop_path=0.5)
-    assert block == TransformerBlock(32, 1, 64)
-    assert repr(block) == "TransformerBlock(embed_dim=32, heads=1, hidden=64)"
-    module, x = with_noise(block.build()), torch.randn(1, 5, 32).expand(64, -1, -1)
+def test_drop_path_works_in_training_only():
+    module, x = with_noise(TransformerBlock(32, 1, 64).build()), torch.randn(1, 5, 32).expand(64, -1, -1)
+    module.drop_path.drop_prob = 0.5
     assert len(module(x).detach().flatten(1).round(decimals=3).unique(dim=0)) == 1
     with torch.random.fork_rng():
         torch.manual_seed(0)
