@@ -86,7 +86,7 @@ def gather(run: Run) -> Content:
         checks=_with_latency(table, entries(table.checks)),
         fit=run.read_json("predictor.json"),
         epochs=_read_lines(run, "train.jsonl"),
-        distilled=run.recipe.train.distill,
+        distilled=run.recipe.train.teacher != "none",
         replay=run.read_json("replay.json"),
     )
 

@@ -57,10 +57,8 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
 class Checkpoints:
     """The newest checkpoints of a training, `step-00000123.safetensors`, in one folder."""
 
-    keep = 2
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
 
     def paths(self) -> list[Path]:
         """Newest first."""

@@ -1,89 +1,46 @@
-"""The training loop: ask the strategy for archs, accumulate their gradients in the supernet, one optimiser step."""
+"""The training loop: ask the strategy for archs, add up their gradients, one all-reduce, one optimiser step."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from numpy.typing import NDArray
+from timm.data import Mixup
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from ofa import distributed
 from ofa.calibrate import accuracy_percent, calibrate
-from ofa.config import Config
-from ofa.data import Data, DataConfig, eval_batches, fit, train_batches
+from ofa.data import Data, DataConfig, eval_batches, seeded, train_batches
 from ofa.errors import CheckpointError, TrainError
 from ofa.files import write_text
-from ofa.space import Arch
+from ofa.sharing import shared_buffers
+from ofa.space import Arch, Rows, SearchSpace
 from ofa.supernet import Supernet
-from ofa.tensors import read_tensors
+from ofa.tensors import read_tensors, write_tensors
 from ofa.train.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
-from ofa.train.strategy import STRATEGIES
+from ofa.train.config import TrainConfig
+from ofa.train.learner import Learner
+from ofa.train.log import Log
+from ofa.train.schedule import Schedule
+from ofa.train.sorting import channel_order, permute
+from ofa.train.stopping import Stopped, stop_asked
+from ofa.train.strategies import AnyPhase, Draw
+from ofa.train.teacher import TeacherConfig
 
 Progress = Callable[[int, int, str], None]
-
-
-class PhaseConfig(Config):
-    """Some epochs with one strategy."""
-
-    strategy: Literal["full", "sandwich"]
-    """`full`: the largest network alone. `sandwich`: largest, smallest and random archs in each step."""
-    epochs: int = Field(ge=1)
-    """Passes over the training images."""
-    random: int = Field(2, ge=0, le=16)
-    """`sandwich`: how many random archs a step trains beside the largest and the smallest."""
-
-
-class TrainConfig(Config):
-    """How a supernet is trained. One cosine learning rate schedule runs over all phases."""
-
-    initial_weights: str | None = None
-    """A safetensors file to start from: what `ofa import` wrote, or another run's `supernet.safetensors`. A classifier
-    of another number of classes starts anew."""
-    phases: list[PhaseConfig]
-    """What is trained, in order; may be empty if there are initial weights."""
-    batch_size: int = Field(128, ge=2)
-    """Images per step; the last, smaller batch of an epoch is left out."""
-    optimizer: str = "sgd"
-    """Any name that timm's `create_optimizer_v2` knows; `sgd` has Nesterov momentum."""
-    lr: float = Field(0.1, gt=0)
-    """Highest learning rate, reached after the warm-up. The losses of a step's archs are summed."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    """Of SGD and the like; Adam-like optimisers keep their own."""
-    weight_decay: float = Field(3e-5, ge=0)
-    """Not applied to biases and BatchNorm."""
-    warmup_epochs: float = Field(1.0, ge=0)
-    """Over which the learning rate rises linearly."""
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Of the labels that the largest network learns from."""
-    distill: bool = True
-    """In-place distillation: archs learn from the largest network's logits instead of the labels."""
-    clip_grad_norm: float | None = Field(None, gt=0)
-    """Largest norm of a step's gradient; null for no bound."""
-    ema_decay: float | None = Field(0.999, gt=0, lt=1)
-    """Decay of the average of the weights that the run ends with; null for the last weights themselves."""
-    channels_last: bool = True
-    """Memory layout; trains depthwise networks about 2.5 times faster on CPUs."""
-    checkpoint_seconds: float = Field(60.0, ge=0)
-    """How often a checkpoint is written; also after each epoch. When does not change the result."""
-    calibration_images: int = Field(512, ge=1)
-    """For the accuracies shown after each epoch."""
-
-    @model_validator(mode="after")
-    def _something_to_do(self) -> TrainConfig:
-        if not self.phases and self.initial_weights is None:
-            raise ValueError("phases is empty, which wants initial_weights; give at least one phase or weights")
-        return self
+MacsM = Callable[[Rows], NDArray[np.float64]]
+_ALL = 10**9
 
 
 def train(
@@ -94,11 +51,13 @@ def train(
     folder: Path,
     seed: int = 0,
     on_progress: Progress = lambda done, total, message: None,
+    macs_m: MacsM = lambda rows: np.zeros(len(rows)),
 ) -> None:
     """Trains a supernet in place, going on from the newest checkpoint in the folder if there is one.
 
     Every random draw depends on the seed and the step alone, so a training that was killed and resumed
-    ends with the same weights as one that never was.
+    ends with the same weights as one that never was. Processes that torchrun started together
+    (`ofa.distributed.joined`) share each batch; one of them writes, and all must see the folder.
 
     Args:
         supernet: fresh, made with the same seed each time; ends with the averaged weights if `ema_decay` is set.
@@ -108,16 +67,18 @@ def train(
         folder: gets `checkpoints/` and `train.jsonl`, a line per epoch.
         seed: of archs, batches, augmentation and dropout.
         on_progress: called with steps done, steps in all and a message.
+        macs_m: multiply-accumulates in millions of rows, for strategies that look at sizes.
 
     Raises:
-        TrainError: the loss is no longer finite.
-        CheckpointError: checkpoints are there, but none can be read.
+        TrainError: the loss is no longer finite, or the settings do not fit the data or the processes.
+        CheckpointError: checkpoints are there, but none can be read; or the initial weights do not fit.
+        Stopped: Ctrl-C or SIGTERM came; the step it came in is saved.
     """
     if config.initial_weights is not None:
         _load_initial(supernet, Path(config.initial_weights))
     if config.phases:
-        _Trainer(supernet, data, data_config, config, folder, seed, on_progress).run()
-    else:
+        _Trainer(supernet, data, data_config, config, folder, seed, on_progress, macs_m).run()
+    elif distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "train.jsonl", "")
 
@@ -147,144 +108,261 @@ class _Trainer:
         folder: Path,
         seed: int,
         progress: Progress,
+        macs_m: MacsM,
     ) -> None:
         self.supernet, self.data, self.data_config, self.config = supernet, data, data_config, config
-        self.folder, self.seed, self.progress = folder, seed, progress
+        self.folder, self.seed, self.progress, self.macs_m = folder, seed, progress, macs_m
         if len(data.train) < config.batch_size:
             raise TrainError(
                 f"train.batch_size = {config.batch_size} is more than the {len(data.train)} training images; lower it"
             )
+        share, left = divmod(config.batch_size, distributed.world_size())
+        if left or share < 2:
+            raise TrainError(
+                f"train.batch_size = {config.batch_size} cannot be shared by {distributed.world_size()} processes; "
+                "give a multiple of their number, with at least 2 images for each"
+            )
+        self.part = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
+        supernet.to(distributed.device())
         if config.channels_last:
             supernet.to(memory_format=torch.channels_last)
         self.per_epoch = len(data.train) // config.batch_size
-        self.phases = [phase for phase in config.phases for _ in range(phase.epochs)]  # one per epoch
-        self.total = self.per_epoch * len(self.phases)
-        self.resolution = max(supernet.family.resolutions)
+        self.epochs: list[_Epoch] = []
+        for phase in config.phases:
+            epoch = _Epoch(phase, _space(supernet.family.space, phase), first_step=len(self.epochs) * self.per_epoch)
+            self.epochs += [epoch] * phase.epochs
+        self.total = self.per_epoch * len(self.epochs)
         self.optimizer = create_optimizer_v2(
             supernet.network, config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
         )
-        self.scheduler = CosineLRScheduler(
-            self.optimizer,
-            t_initial=self.total,
-            warmup_t=int(config.warmup_epochs * self.per_epoch),
-            warmup_lr_init=config.lr / 100,
-            lr_min=0.0,
-            t_in_epochs=False,
-        )
+        self.schedule = Schedule(self.optimizer, config, self.per_epoch)
         self.ema = ModelEmaV3(supernet.network, config.ema_decay, use_warmup=True) if config.ema_decay else None
-        self.hard_loss = LabelSmoothingCrossEntropy(config.label_smoothing)
-        self.soft_loss = SoftTargetCrossEntropy()
-        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.learner = Learner(supernet, config)
+        self._calibrate_teacher()
+        augment = data_config.augment
+        mixed = augment.mixup > 0 or augment.cutmix > 0
+        if mixed and share % 2:
+            raise TrainError(f"mixup and cutmix want an even number of images per process, not {share}")
+        self.mixup = mixed and Mixup(
+            augment.mixup, augment.cutmix, label_smoothing=config.label_smoothing, num_classes=len(data.labels)
+        )
+        self.checkpoints = Checkpoints(folder / "checkpoints", config.checkpoints)
+        self.watched = self._watched()
+        self.shown = (
+            Supernet(supernet.family) if self.ema is not None else supernet
+        )  # with the weights that are deployed
         self.step = 0
         self.loss_sums: list[float] = []  # over the steps of this epoch
         self.history: list[dict[str, Any]] = []
+        self.best = 0.0
+
+    def _calibrate_teacher(self) -> None:
+        """A supernet's BatchNorm statistics are those of all its subnets together; as a teacher it gets its own."""
+        teacher = self.config.teacher
+        if isinstance(teacher, TeacherConfig) and teacher.name.startswith("family:") and teacher.arch is None:
+            resolution = teacher.resolution or max(self.supernet.family.resolutions)
+            images = eval_batches(self.data, self.data.train, resolution, limit=self.config.calibration_images)
+            assert self.learner.teacher is not None
+            calibrate(self.learner.teacher, images)
+
+    def _watched(self) -> dict[str, Arch]:
+        space = self.supernet.family.space
+        rows = space.sample(self.config.watched_archs, np.random.default_rng((self.seed, *b"watched")))
+        random = {f"random {i}": space.decode(row) for i, row in enumerate(rows)}
+        return {"largest": space.largest, "smallest": space.smallest} | random
 
     def run(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        self.log = Log(self.folder, self.step, self.config.tensorboard and distributed.rank() == 0)
         last_save = time.monotonic()
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), stop_asked() as asked, self.log:
             # Gradients of subnets are strided views by design; torch says itself that this is not an error.
             warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+            stop = False
             while self.step < self.total:
                 epoch, start = divmod(self.step, self.per_epoch)
-                batches = train_batches(
-                    self.data, self.data_config, self.resolution, self.config.batch_size, self.seed, epoch, start
-                )
-                for images, labels in batches:
-                    losses = self._train_step(images, labels, self.phases[epoch])
+                if start == 0:
+                    self._begin_epoch(epoch)
+                for images, labels in self._batches(epoch, start):
+                    losses, stop = self._train_step(images, labels, self.epochs[epoch], asked())
                     sums = self.loss_sums or [0.0] * len(losses)
                     self.loss_sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
                     self.step += 1
-                    self.progress(self.step, self.total, f"epoch {epoch + 1}/{len(self.phases)}, loss {losses[0]:.3f}")
+                    self.log.step(self.step, losses, self.optimizer.param_groups[0]["lr"])
+                    self.progress(self.step, self.total, f"epoch {epoch + 1}/{len(self.epochs)}, loss {losses[0]:.3f}")
                     within_epoch = self.step % self.per_epoch != 0
-                    if within_epoch and time.monotonic() - last_save > self.config.checkpoint_seconds:
+                    due = time.monotonic() - last_save > self.config.checkpoint_seconds
+                    if within_epoch and (due or stop):
                         self._save()
                         last_save = time.monotonic()
-                self._log_epoch(epoch)
-                self.loss_sums = []
+                    if within_epoch and stop:
+                        raise self._stopped()
+                self._end_epoch(epoch)
                 self._save()
                 last_save = time.monotonic()
+                if stop and self.step < self.total:
+                    raise self._stopped()
         if self.ema is not None:
             self.supernet.network.load_state_dict(self.ema.module.state_dict())
 
-    def _train_step(self, images: Tensor, labels: Tensor, phase: PhaseConfig) -> list[float]:
-        """One optimiser step over the archs of the strategy; returns their losses."""
-        rng = np.random.default_rng((self.seed, self.step))
-        torch.manual_seed(int(rng.integers(2**31)))  # dropout
-        space = self.supernet.family.space
-        archs = STRATEGIES[phase.strategy](space, phase.random, rng)
-        self.scheduler.step_update(self.step)
-        self.supernet.train()
+    # A step
+
+    def _batches(self, epoch: int, start: int) -> Any:
+        what = self.epochs[epoch]
+
+        def resolution(number: int) -> int:
+            draw = self._draw(what, epoch * self.per_epoch + number, lambda archs: [0.0] * len(archs))
+            return max(int(arch["resolution"]) for arch in what.phase.archs(draw))
+
+        return train_batches(
+            self.data,
+            self.data_config,
+            resolution,
+            self.config.batch_size,
+            self.seed,
+            epoch,
+            start,
+            self.part,
+        )
+
+    def _draw(self, epoch: _Epoch, step: int, losses: Callable[[list[Arch]], list[float]]) -> Draw:
+        rng = np.random.default_rng((self.seed, step))
+        rng.integers(2**31)  # dropout's
+        if self.config.different_archs and distributed.rank() > 0:
+            rng = np.random.default_rng((self.seed, step, distributed.rank()))
+        return Draw(epoch.space, step, rng, self.seed, partial(self._macs_m, epoch.space), losses)
+
+    def _macs_m(self, space: SearchSpace, rows: Rows) -> NDArray[np.float64]:
+        whole = self.supernet.family.space
+        return self.macs_m(rows if space is whole else whole.rows(space.decode(row) for row in rows))
+
+    def _train_step(self, images: Tensor, labels: Tensor, epoch: _Epoch, asked: bool) -> tuple[list[float], bool]:
+        """One optimiser step over the strategy's archs; their losses, and whether any process was asked to stop."""
+        device = distributed.device()
+        images, labels = images.to(device), labels.to(device)
+        torch.manual_seed(int(np.random.default_rng((self.seed, self.step)).integers(2**31)) + distributed.rank())
+        archs = epoch.phase.archs(
+            self._draw(epoch, self.step, lambda tried: self.learner.losses(tried, images, labels))
+        )
+        if self.mixup:
+            with seeded(self.seed, self.step, distributed.rank()):
+                images, labels = self.mixup(images, labels)
+        self.schedule.set(self.step)
         self.supernet.zero_grad()
-        losses, teacher = [], None
-        for arch in archs:
-            logits = self._forward(arch, images)
-            if teacher is None or not self.config.distill:
-                loss = self.hard_loss(logits, labels)
-            else:
-                loss = self.soft_loss(logits, teacher)
-            losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                raise self._not_finite(arch)
-            loss.backward()
-            if arch == space.largest:
-                teacher = logits.detach().softmax(dim=1)
+        losses = torch.stack(self.learner.learn(archs, images, labels, self._weight(epoch)))
+        stop = torch.tensor([float(asked)], device=device)
+        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
+        statistics = [buffer for _, buffer in shared_buffers(self.supernet.network) if buffer.is_floating_point()]
+        distributed.average_([*gradients, *statistics, losses, stop])
+        values = losses.tolist()
+        for arch, value in zip(archs, values, strict=True):
+            if not math.isfinite(value) or value > self.config.max_loss:
+                raise self._diverged(arch, value)
         if self.config.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.supernet.network.parameters(), self.config.clip_grad_norm)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.supernet.network, step=self.step)
-        return losses
+        return values, bool(stop > 0)
 
-    def _forward(self, arch: Arch, images: Tensor) -> Tensor:
-        scaled = fit(images, int(arch["resolution"]))
-        if self.config.channels_last:
-            scaled = scaled.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.supernet.subnet(arch)(scaled)
-        return logits
+    def _weight(self, epoch: _Epoch) -> float:
+        """Of the losses of archs smaller than the largest, rising from the phase's first step on."""
+        ramp = epoch.phase.ramp_epochs * self.per_epoch
+        return min(1.0, (self.step - epoch.first_step + 1) / ramp) if ramp else 1.0
 
-    def _not_finite(self, arch: Arch) -> TrainError:
+    def _diverged(self, arch: Arch, loss: float) -> TrainError:
         kept = self.checkpoints.paths()
         last = f"the last checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
+        what = f"above train.max_loss = {self.config.max_loss:g}" if math.isfinite(loss) else "not finite"
         return TrainError(
-            f"the loss is not finite at step {self.step} of {self.total}, for {arch.to_json()}; {last}; "
+            f"the loss {loss:.4g} is {what} at step {self.step} of {self.total}, for {arch.to_json()}; {last}; "
             "lower train.lr, set train.clip_grad_norm, or look for broken images"
         )
 
-    def _log_epoch(self, epoch: int) -> None:
-        """Adds the epoch's mean losses and validation accuracies of the largest and smallest network to the log."""
-        space = self.supernet.family.space
+    # An epoch
+
+    def _begin_epoch(self, epoch: int) -> None:
+        """What happens once before a phase: channels are sorted, the largest network becomes the teacher."""
+        now, before = self.epochs[epoch], self.epochs[epoch - 1] if epoch else None
+        if now is before:
+            return
+        if now.phase.sort_channels:
+            elastic = [done.space for done in self.epochs[:epoch] if done.phase.strategy != "full"]
+            self._sort_channels(elastic[-1] if elastic else None)
+        shrinks = now.phase.strategy != "full" and (before is None or before.phase.strategy == "full")
+        if shrinks and self.config.teacher == "full":
+            self.learner.freeze_teacher(self.ema.module.state_dict() if self.ema is not None else None)
+
+    def _sort_channels(self, trained: SearchSpace | None) -> None:
+        """Sorts the weights, their average and the optimiser's moments alike."""
+        network, state = self.supernet.network, self.optimizer.state
+        order = channel_order(self.supernet, trained)
+        permute(network.state_dict(), order)
+        if self.ema is not None:
+            permute(self.ema.module.state_dict(), order)
+        for name, parameter in network.named_parameters():
+            for moment in state.get(parameter, {}).values():
+                if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+                    permute({name: moment}, order)
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Adds the epoch's mean losses and the accuracies of some archs to the log; keeps the best weights."""
+        if self.ema is not None:
+            self.shown.network.load_state_dict(self.ema.module.state_dict())
+
+        def accuracy(arch: Arch) -> float:
+            network, resolution = self.shown.extract(arch).to(distributed.device()), int(arch["resolution"])
+            limit = self.config.calibration_images
+            calibrate(network, eval_batches(self.data, self.data.train, resolution, limit=limit))
+            return accuracy_percent(network, eval_batches(self.data, self.data.validation, resolution, limit=2000))
+
+        names, archs = list(self.watched), list(self.watched.values())
+        accuracies = dict(zip(names, distributed.share_out(accuracy, archs), strict=True))
+        mean = sum(accuracies.values()) / len(accuracies)
+        if mean > self.best and distributed.rank() == 0:
+            best = {"family": self.supernet.family.name, "epoch": str(epoch + 1)}
+            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(self.checkpoints.folder / "best.safetensors", self.shown.network.state_dict(), best)
+        self.best = max(self.best, mean)
         line: dict[str, Any] = {
             "epoch": epoch + 1,
             "step": self.step,
-            "strategy": self.phases[epoch].strategy,
+            "strategy": self.epochs[epoch].phase.strategy,
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": [total / self.per_epoch for total in self.loss_sums],
         }
-        for name, arch in {"largest": space.largest, "smallest": space.smallest}.items():
-            network = self.supernet.extract(arch)
-            resolution = int(arch["resolution"])
-            calibrate(
-                network, eval_batches(self.data, self.data.train, resolution, limit=self.config.calibration_images)
-            )
-            batches = eval_batches(self.data, self.data.validation, resolution, limit=2000)
-            line[f"{name}_accuracy_percent"] = accuracy_percent(network, batches)
+        line |= {f"{name.replace(' ', '_')}_accuracy_percent": value for name, value in accuracies.items()}
+        self.loss_sums = []
         self.history.append(line)
-        write_text(self.folder / "train.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.history))
+        if distributed.rank() == 0:
+            self.log.epoch(self.history)
+
+    # Stopping and going on
+
+    def _stopped(self) -> Stopped:
+        return Stopped(
+            f"stopped after step {self.step} of {self.total}, which is saved in {self.checkpoints.folder}; the same "
+            "command goes on from there"
+        )
 
     def _save(self) -> None:
+        if distributed.rank() != 0:
+            return
         tensors, optimizer = pack_optimizer(self.optimizer)
         tensors = {f"optimizer.{name}": tensor for name, tensor in tensors.items()}
         tensors |= {f"network.{name}": tensor for name, tensor in self.supernet.network.state_dict().items()}
         if self.ema is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
+        if self.config.teacher == "full" and self.learner.teacher is not None:
+            tensors |= {f"teacher.{name}": tensor for name, tensor in self.learner.teacher.state_dict().items()}
         state = {
             "step": self.step,
             "total": self.total,
             "optimizer": optimizer,
             "history": self.history,
             "loss_sums": self.loss_sums,
+            "best": self.best,
         }
         self.checkpoints.save(self.step, tensors, state)
 
@@ -296,10 +374,30 @@ class _Trainer:
         for message in broken:
             warnings.warn(f"{message}; going on from step {state['step']}", stacklevel=2)
         self.step, self.history, self.loss_sums = state["step"], state["history"], state["loss_sums"]
+        self.best = state["best"]
         self.supernet.network.load_state_dict(_under("network.", tensors))
         unpack_optimizer(self.optimizer, _under("optimizer.", tensors), state["optimizer"])
         if self.ema is not None:
             self.ema.module.load_state_dict(_under("ema.", tensors))
+        teacher = _under("teacher.", tensors)
+        if teacher:
+            self.learner.freeze_teacher(teacher)
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """What an epoch trains: its phase, what is elastic in that, and the phase's first step."""
+
+    phase: AnyPhase
+    space: SearchSpace
+    first_step: int
+
+
+def _space(space: SearchSpace, phase: AnyPhase) -> SearchSpace:
+    """What is elastic in a phase."""
+    if phase.elastic is None or phase.strategy == "full":
+        return space
+    return space.keep_largest({name: _ALL if n == "all" else n for name, n in phase.elastic.items()})
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

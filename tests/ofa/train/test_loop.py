@@ -1,6 +1,8 @@
 import json
 import math
+import os
 import random
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +11,13 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 import ofa
+import ofa.train.learner
 import ofa.train.loop
 from ofa.data import DataConfig, fit, load, train_batches
-from ofa.errors import CheckpointError, TrainError
-from ofa.tensors import write_tensors
+from ofa.errors import CheckpointError, SpaceError, TrainError
+from ofa.tensors import read_tensors, write_tensors
 from ofa.train import TrainConfig, train
-from ofa.train.loop import PhaseConfig
+from ofa.train.stopping import Stopped
 
 DIGITS = DataConfig(name="digits")
 SEED = 2
@@ -29,8 +32,8 @@ def data():
 
 
 def config(**options):
-    phases = [PhaseConfig(strategy="full", epochs=1), PhaseConfig(strategy="sandwich", epochs=1, random=1)]
-    defaults = {"phases": phases, "batch_size": 32, "warmup_epochs": 0.5, "calibration_images": 32}
+    phases = [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 1, "random": 1}]
+    defaults = {"phases": phases, "batch_size": 32, "warmup_epochs": 0.5, "calibration_images": 32, "watched_archs": 1}
     return TrainConfig(**defaults | {"checkpoint_seconds": 0.0} | options)
 
 
@@ -66,7 +69,7 @@ def assert_equal(first, second):
 SETTINGS = {
     "defaults": config(),
     "adamw, clipped, no average": config(optimizer="adamw", lr=0.003, clip_grad_norm=1.0, ema_decay=None),
-    "no distillation, contiguous": config(distill=False, channels_last=False),
+    "no distillation, contiguous": config(teacher="none", channels_last=False),
     "a checkpoint per epoch only": config(checkpoint_seconds=1e9),
 }
 
@@ -82,7 +85,7 @@ def test_a_killed_and_resumed_training_ends_the_same_to_the_last_bit(tiny, data,
 
 
 def test_it_does_not_depend_on_workers_or_on_the_global_generators(tiny, data, tmp_path):
-    settings = config(phases=[PhaseConfig(strategy="sandwich", epochs=1, random=1)])
+    settings = config(phases=[{"strategy": "sandwich", "epochs": 1, "random": 1}])
     whole = run(tiny, data, settings, tmp_path / "a")
     torch.manual_seed(8)
     random.seed(8)
@@ -95,7 +98,7 @@ def test_it_does_not_depend_on_workers_or_on_the_global_generators(tiny, data, t
 
 
 def test_a_finished_training_is_not_trained_again(tiny, data, tmp_path):
-    settings = config(phases=[PhaseConfig(strategy="full", epochs=1)])
+    settings = config(phases=[{"strategy": "full", "epochs": 1}])
     first = run(tiny, data, settings, tmp_path)
     steps = []
     supernet = ofa.Supernet(tiny, seed=0)
@@ -108,7 +111,7 @@ def test_a_broken_newest_checkpoint_is_told_and_passed_over(tiny, data, tmp_path
     whole = run(tiny, data, config(), tmp_path / "whole")
     with pytest.raises(Killed):
         train(ofa.Supernet(tiny, seed=0), data, DIGITS, config(), tmp_path / "b", SEED, kill_after(6))
-    newest = max((tmp_path / "b" / "checkpoints").iterdir())
+    newest = max((tmp_path / "b" / "checkpoints").glob("step-*"))
     newest.write_bytes(newest.read_bytes()[:-100])
     with pytest.warns(UserWarning, match=r"step-00000005\.safetensors is missing, truncated .*going on from step 4"):
         resumed = run(tiny, data, config(), tmp_path / "b")
@@ -126,7 +129,7 @@ def kill_after(step):
 def test_only_broken_checkpoints_are_an_error(tiny, data, tmp_path):
     with pytest.raises(Killed):
         train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, SEED, kill_after(3))
-    for path in (tmp_path / "checkpoints").iterdir():
+    for path in (tmp_path / "checkpoints").glob("step-*"):
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read"):
         train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path)
@@ -139,7 +142,7 @@ def plain_training(family, data, settings):
     parameters = dict(supernet.network.named_parameters())
     velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
     log = []
-    batches = train_batches(data, DIGITS, 16, settings.batch_size, SEED, epoch=0)
+    batches = train_batches(data, DIGITS, lambda batch: 16, settings.batch_size, SEED, epoch=0)
     for step, (images, labels) in enumerate(batches):
         rng = np.random.default_rng((SEED, step))
         torch.manual_seed(int(rng.integers(2**31)))  # for dropout
@@ -147,9 +150,11 @@ def plain_training(family, data, settings):
         supernet.zero_grad()
         losses, teacher = [], None
         for arch in archs:
-            logs = F.log_softmax(supernet.subnet(arch)(fit(images, 16)), dim=1)
+            subnet = supernet.subnet(arch)
+            subnet.get_submodule("head.dropout").train(teacher is None or settings.teacher == "none")
+            logs = F.log_softmax(subnet(fit(images, 16)), dim=1)
             targets = 0.9 * F.one_hot(labels, 10) + 0.01
-            if settings.distill and teacher is not None:
+            if settings.teacher == "largest" and teacher is not None:
                 targets = teacher
             loss = -(targets * logs).sum(dim=1).mean()
             loss.backward()
@@ -165,12 +170,12 @@ def plain_training(family, data, settings):
     return supernet.network.state_dict(), np.mean(log, axis=0)
 
 
-@pytest.mark.parametrize("distill", [True, False])
-def test_training_is_what_a_plain_loop_does(tiny, data, tmp_path, distill):
-    phases = [PhaseConfig(strategy="sandwich", epochs=1, random=1)]
+@pytest.mark.parametrize("teacher", ["largest", "none"])
+def test_training_is_what_a_plain_loop_does(tiny, data, tmp_path, teacher):
+    phases = [{"strategy": "sandwich", "epochs": 1, "random": 1}]
     settings = config(
         phases=phases,
-        distill=distill,
+        teacher=teacher,
         ema_decay=None,
         warmup_epochs=0.0,
         channels_last=False,
@@ -190,7 +195,7 @@ def test_training_is_what_a_plain_loop_does(tiny, data, tmp_path, distill):
 
 def test_the_largest_network_learns(tiny, data, tmp_path):
     losses = []
-    settings = config(phases=[PhaseConfig(strategy="full", epochs=8)], lr=0.05, checkpoint_seconds=1e9)
+    settings = config(phases=[{"strategy": "full", "epochs": 8}], lr=0.05, checkpoint_seconds=1e9)
     supernet = ofa.Supernet(tiny, seed=0)
     train(
         supernet,
@@ -209,7 +214,7 @@ def test_the_largest_network_learns(tiny, data, tmp_path):
 
 
 def test_the_average_of_the_weights_is_what_the_run_ends_with(tiny, data, tmp_path):
-    phases = [PhaseConfig(strategy="full", epochs=1)]
+    phases = [{"strategy": "full", "epochs": 1}]
     settings = {decay: config(phases=phases, ema_decay=decay) for decay in (None, 0.999)}
     last, average = (run(tiny, data, settings[decay], tmp_path / str(decay)) for decay in (None, 0.999))
     start = ofa.Supernet(tiny, seed=0).network.state_dict()
@@ -226,7 +231,8 @@ def test_progress_the_log_and_the_phases(tiny, data, tmp_path):
     assert [(line["step"], line["strategy"], len(line["loss"])) for line in log] == [(4, "full", 1), (8, "sandwich", 3)]
     assert all(0 <= line[f"{end}_accuracy_percent"] <= 100 for line in log for end in ("largest", "smallest"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "train.jsonl"]
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["best.safetensors", "step-00000007.safetensors", "step-00000008.safetensors"]
 
 
 @pytest.mark.parametrize(("at", "checkpoint"), [(1, "there is no checkpoint yet"), (6, r"step-00000004\.safetensors")])
@@ -237,9 +243,11 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny, data, tmp_path, monk
         calls.append(resolution)
         return fit(images, resolution) * (math.nan if len(calls) == at else 1.0)
 
-    monkeypatch.setattr(ofa.train.loop, "fit", broken)
-    settings = config(phases=[PhaseConfig(strategy="full", epochs=2)], checkpoint_seconds=1e9)
-    before = rf"the loss is not finite at step {at - 1} of 8, for .*\"resolution\": 16.*{checkpoint}; lower train\.lr"
+    monkeypatch.setattr(ofa.train.learner, "fit", broken)
+    settings = config(phases=[{"strategy": "full", "epochs": 2}], checkpoint_seconds=1e9)
+    before = (
+        rf"the loss nan is not finite at step {at - 1} of 8, for .*\"resolution\": 16.*{checkpoint}; lower train\.lr"
+    )
     with pytest.raises(TrainError, match=before):
         train(ofa.Supernet(tiny), data, DIGITS, settings, tmp_path)
 
@@ -285,3 +293,168 @@ def test_weights_of_another_network_are_refused(tiny, data, tmp_path):
 def test_no_phases_want_weights():
     with pytest.raises(ValueError, match="phases is empty, which wants initial_weights"):
         config(phases=[])
+
+
+SHRINKING = [
+    {"strategy": "full", "epochs": 1},
+    {"strategy": "uniform", "epochs": 1, "lr": 0.05, "elastic": {"*.kernel": "all"}},
+    {"strategy": "uniform", "epochs": 1, "subnets": 2, "elastic": {"*.kernel": "all", "*.depth": 2}},
+    {"strategy": "uniform", "epochs": 1, "subnets": 2, "lr": 0.02, "sort_channels": True},
+]
+OTHERS = {
+    "progressive shrinking": {"phases": SHRINKING, "teacher": "full", "distill": {"labels_weight": 1.0}},
+    "fair": {"phases": [{"strategy": "fair", "epochs": 2}], "teacher": "none"},
+    "pareto": {"phases": [{"strategy": "pareto", "epochs": 1, "random": 1}], "distill": {"loss": "alpha"}},
+    "delayed": {
+        "phases": [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 1, "ramp_epochs": 0.5}]
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_way_of_training_goes_on_to_the_last_bit(tiny, data, tmp_path, name):
+    settings = config(**OTHERS[name])
+    whole = run(tiny, data, settings, tmp_path / "whole")
+    steps = 4 * sum(phase.epochs for phase in settings.phases)
+    kill_at = sorted(random.Random(name).sample(range(1, steps + 1), 3))
+    assert_equal(whole, run(tiny, data, settings, tmp_path / "resumed", kill_at))
+
+
+def seen_archs(monkeypatch):
+    """The archs of every step from now on."""
+    found = []
+    learn = ofa.train.learner.Learner.learn
+
+    def note(self, archs, images, *rest):
+        found.append((archs, images.shape[-1]))
+        return learn(self, archs, images, *rest)
+
+    monkeypatch.setattr(ofa.train.learner.Learner, "learn", note)
+    return found
+
+
+def test_a_phase_shrinks_what_it_names_and_nothing_else(tiny, data, tmp_path, monkeypatch):
+    found = seen_archs(monkeypatch)
+    run(tiny, data, config(phases=SHRINKING), tmp_path)
+    largest = tiny.space.largest
+    for archs, _ in found[:4]:
+        assert archs == [largest]
+    kernels = {name for name in largest if name.endswith(".kernel")}
+    changed = {name for archs, _ in found[4:8] for arch in archs for name in arch if arch[name] != largest[name]}
+    assert changed
+    assert changed <= kernels
+    depths = [arch[name] for archs, _ in found[8:12] for arch in archs for name in arch if name.endswith(".depth")]
+    allowed = {value for choice in tiny.space.choices if choice.name.endswith(".depth") for value in choice.values[-2:]}
+    assert set(depths) <= allowed
+    assert [len(archs) for archs, _ in found] == [1] * 8 + [2] * 8
+
+
+def test_batches_are_loaded_at_the_size_they_are_used(data, tmp_path, monkeypatch):
+    options = {"num_classes": 10, "in_channels": 1, "resolutions": [8, 16], "width_mult": 0.5}
+    family = ofa.family("small_mobilenet_v3", **options)
+    found = seen_archs(monkeypatch)
+    run(family, data, config(phases=[{"strategy": "uniform", "epochs": 3}]), tmp_path)
+    assert {size for _, size in found} == {8, 16}
+    assert all(arch["resolution"] == size for archs, size in found for arch in archs)
+
+
+def test_sorting_channels_changes_no_answer_of_the_largest_network(tiny, data, tmp_path, monkeypatch):
+    answers = []
+    sort = ofa.train.loop._Trainer._sort_channels
+    images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def note(self, trained):
+        networks = [self.supernet.network, self.ema.module]
+        with torch.no_grad():
+            before = [network.eval()(images) for network in networks]
+            sort(self, trained)
+            answers.append((before, [network.eval()(images) for network in networks], trained))
+
+    monkeypatch.setattr(ofa.train.loop._Trainer, "_sort_channels", note)
+    run(tiny, data, config(phases=SHRINKING), tmp_path)
+    ((before, after, trained),) = answers
+    assert trained.names == tiny.space.names  # of the phase before
+    for one, two in zip(before, after, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_losses_of_smaller_archs_rise_from_nothing(tiny, data, tmp_path, monkeypatch):
+    weights = []
+    learn = ofa.train.learner.Learner.learn
+
+    def note(self, archs, images, labels, weight):
+        weights.append(weight)
+        return learn(self, archs, images, labels, weight)
+
+    monkeypatch.setattr(ofa.train.learner.Learner, "learn", note)
+    phases = [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 2, "ramp_epochs": 1.5}]
+    run(tiny, data, config(phases=phases), tmp_path)
+    assert weights[:4] == [1.0] * 4
+    assert weights[4:] == pytest.approx([min(1, (i + 1) / 6) for i in range(8)])
+
+
+def test_a_request_to_stop_saves_the_step_and_says_how_to_go_on(tiny, data, tmp_path):
+    whole = run(tiny, data, config(checkpoint_seconds=1e9), tmp_path / "whole")
+
+    def ask(done, *_):
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = config(checkpoint_seconds=1e9)
+    with pytest.raises(Stopped, match=r"stopped after step 4 of 8, which is saved in .*; the same command goes on"):
+        train(ofa.Supernet(tiny, seed=0), data, DIGITS, settings, tmp_path / "run", SEED, ask)
+    assert_equal(whole, run(tiny, data, settings, tmp_path / "run"))
+
+
+def test_mixed_images_are_learned_from(tiny, data, tmp_path):
+    mixed = DataConfig(name="digits", augment={"mixup": 0.8, "cutmix": 1.0})
+    runs = [run(tiny, data, config(), tmp_path / name, data_config=mixed) for name in "ab"]
+    assert_equal(*runs)
+    plain = run(tiny, data, config(), tmp_path / "plain")
+    assert not torch.equal(plain["stem.conv.weight"], runs[0]["stem.conv.weight"])
+
+
+def test_a_loss_that_explodes_stops_the_training(tiny, data, tmp_path):
+    with pytest.raises(
+        TrainError, match=r"the loss .* is above train\.max_loss = 0\.1 at step 0 of 8, for .*lower train"
+    ):
+        train(ofa.Supernet(tiny), data, DIGITS, config(max_loss=0.1), tmp_path)
+
+
+def test_the_best_weights_are_kept(tiny, data, tmp_path, monkeypatch):
+    accuracies = iter([50.0, 50.0, 50.0, 20.0, 20.0, 20.0])
+    monkeypatch.setattr(ofa.train.loop, "accuracy_percent", lambda *_: next(accuracies))
+    last = run(tiny, data, config(), tmp_path)
+    best, metadata = read_tensors(tmp_path / "checkpoints" / "best.safetensors")
+    assert metadata == {"family": tiny.name, "epoch": "1"}
+    assert best.keys() == last.keys()
+    assert not torch.equal(best["stem.conv.weight"], last["stem.conv.weight"])
+
+
+def test_events_for_tensorboard(tiny, data, tmp_path):
+    run(tiny, data, config(tensorboard=True, phases=[{"strategy": "full", "epochs": 3}]), tmp_path)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert all(tag in content for tag in (b"loss/0", b"lr", b"accuracy_percent/largest", b"accuracy_percent/smallest"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"teacher": "full", "phases": [{"strategy": "uniform", "epochs": 1}]}, "teacher full wants a first phase"),
+        (
+            {"phases": [{"strategy": "uniform", "epochs": 1, "sort_channels": True}]},
+            "cannot sort channels that were never",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(options, said):
+    with pytest.raises(ValueError, match=said):
+        config(**options)
+
+
+def test_a_pattern_that_matches_no_choice_is_said_before_training(tiny, data, tmp_path):
+    phases = [{"strategy": "full", "epochs": 1}, {"strategy": "uniform", "epochs": 1, "elastic": {"*.heads": 2}}]
+    with pytest.raises(SpaceError, match=r"\*\.heads"):
+        run(tiny, data, config(phases=phases), tmp_path)
+    assert not list(tmp_path.iterdir())

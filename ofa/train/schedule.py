@@ -1,0 +1,51 @@
+"""The learning rate of each step: a warm-up and a cosine, once for each schedule that the phases begin."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+from timm.scheduler import CosineLRScheduler
+from torch.optim import Optimizer
+
+from ofa.train.config import TrainConfig
+
+
+class Schedule:
+    """Sets an optimiser's learning rate; keeps no state but the optimiser's.
+
+    Args:
+        optimizer: whose learning rate.
+        config: with the phases.
+        per_epoch: steps in an epoch.
+    """
+
+    def __init__(self, optimizer: Optimizer, config: TrainConfig, per_epoch: int) -> None:
+        parts: list[list[float]] = []  # of each schedule: learning rate, epochs of warm-up, epochs
+        for i, phase in enumerate(config.phases):
+            if i == 0 or phase.lr is not None:
+                warmup = phase.warmup_epochs
+                if warmup is None:
+                    warmup = config.warmup_epochs if i == 0 else 0.0
+                parts.append([phase.lr or config.lr, warmup, 0.0])
+            parts[-1][2] += phase.epochs
+        self.starts = [0, *accumulate(int(epochs) * per_epoch for _, _, epochs in parts)][:-1]
+        self.schedulers = []
+        for lr, warmup, epochs in parts:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] = lr
+            self.schedulers.append(
+                CosineLRScheduler(
+                    optimizer,
+                    t_initial=int(epochs) * per_epoch,
+                    warmup_t=int(warmup * per_epoch),
+                    warmup_lr_init=lr / 100,
+                    lr_min=config.min_lr,
+                    t_in_epochs=False,
+                )
+            )
+
+    def set(self, step: int) -> None:
+        """Sets the learning rate of a step of the whole training."""
+        part = bisect_right(self.starts, step) - 1
+        self.schedulers[part].step_update(step - self.starts[part])

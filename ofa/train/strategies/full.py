@@ -1,0 +1,18 @@
+"""The largest network alone: what training begins with before anything shrinks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ofa.space import Arch
+from ofa.train.strategies.base import Draw, Phase
+
+
+class Full(Phase):
+    """The largest network alone (once-for-all, arXiv 1908.09791, 3.3)."""
+
+    strategy: Literal["full"]
+
+    def archs(self, draw: Draw) -> list[Arch]:
+        """The largest."""
+        return [draw.space.largest]

@@ -1,0 +1,25 @@
+"""Random archs alone: single-path sampling, entangled weights, and the stages of progressive shrinking."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ofa.space import Arch
+from ofa.train.strategies.base import Draw, Phase
+
+
+class Uniform(Phase):
+    """Random archs of one image size (AutoFormer, arXiv 2107.00651, 3.2; once-for-all, arXiv 1908.09791, 3.3)."""
+
+    strategy: Literal["uniform"]
+    subnets: int = Field(1, ge=1, le=16)
+    """How many archs a step trains."""
+
+    def archs(self, draw: Draw) -> list[Arch]:
+        """Each choice uniform; the resolution is the same for all, so that a batch is loaded at the size it is used."""
+        space = draw.space
+        rows = space.sample(self.subnets, draw.rng)
+        rows[:, space.column("resolution")] = rows[0, space.column("resolution")]
+        return [space.decode(row) for row in rows]

@@ -1,0 +1,99 @@
+"""A training by two processes against the same training by one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ofa
+from ofa.data import DataConfig, load
+from ofa.errors import TrainError
+from ofa.tensors import read_tensors, write_tensors
+from ofa.train import TrainConfig, train
+from supernets import autoformer
+
+DIGITS = DataConfig(name="digits")
+PHASES = [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 1, "random": 1}]
+
+
+def a_family(name):
+    """With LayerNorm, whose results do not depend on how a batch is shared; or with BatchNorm."""
+    if name == "transformer":
+        sizes = {"embed_dims": (64, 128), "depths": (1, 2), "heads": (1, 2)}
+        return autoformer.tiny(num_classes=10, in_channels=1, resolutions=(16, 32), **sizes)
+    return ofa.family("small_mobilenet_v3", num_classes=10, in_channels=1, resolutions=[16], width_mult=0.5)
+
+
+def trained(folder, name, options, stop_at=None):
+    """Trains on 4 batches of 32 digits an epoch; keeps the weights in the folder."""
+    digits = load(DIGITS)
+    data = replace(
+        digits, train=digits.train.subset(np.arange(150)), validation=digits.validation.subset(np.arange(50))
+    )
+    defaults = {"phases": PHASES, "batch_size": 32, "calibration_images": 32, "checkpoint_seconds": 0.0, "lr": 0.05}
+    supernet = ofa.Supernet(a_family(name), seed=0)
+
+    def progress(done, *_):
+        if done == stop_at:
+            raise InterruptedError
+
+    try:
+        train(supernet, data, DIGITS, TrainConfig(**defaults | options), Path(folder), 2, progress)
+    except InterruptedError:
+        return "stopped"
+    from ofa import distributed
+
+    path = Path(folder) / f"weights-{distributed.rank()}.safetensors"
+    write_tensors(path, supernet.network.state_dict())
+    return str(path)
+
+
+def weights(path):
+    return read_tensors(Path(path))[0]
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_two_processes_learn_what_one_does(together, tmp_path, clip):
+    options = {"clip_grad_norm": clip}
+    (alone,) = [weights(trained(tmp_path / "1", "transformer", options))]
+    first, second = map(weights, together(2, trained, str(tmp_path / "2"), "transformer", options))
+    start = ofa.Supernet(a_family("transformer"), seed=0).network.state_dict()
+    for name, tensor in alone.items():
+        assert torch.equal(first[name], second[name])
+        assert (first[name] - tensor).abs().max() <= 1e-5 * max(1.0, float(tensor.abs().max())), name
+    assert any((alone[name] - start[name]).abs().max() > 1e-3 for name in alone)
+    logs = [(tmp_path / n / "train.jsonl").read_text().splitlines() for n in "12"]
+    for one, two in zip(*logs, strict=True):
+        assert json.loads(two)["loss"] == pytest.approx(json.loads(one)["loss"], rel=1e-4)
+
+
+def test_processes_have_the_same_statistics_of_batchnorm(together, tmp_path):
+    first, second = map(weights, together(2, trained, str(tmp_path), "convolutions", {}))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_each_process_may_draw_archs_of_its_own(together, tmp_path):
+    runs = {}
+    for different in (False, True):
+        options = {"different_archs": different, "phases": PHASES[1:]}
+        first, second = map(weights, together(2, trained, str(tmp_path / str(different)), "transformer", options))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        runs[different] = first
+    assert any(not torch.equal(runs[True][name], runs[False][name]) for name in runs[True])
+
+
+def test_going_on_with_another_number_of_processes(together, tmp_path):
+    whole = weights(trained(tmp_path / "whole", "transformer", {}))
+    assert together(2, trained, str(tmp_path / "run"), "transformer", {}, 3) == ["stopped", "stopped"]
+    resumed = weights(trained(tmp_path / "run", "transformer", {}))
+    for name, tensor in whole.items():
+        assert (resumed[name] - tensor).abs().max() <= 1e-5 * max(1.0, float(tensor.abs().max())), name
+
+
+def test_a_batch_that_cannot_be_shared(tmp_path, monkeypatch):
+    monkeypatch.setattr("ofa.distributed.world_size", lambda: 3)
+    with pytest.raises(TrainError, match=r"train\.batch_size = 32 cannot be shared by 3 processes; give a multiple"):
+        trained(tmp_path, "transformer", {})
