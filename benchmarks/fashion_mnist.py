@@ -19,8 +19,8 @@ from ofa import Arch
 from ofa.calibrate import accuracy_percent, calibrate
 from ofa.cli.output import progress
 from ofa.data import eval_batches
+from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run
-from ofa.pipeline.stages import load_supernet
 from ofa.search import hypervolume, non_dominated
 
 RESULT = Path("docs/results/fashion_mnist.md")

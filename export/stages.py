@@ -19,8 +19,8 @@ from export.session import INPUT, OUTPUT, session
 from ofa.calibrate import calibrate
 from ofa.data import Batches, Data, eval_batches
 from ofa.files import write_json
+from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run, Stage
-from ofa.pipeline.stages import load_supernet
 from ofa.space import Value
 from ofa.supernet import Supernet
 

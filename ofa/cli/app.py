@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
 
 import typer
 
-from ofa.cli import importing, run, show
+from ofa.cli import evaluate, importing, run, show
 from ofa.cli.allocator import keep_freed_memory
 from ofa.cli.output import errors
 from ofa.errors import OfaError
@@ -22,6 +24,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     run.add_to(app)
+    evaluate.add_to(app)
     for point in sorted(entry_points(group="ofa.commands")):
         app.add_typer(point.load(), name=point.name)
     importing.add_to(app)
@@ -33,14 +36,24 @@ def main() -> None:
     """Runs the command line; the entry point of `ofa` and of `python -m ofa`."""
     keep_freed_memory()
     try:
-        build()()
+        with joined_by_torchrun():
+            build()()
     except OfaError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error}; what was finished before is kept, go on with `ofa run --resume` once this is mended")
-    except KeyboardInterrupt:
-        errors.print("stopped; go on with `ofa run RECIPE --resume`", highlight=False)
+    except KeyboardInterrupt as stopped:
+        errors.print(str(stopped) or "stopped; go on with `ofa run RECIPE --resume`", highlight=False, soft_wrap=True)
         sys.exit(130)
+
+
+def joined_by_torchrun() -> AbstractContextManager[None]:
+    """Joins the other processes where torchrun started this one; else imports nothing, as torch takes its time."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return nullcontext()
+    from ofa.distributed import joined
+
+    return joined()
 
 
 def _fail(message: str) -> None:

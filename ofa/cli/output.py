@@ -42,8 +42,11 @@ def _text(value: object) -> str:
 
 
 @contextmanager
-def progress(name: str) -> Iterator[Callable[[int, int, str], None]]:
+def progress(name: str, shown: bool = True) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on a terminal, a line every 15 seconds elsewhere: what, how far, how long left."""
+    if not shown:
+        yield lambda done, total, message: None
+        return
     if errors.is_terminal:
         columns = (
             TextColumn("{task.description:>8}"),

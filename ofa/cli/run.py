@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,7 +36,7 @@ def execute(run: Run, name: str) -> None:
     """Runs one stage and shows its progress."""
     from ofa.pipeline.run import stages
 
-    with progress(name) as on_progress:
+    with progress(name, shown=int(os.environ.get("RANK", "0")) == 0) as on_progress:
         run.execute(stages()[name], on_progress)
 
 

@@ -23,6 +23,9 @@ class FamilyConfig(Config):
     """A registered family, or the path of a Python file that defines `family(...)`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Such as `resolutions`, `width_mult`, `dropout`; see the family's file in `supernets/`."""
+    couple: dict[str, str] = Field(default_factory=dict)
+    """Choices that are not free but grow with others, as patterns: `{"stage*.block*.expand": "stage*.depth"}`, each `*`
+    of the second being what that of the first matched (CompOFA, arXiv 2104.12642)."""
 
 
 class ProfileConfig(Config):
@@ -120,17 +123,33 @@ def load_recipe(name: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {_explain(error)}") from error
+        raise RecipeError(f"{path}: {_explain(error, content)}") from error
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, content: Any) -> str:
     problems = []
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        where = _path(problem["loc"], content)
+        if problem["type"] == "union_tag_invalid":
+            key, tag, tags = (problem["ctx"][name] for name in ("discriminator", "tag", "expected_tags"))
+            problems.append(f"{where}.{key.strip(chr(39))} = {tag!r}: choose from {tags}")
+        elif problem["type"] == "extra_forbidden":
             problems.append(f"{where}: unknown key")
         elif problem["type"] == "missing":
             problems.append(f"{where}: missing")
         else:
             problems.append(f"{where} = {problem['input']!r}: {problem['msg'].lower()}")
     return "; ".join(problems)
+
+
+def _path(parts: tuple[int | str, ...], content: Any) -> str:
+    """Where a problem is in the file, without the names of alternatives that pydantic puts between keys."""
+    path = []
+    for part in parts:
+        inside = content if isinstance(content, dict) else dict(enumerate(content)) if isinstance(content, list) else {}
+        if part in inside:
+            path.append(str(part))
+            content = inside[part]
+        elif part == parts[-1] and isinstance(content, dict) and str(part).isidentifier():
+            path.append(str(part))  # a key that is missing
+    return ".".join(path)

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
+from ofa import distributed
 from ofa.data import Data, load
 from ofa.device import Device, device
 from ofa.errors import FamilyError, RunError
@@ -77,7 +78,7 @@ class Run:
         self.recipe, self.folder = recipe, folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()) and not (folder / "recipe.yaml").exists():
+            if distributed.rank() == 0 and any(folder.iterdir()) and not (folder / "recipe.yaml").exists():
                 raise RunError(f"{folder} holds other files; give an empty or new directory with --run")
         except OSError as error:
             raise RunError(f"cannot write the run directory {folder}: {error}; give another with --run") from error
@@ -106,9 +107,10 @@ class Run:
         options = dict(self.recipe.family.options)
         options |= {"num_classes": len(self.data.labels), "in_channels": self.data.in_channels}
         try:
-            return family(self.recipe.family.name, **options)
+            made = family(self.recipe.family.name, **options)
         except (TypeError, ValueError) as error:
             raise FamilyError(f"family.options of the recipe: {error}") from error
+        return made.coupled(self.recipe.family.couple)
 
     @cached_property
     def device(self) -> Device:
@@ -172,6 +174,8 @@ class Run:
     def execute(self, stage: Stage, progress: Progress) -> None:
         """Runs one stage, also if it was finished before; what was begun with the same settings is gone on with.
 
+        Of processes that work together (`ofa.distributed`), one keeps the records.
+
         Raises:
             RunError: a stage that it needs is missing or was made with another recipe.
         """
@@ -179,6 +183,10 @@ class Run:
             self.check_unchanged(stages()[need])
             if not self.finished(stages()[need]):
                 raise RunError(f"{stage.name!r} needs the {need!r} stage of {self.folder}; run `ofa {need}` first")
+        if distributed.rank() != 0:
+            stage.run(self, progress)
+            distributed.wait_for_all()
+            return
         fingerprint = self.fingerprint(stage)
         record = self.records().get(stage.name, {})
         if stage.keep:
@@ -193,6 +201,7 @@ class Run:
         except BaseException:
             self._record(stage, fingerprint, seconds + time.monotonic() - begin, None)
             raise
+        distributed.wait_for_all()
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._record(stage, fingerprint, seconds + time.monotonic() - begin, now)
 

@@ -7,57 +7,39 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 
-from ofa.calibrate import accuracy_percent, calibrate
+from ofa import distributed
 from ofa.cost import LatencyTable, NetworkTable, load_table, macs_m, params_m
 from ofa.cost.table import profile
-from ofa.data import eval_batches
-from ofa.errors import CheckpointError, InfeasibleError
+from ofa.errors import InfeasibleError
 from ofa.files import write_json
+from ofa.pipeline.evaluate import load_supernet, subnet_scores
 from ofa.pipeline.run import Progress, Run, Stage
 from ofa.predict import AccuracyPredictor, estimate_percent, fit_and_judge, model_rmse_percent
 from ofa.search import Constraint, Front, Objective, non_dominated, search
 from ofa.space import Arch, Rows
 from ofa.supernet import Supernet
-from ofa.tensors import read_tensors, write_tensors
+from ofa.tensors import write_tensors
 from ofa.train import train
 
 Entry = dict[str, Any]
 
-
-def load_supernet(run: Run) -> Supernet:
-    """The trained supernet of a run.
-
-    Raises:
-        CheckpointError: its weights are truncated or of another family.
-    """
-    supernet = Supernet(run.family, seed=run.recipe.seed)
-    path = run.path("supernet.safetensors")
-    try:
-        supernet.network.load_state_dict(read_tensors(path)[0])
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} holds another network: {error}; run `ofa train` again") from error
-    return supernet
+_AT_ONCE = 24
+"""Archs that a process measures between two times that results are kept."""
 
 
 def measure_accuracies(run: Run, supernet: Supernet, archs: list[Arch]) -> Iterator[tuple[Arch, float]]:
     """Validation accuracy of subnets, each with its own BatchNorm statistics; grouped by resolution."""
-    config = run.recipe.sample
-    for resolution in sorted({int(arch["resolution"]) for arch in archs}):
-        training = eval_batches(run.data, run.data.train, resolution, limit=config.calibration_images)
-        validation = eval_batches(run.data, run.data.validation, resolution, limit=config.images)
-        for arch in archs:
-            if arch["resolution"] == resolution:
-                network = supernet.extract(arch).to(memory_format=torch.channels_last)
-                calibrate(network, training)
-                yield arch, accuracy_percent(network, validation)
+    for arch, found in subnet_scores(run, supernet, archs, run.data.validation, run.recipe.sample.images):
+        yield arch, found.top1_percent
 
 
 def _train(run: Run, progress: Progress) -> None:
     supernet = Supernet(run.family, seed=run.recipe.seed)
-    train(supernet, run.data, run.recipe.data, run.recipe.train, run.folder, run.recipe.seed, progress)
-    write_tensors(run.path("supernet.safetensors"), supernet.network.state_dict(), {"family": run.family.name})
+    settings = (run.data, run.recipe.data, run.recipe.train, run.folder, run.recipe.seed)
+    train(supernet, *settings, progress, macs_m(run.family))
+    if distributed.rank() == 0:
+        write_tensors(run.path("supernet.safetensors"), supernet.network.state_dict(), {"family": run.family.name})
 
 
 def _profile(run: Run, progress: Progress) -> None:
@@ -94,17 +76,23 @@ class _Measured:
 
     def __call__(self, archs: list[Arch], said: Callable[[int, str], None]) -> dict[Arch, float]:
         """The accuracies of archs, in percent; says how many are known."""
-        todo = [arch for arch in archs if arch not in self.accuracies]
-        if todo:
-            for arch, accuracy in measure_accuracies(self.run, load_supernet(self.run), todo):
-                self.accuracies[arch] = accuracy
-                said(len(self.accuracies), f"accuracy {accuracy:.1f}%")
-                if len(self.accuracies) % 20 == 0:
-                    self._save()
+        todo = sorted((arch for arch in archs if arch not in self.accuracies), key=lambda arch: arch["resolution"])
+        supernet = load_supernet(self.run) if todo else None
+        step = _AT_ONCE * distributed.world_size()
+        for part in (todo[start : start + step] for start in range(0, len(todo), step)):
+            assert supernet is not None
+            mine = part[distributed.rank() :: distributed.world_size()]
+            found: dict[Arch, float] = {}
+            for arch, accuracy in measure_accuracies(self.run, supernet, mine):
+                found[arch] = accuracy
+                said(len(self.accuracies) + len(found) * distributed.world_size(), f"accuracy {accuracy:.1f}%")
+            self.accuracies |= zip(part, distributed.sum_up([found.get(arch, 0.0) for arch in part]), strict=True)
             self._save()
         return {arch: self.accuracies[arch] for arch in archs}
 
     def _save(self) -> None:
+        if distributed.rank() != 0:
+            return
         samples = [{"arch": dict(arch), "accuracy_percent": value} for arch, value in self.accuracies.items()]
         write_json(self.run.path(self.name), {"fingerprint": self.fingerprint, "samples": samples})
 

@@ -1,8 +1,9 @@
 import json
 
 import pytest
+import yaml
 
-from ofa.errors import RunError
+from ofa.errors import FamilyError, RunError
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, stages
 
@@ -79,3 +80,19 @@ def test_a_stage_that_fails_is_not_finished_and_its_time_is_kept(finished, tiny_
         run.execute(stages()["fit"], quiet)
     assert not run.finished(stages()["fit"])
     assert json.loads((finished / "stages.json").read_text())["fit"]["finished"] is None
+
+
+def test_choices_are_coupled_as_the_recipe_says(tiny_recipe, tmp_path):
+    couple = {"stage*.block*.expand": "stage*.depth"}
+    run = Run(changed(tiny_recipe, family={"couple": couple}), tmp_path / "coupled")
+    free = Run(tiny_recipe, tmp_path / "free")
+    assert {choice.follows for choice in free.family.space.choices} == {None}
+    assert run.family.space.choices == free.family.coupled(couple).space.choices != free.family.space.choices
+    assert run.fingerprint(stages()["train"]) != free.fingerprint(stages()["train"])
+    assert Recipe.model_validate(yaml.safe_load(run.recipe.to_yaml())).family.couple == couple
+
+
+def test_a_coupling_that_matches_nothing_is_known_before_any_work(tiny_recipe, tmp_path):
+    run = Run(changed(tiny_recipe, family={"couple": {"stage*.hight": "stage*.depth"}}), tmp_path / "run")
+    with pytest.raises(FamilyError, match=r"cannot couple 'stage\*\.hight' to 'stage\*\.depth': unknown choice"):
+        run.check_inputs()

@@ -12,6 +12,7 @@ from ofa.cost import LatencyTable
 from ofa.data import eval_batches
 from ofa.errors import CheckpointError, InfeasibleError, RunError
 from ofa.pipeline import stages as pipeline
+from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, stages
 from ofa.predict import AccuracyPredictor, estimate_percent
@@ -37,7 +38,7 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
     assert summary["levels"]
     latencies = [level["latency_ms"] for level in summary["levels"]]
     assert latencies == sorted(latencies, reverse=True)
-    supernet = pipeline.load_supernet(run)
+    supernet = load_supernet(run)
     for level in summary["levels"]:
         arch = run.family.space.arch(level["arch"])
         static = supernet.extract(arch)
@@ -194,7 +195,7 @@ def test_spread_takes_both_ends_and_even_logarithmic_steps():
 
 def test_weights_and_predictor_hold_only_tensors(finished):
     run = Run.open(finished)
-    supernet = pipeline.load_supernet(run)
+    supernet = load_supernet(run)
     assert all(torch.isfinite(p).all() for p in supernet.parameters())
     predictor = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
     mean, std = predictor(run.family.space.rows([run.family.space.largest]))
