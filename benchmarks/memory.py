@@ -1,0 +1,82 @@
+"""Memory of a training step: `python -m benchmarks.memory [FAMILY ...]` writes docs/results/memory.md.
+
+Each process runs some steps, at the batches of `benchmarks.speed`, and says its peak: with a sandwich of a supernet,
+with the largest static network, and with nothing but the libraries and the batch, which is taken off.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmarks.machine import machine
+from benchmarks.speed import SMALL_IMAGES
+from ofa import Supernet, family
+
+RESULT = Path("docs/results/memory.md")
+FAMILIES = ("small_mobilenet_v3", "hybrid_small", "ofa_mobilenet_v3", "hybrid", "autoformer_tiny")
+STEPS, REPEATS = 4, 3
+
+
+def main(names: list[str]) -> None:
+    lines = [
+        "# Memory of a training step",
+        "",
+        f"Made by `python -m benchmarks.memory`: peak memory of a process that trains {STEPS} steps (SGD with",
+        f"momentum), less that of one that only loads the libraries; median of {REPEATS} processes. A sandwich: the",
+        "largest, the smallest, 2 random networks.",
+        "",
+        f"Machine: {machine()}.",
+        "",
+        "| family | batch | sandwich, MiB | largest static network, MiB | ratio |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in names:
+        batch = 64 if max(family(name).resolutions) <= SMALL_IMAGES else 16
+        sandwich, static, nothing = (_peak_mib(name, batch, what) for what in ("sandwich", "static", "nothing"))
+        sandwich, static = sandwich - nothing, static - nothing
+        lines.append(f"| `{name}` | {batch} | {sandwich:.0f} | {static:.0f} | {sandwich / static:.3f} |")
+        print(lines[-1], flush=True)
+    RESULT.write_text("\n".join(lines) + "\n")
+
+
+def _peak_mib(name: str, batch: int, what: str) -> float:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", "--worker", name, str(batch), what]
+    return float(np.median([float(subprocess.check_output(command, text=True)) for _ in range(REPEATS)]))
+
+
+def work(name: str, batch: int, what: str) -> float:
+    """Trains some steps; the peak of this process in MiB."""
+    torch.manual_seed(0)
+    made = family(name)
+    space, rng = made.space, np.random.default_rng(0)
+    images, labels = torch.randn(batch, *made.input_shape(space.largest)), torch.randint(0, 10, (batch,))
+    images = images.contiguous(memory_format=torch.channels_last)
+    if what != "nothing":
+        supernet = Supernet(made) if what == "sandwich" else None
+        network = supernet or made.build(space.largest)
+        network.to(memory_format=torch.channels_last).train()
+        optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
+        for _ in range(STEPS):
+            optimizer.zero_grad(set_to_none=False)
+            drawn = [space.decode(row) for row in space.sample(2, rng)]
+            archs = [space.largest, space.smallest, *drawn] if supernet is not None else [space.largest]
+            for arch in archs:
+                subnet = supernet.subnet(arch) if supernet is not None else network
+                small = functional.interpolate(images, int(arch["resolution"]))
+                functional.cross_entropy(subnet(small), labels).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
+            optimizer.step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        print(work(sys.argv[2], int(sys.argv[3]), sys.argv[4]))
+    else:
+        main(sys.argv[1:] or list(FAMILIES))

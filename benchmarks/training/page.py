@@ -1,0 +1,159 @@
+"""The page of results, docs/results/training.md, with its plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.stats import kendalltau
+
+from benchmarks.machine import machine
+from benchmarks.training.tasks import DEFAULT, IMAGES, REFERENCE, STRATEGIES, TASKS, fixed_archs, spread_archs
+from ofa.cost import macs_m
+
+PAGE = Path("docs/results/training.md")
+
+
+def write_page(folder: Path, n_seeds: int) -> None:
+    """Writes the page from the results of some seeds."""
+    lines = [
+        "# Training: do subnets need retraining?",
+        "",
+        f"Made by `python -m benchmarks.training {n_seeds}`: Fashion-MNIST, {IMAGES:,} training images (the same for",
+        "all), all 10,000 test images; mean and standard deviation over seeds. Two trainings at once, one thread each.",
+        "",
+        f"Machine: {machine()}.",
+        "",
+    ]
+    for task in TASKS:
+        lines += _inherited(folder, task, n_seeds)
+    lines += _strategies(folder, n_seeds)
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text("\n".join(lines))
+
+
+def _inherited(folder: Path, name: str, n_seeds: int) -> list[str]:
+    """Inherited against trained alone: a table, a plot, the rank correlation."""
+    task = TASKS[name]
+    made = task.make()
+    archs = spread_archs(made, task.alone)
+    cost = macs_m(made)(made.space.rows(archs))
+    inherited = np.array([_accuracies(_supernet(folder, name, DEFAULT, seed), "spread") for seed in range(n_seeds)])
+    alone = np.array(
+        [
+            [_read(folder, f"alone-{name}-{i}-{seed}")["accuracy"]["test"] for i in range(task.alone)]
+            for seed in range(n_seeds)
+        ]
+    )
+    gaps = inherited - alone  # seeds x archs
+    taus = [float(kendalltau(a, b).statistic) for a, b in zip(inherited, alone, strict=True)]
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for label, values in (("inherited", inherited), ("trained alone", alone)):
+        axes.errorbar(cost, values.mean(0), values.std(0), marker="o", capsize=3, label=label)
+    axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=f"{made.name}, {task.epochs} epochs")
+    axes.legend()
+    _save(figure, f"training-{name}")
+    rows = [
+        f"| {cost[i]:.2f} | {arch['resolution']} | {_spread(inherited[:, i])} | {_spread(alone[:, i])} "
+        f"| {_signed(gaps[:, i])} |"
+        for i, arch in enumerate(archs)
+    ]
+    return [
+        f"## `{made.name}`: inherited against trained alone",
+        "",
+        f"{task.alone} archs spread over the space. Inherited: taken from the supernet (strategy: {DEFAULT}),",
+        f"BatchNorm re-estimated. Alone: the same network trained by itself for {task.epochs} epochs, same recipe.",
+        "",
+        f"Mean gap {_signed(gaps.mean(1))} points; the worst arch's {gaps.mean(0).min():+.2f} (mean over seeds).",
+        f"Kendall tau between both {_spread(np.array(taus), 3)}.",
+        "",
+        f"![inherited and alone](training-{name}.svg)",
+        "",
+        "| MACs M | pixels | inherited % | alone % | gap |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+    ]
+
+
+def _strategies(folder: Path, n_seeds: int) -> list[str]:
+    made = TASKS["cnn"].make()
+    cost = macs_m(made)(made.space.rows(fixed_archs(made)))
+    middle = int(np.argsort(cost)[len(cost) // 2])
+    rows = []
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    names = [(name, "") for name in STRATEGIES] + [(DEFAULT, " at half the cost")]
+    for name, said in names:
+        results = [_supernet(folder, "cnn", name, seed, said) for seed in range(n_seeds)]
+        fixed = np.array([_accuracies(result, "fixed") for result in results])  # seeds x archs
+        spread = np.array([_accuracies(result, "spread") for result in results])
+        columns = (
+            spread[:, 0],
+            fixed[:, int(cost.argmin())],
+            fixed[:, middle],
+            fixed[:, int(cost.argmax())],
+            spread[:, -1],
+        )
+        epochs = " + ".join(map(str, results[0]["epochs"]))
+        shown = " | ".join(_spread(column) for column in columns)
+        rows.append(
+            f"| {name}{said} | {epochs} | {results[0]['cost_seconds']:.0f} | {shown} | {_spread(fixed.mean(1))} |"
+        )
+        axes.errorbar(
+            np.arange(5),
+            [c.mean() for c in columns],
+            [c.std() for c in columns],
+            marker="o",
+            capsize=3,
+            label=name + said,
+        )
+    axes.set_xticks(range(5), ["smallest", "first of 50", "median of 50", "last of 50", "largest"])
+    axes.set(ylabel="test top-1, %", title="strategies at equal cost")
+    axes.legend(fontsize=7)
+    _save(figure, "training-strategies")
+    return [
+        f"## Strategies at equal cost, `{made.name}`",
+        "",
+        "The cost of an epoch of each phase was measured in interleaved rounds with nothing else running; epochs are",
+        "such that all cost the same, but for rounding. 50 random archs, the same for all. Test top-1 in percent.",
+        f"`{REFERENCE}` has once-for-all's stages, shares of epochs and learning rates (arXiv 1908.09791).",
+        "",
+        "![strategies](training-strategies.svg)",
+        "",
+        "| strategy | epochs | cost, s | smallest | first of 50 | median of 50 | last of 50 | largest | mean of 50 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+        f"Recipes use `{DEFAULT}`.",
+        "",
+    ]
+
+
+def _supernet(folder: Path, task: str, strategy: str, seed: int, said: str = "") -> dict[str, Any]:
+    return _read(folder, f"supernet-{task}-{strategy}{said}-{seed}".replace(" ", "_").replace(",", ""))
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return content
+
+
+def _accuracies(result: dict[str, Any], key: str) -> list[float]:
+    return [entry["test"] for entry in result[key]]
+
+
+def _spread(values: np.ndarray, digits: int = 2) -> str:
+    return f"{values.mean():.{digits}f}" + (f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else "")
+
+
+def _signed(values: np.ndarray) -> str:
+    return f"{values.mean():+.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
+
+
+def _save(figure: Any, name: str) -> None:
+    figure.tight_layout()
+    figure.savefig(PAGE.with_name(f"{name}.svg"), metadata={"Date": None})
+    plt.close(figure)

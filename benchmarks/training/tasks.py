@@ -1,0 +1,157 @@
+"""What is compared on what: families, images, strategies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ofa import Arch, Family, family
+from ofa.cost import macs_m
+from ofa.data import AugmentConfig, Data, DataConfig, TensorImages, load
+from ofa.train import TrainConfig
+
+IMAGES, VALIDATION, BATCH = 12_000, 2_000, 128
+"""Training images (the same for all that is compared), validation images for the training's log, images per step."""
+AUGMENT = AugmentConfig(scale=(0.85, 1.0), ratio=(0.9, 1.11), hflip=0.5)
+DATA = DataConfig(name="fashion_mnist", augment=AUGMENT)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A family and how long its supernet is trained.
+
+    Attributes:
+        family: its name.
+        options: of the family.
+        epochs: of the supernet's sandwich, and of each network that is trained alone.
+        alone: how many archs are trained alone.
+    """
+
+    family: str
+    options: dict[str, Any]
+    epochs: int
+    alone: int
+
+    def make(self) -> Family:
+        """The family for Fashion-MNIST."""
+        return family(self.family, num_classes=10, in_channels=1, **self.options)
+
+
+TASKS = {
+    "cnn": Task("small_mobilenet_v3", {"resolutions": [20, 24, 28], "width_mult": 0.5}, epochs=10, alone=20),
+    "hybrid": Task("hybrid_small", {"resolutions": [20, 24, 28]}, epochs=10, alone=8),
+}
+
+
+@cache
+def data() -> Data:
+    """Fashion-MNIST with a part of its training and validation images and all of its test images."""
+    whole = load(DATA)
+    rng = np.random.default_rng(0)
+    parts: list[TensorImages] = []
+    for images, n in ((whole.train, IMAGES), (whole.validation, VALIDATION)):
+        assert isinstance(images, TensorImages)
+        parts.append(images.subset(np.sort(rng.permutation(len(images))[:n])))
+    return replace(whole, train=parts[0], validation=parts[1])
+
+
+def spread_archs(made: Family, n: int) -> list[Arch]:
+    """The smallest, the largest, and archs between them whose MACs are evenly spread on a logarithmic scale."""
+    space = made.space
+    pool = space.sample(2000, np.random.default_rng(11))
+    ends = space.rows([space.smallest, space.largest])
+    cost = np.log(macs_m(made)(pool))
+    low, high = np.log(macs_m(made)(ends))
+    between = [int(np.abs(cost - target).argmin()) for target in np.linspace(low, high, n)[1:-1]]
+    return [space.smallest, *(space.decode(pool[i]) for i in between), space.largest]
+
+
+def fixed_archs(made: Family) -> list[Arch]:
+    """50 random archs, the same for every strategy and seed."""
+    return [made.space.decode(row) for row in made.space.sample(50, np.random.default_rng(12))]
+
+
+# Strategies
+
+_STAGES: list[tuple[float, float, dict[str, Any]]] = [
+    # of once-for-all (arXiv 1908.09791, appendix B): epochs, learning rate relative to the largest network's, phase
+    (180, 1.0, {"strategy": "full"}),
+    (125, 0.37, {"strategy": "uniform", "elastic": {"resolution": "all", "*.kernel": "all"}}),
+    (
+        25,
+        0.03,
+        {"strategy": "uniform", "subnets": 2, "elastic": {"resolution": "all", "*.kernel": "all", "*.depth": 2}},
+    ),
+    (
+        125,
+        0.09,
+        {"strategy": "uniform", "subnets": 2, "elastic": {"resolution": "all", "*.kernel": "all", "*.depth": "all"}},
+    ),
+    (
+        25,
+        0.03,
+        {
+            "strategy": "uniform",
+            "subnets": 4,
+            "sort_channels": True,
+            "elastic": {"resolution": "all", "*.kernel": "all", "*.depth": "all", "*.expand": 2},
+        },
+    ),
+    (125, 0.09, {"strategy": "uniform", "subnets": 4, "sort_channels": True}),
+]
+_SANDWICH = {"strategy": "sandwich", "random": 2}
+
+STRATEGIES: dict[str, tuple[list[tuple[float, dict[str, Any]]], dict[str, Any]]] = {
+    "single path, labels": ([(1, {"strategy": "uniform"})], {"teacher": "none"}),
+    "strictly fair, labels": ([(1, {"strategy": "fair"})], {"teacher": "none"}),
+    "progressive shrinking": (
+        [(epochs, phase) for epochs, _, phase in _STAGES],
+        {"teacher": "full", "distill": {"labels_weight": 1.0}},
+    ),
+    "sandwich, labels": ([(1, _SANDWICH)], {"teacher": "none"}),
+    "sandwich": ([(1, _SANDWICH)], {}),
+    "full, then sandwich": ([(2, {"strategy": "full"}), (11, _SANDWICH)], {}),
+    "sandwich, alpha divergence": ([(1, _SANDWICH)], {"distill": {"loss": "alpha"}}),
+    "best-up": ([(1, {"strategy": "pareto", "random": 2, "attend": "best"})], {}),
+    "worst-up": ([(1, {"strategy": "pareto", "random": 2, "attend": "worst"})], {}),
+    "delayed shrinking": ([(1, {"strategy": "full"}), (1, _SANDWICH | {"ramp_epochs": 2.0})], {}),
+}
+"""By name: phases with how many epochs each has relative to the others, and the settings that differ."""
+DEFAULT, REFERENCE = "full, then sandwich", "progressive shrinking"
+LR = {"full": 0.2, "uniform": 0.2, "fair": 0.1, "sandwich": 0.1, "pareto": 0.1}
+"""Highest learning rates, picked on validation images with another seed; losses of a step's archs are summed."""
+COMMON: dict[str, Any] = {
+    "batch_size": BATCH,
+    "ema_decay": 0.99,
+    "calibration_images": 512,
+    "checkpoint_seconds": 1e9,
+    "watched_archs": 0,
+    "warmup_epochs": 0.5,
+}
+
+
+def config(strategy: str, budget: float, seconds: dict[str, float]) -> TrainConfig:
+    """A strategy's training that costs a budget.
+
+    Args:
+        strategy: of `STRATEGIES`.
+        budget: in seconds of the machine on which `seconds` were measured.
+        seconds: of an epoch of each phase, by `phase_key`.
+    """
+    parts, settings = STRATEGIES[strategy]
+    cost = sum(share * seconds[phase_key(strategy, i)] for i, (share, _) in enumerate(parts))
+    phases = []
+    for i, (share, phase) in enumerate(parts):
+        phase = phase | {"epochs": max(1, round(share * budget / cost))}
+        if strategy == REFERENCE:
+            phase["lr"] = LR["full"] * _STAGES[i][1]
+        phases.append(phase)
+    return TrainConfig.model_validate(COMMON | {"phases": phases, "lr": LR[phases[-1]["strategy"]]} | settings)
+
+
+def phase_key(strategy: str, i: int) -> str:
+    """Names a phase of a strategy where its cost is kept."""
+    return f"{strategy}/{i}"
