@@ -70,18 +70,15 @@ def accuracy_agreement(measured_percent: list[float], predicted_percent: list[fl
 
 
 def training(epochs: list[Entry]) -> go.Figure:
-    """Loss and validation accuracy of the largest and the smallest network by epoch, phases shaded."""
+    """Loss and validation accuracy of the largest, the smallest and other networks by epoch, phases shaded."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     numbers = _column(epochs, "epoch")
-    losses = {
-        "largest": [epoch["loss"][0] for epoch in epochs],
-        "smallest": [epoch["loss"][1] if len(epoch["loss"]) > 1 else None for epoch in epochs],
-    }
-    for name, colour in {"largest": BLUE, "smallest": ORANGE}.items():
+    for name, colour in {"largest": BLUE, "smallest": ORANGE, "others": GREY}.items():
         style = {"name": name, "legendgroup": name, "line_color": colour, "mode": "lines+markers", "marker_size": 5}
-        figure.add_scatter(x=numbers, y=losses[name], **style, row=1, col=1)
-        accuracies = _column(epochs, f"{name}_accuracy_percent")
-        figure.add_scatter(x=numbers, y=accuracies, **style, showlegend=False, row=2, col=1)
+        figure.add_scatter(x=numbers, y=[epoch["loss"].get(name) for epoch in epochs], **style, row=1, col=1)
+        if name != "others":
+            accuracies = _column(epochs, f"{name}_accuracy_percent")
+            figure.add_scatter(x=numbers, y=accuracies, **style, showlegend=False, row=2, col=1)
     _shade(figure, [(numbers[a] - 0.5, numbers[b] + 0.5, s) for a, b, s in _stretches(_column(epochs, "strategy"))], 2)
     figure.update_yaxes(title="loss", row=1)
     figure.update_yaxes(title="validation top-1, %", row=2)

@@ -61,7 +61,7 @@ def _texts(content: Content) -> dict[str, str]:
         [level["latency_ms"] for level in content.levels],
         [level["predicted_latency_ms"] for level in content.levels],
     )
-    distilled = "The smallest one then learns from the largest one's answers, so their losses are not comparable."
+    distilled = "Who learns from a teacher's answers and who learns from the labels have losses of different kinds."
     served = [(step["correct"], step["n_images"]) for step in content.replay if step["correct"] is not None]
     return {
         "name": content.name,

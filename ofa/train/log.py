@@ -38,11 +38,11 @@ class Log:
                 ) from error
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
-    def step(self, step: int, losses: list[float], lr: float) -> None:
-        """Notes the losses of a step's archs and its learning rate."""
+    def step(self, step: int, losses: list[tuple[str, float]], lr: float) -> None:
+        """Notes the losses of a step's archs, each with its kind, and the learning rate."""
         if self.writer is not None and step % _EVERY == 0:
-            for i, loss in enumerate(losses):
-                self.writer.add_scalar(f"loss/{i}", loss, step)
+            for kind, loss in losses:
+                self.writer.add_scalar(f"loss/{kind}", loss, step)
             self.writer.add_scalar("lr", lr, step)
 
     def epoch(self, history: list[dict[str, Any]]) -> None:

@@ -148,11 +148,9 @@ class _Trainer:
         )
         self.checkpoints = Checkpoints(folder / "checkpoints", config.checkpoints)
         self.watched = self._watched()
-        self.shown = (
-            Supernet(supernet.family) if self.ema is not None else supernet
-        )  # with the weights that are deployed
+        self.shown = supernet if self.ema is None else Supernet(supernet.family)  # with the weights that are deployed
         self.step = 0
-        self.loss_sums: list[float] = []  # over the steps of this epoch
+        self.loss_sums: dict[str, list[float]] = {}  # of this epoch: for each kind of arch, sum and number of losses
         self.history: list[dict[str, Any]] = []
         self.best = 0.0
 
@@ -186,11 +184,11 @@ class _Trainer:
                     self._begin_epoch(epoch)
                 for images, labels in self._batches(epoch, start):
                     losses, stop = self._train_step(images, labels, self.epochs[epoch], asked())
-                    sums = self.loss_sums or [0.0] * len(losses)
-                    self.loss_sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
                     self.step += 1
                     self.log.step(self.step, losses, self.optimizer.param_groups[0]["lr"])
-                    self.progress(self.step, self.total, f"epoch {epoch + 1}/{len(self.epochs)}, loss {losses[0]:.3f}")
+                    self.progress(
+                        self.step, self.total, f"epoch {epoch + 1}/{len(self.epochs)}, loss {losses[0][1]:.3f}"
+                    )
                     within_epoch = self.step % self.per_epoch != 0
                     due = time.monotonic() - last_save > self.config.checkpoint_seconds
                     if within_epoch and (due or stop):
@@ -237,8 +235,10 @@ class _Trainer:
         whole = self.supernet.family.space
         return self.macs_m(rows if space is whole else whole.rows(space.decode(row) for row in rows))
 
-    def _train_step(self, images: Tensor, labels: Tensor, epoch: _Epoch, asked: bool) -> tuple[list[float], bool]:
-        """One optimiser step over the strategy's archs; their losses, and whether any process was asked to stop."""
+    def _train_step(
+        self, images: Tensor, labels: Tensor, epoch: _Epoch, asked: bool
+    ) -> tuple[list[tuple[str, float]], bool]:
+        """One optimiser step over the strategy's archs; their kinds and losses, and whether anybody asked to stop."""
         device = distributed.device()
         images, labels = images.to(device), labels.to(device)
         torch.manual_seed(int(np.random.default_rng((self.seed, self.step)).integers(2**31)) + distributed.rank())
@@ -264,7 +264,13 @@ class _Trainer:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.supernet.network, step=self.step)
-        return values, bool(stop > 0)
+        space = self.supernet.family.space
+        kinds = {space.largest: "largest", space.smallest: "smallest"}
+        named = [(kinds.get(arch, "others"), value) for arch, value in zip(archs, values, strict=True)]
+        for kind, value in named:
+            total, number = self.loss_sums.get(kind, (0.0, 0))
+            self.loss_sums[kind] = [total + value, number + 1]
+        return named, bool(stop > 0)
 
     def _weight(self, epoch: _Epoch) -> float:
         """Of the losses of archs smaller than the largest, rising from the phase's first step on."""
@@ -330,10 +336,10 @@ class _Trainer:
             "step": self.step,
             "strategy": self.epochs[epoch].phase.strategy,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "loss": [total / self.per_epoch for total in self.loss_sums],
+            "loss": {kind: total / number for kind, (total, number) in self.loss_sums.items()},
         }
         line |= {f"{name.replace(' ', '_')}_accuracy_percent": value for name, value in accuracies.items()}
-        self.loss_sums = []
+        self.loss_sums = {}
         self.history.append(line)
         if distributed.rank() == 0:
             self.log.epoch(self.history)

@@ -18,18 +18,24 @@ RECIPE = {
     "train": {"phases": [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 2}]},
 }
 EPOCHS = [
-    {"epoch": 1, "strategy": "full", "loss": [2.0], "largest_accuracy_percent": 40.0, "smallest_accuracy_percent": 9.0},
+    {
+        "epoch": 1,
+        "strategy": "full",
+        "loss": {"largest": 2.0},
+        "largest_accuracy_percent": 40.0,
+        "smallest_accuracy_percent": 9.0,
+    },
     {
         "epoch": 2,
         "strategy": "sandwich",
-        "loss": [1.5, 1.75, 1.6],
+        "loss": {"largest": 1.5, "smallest": 1.75, "others": 1.6},
         "largest_accuracy_percent": 80.0,
         "smallest_accuracy_percent": 60.0,
     },
     {
         "epoch": 3,
         "strategy": "sandwich",
-        "loss": [1.25, 1.5, 1.4],
+        "loss": {"largest": 1.25, "smallest": 1.5, "others": 1.4},
         "largest_accuracy_percent": 90.0,
         "smallest_accuracy_percent": 70.0,
     },

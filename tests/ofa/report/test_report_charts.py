@@ -81,6 +81,7 @@ def test_training_shows_losses_accuracies_and_phases(run):
         [40.0, 80.0, 90.0],
         [None, 1.75, 1.5],
         [9.0, 60.0, 70.0],
+        [None, 1.6, 1.4],
     ]
     assert [(a.text, a.x) for a in figure.layout.annotations] == [("full", 0.5), ("sandwich", 1.5)]
     assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(0.5, 1.5)] * 2 + [(1.5, 3.5)] * 2

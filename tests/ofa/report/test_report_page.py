@@ -96,8 +96,8 @@ def test_the_same_run_gives_the_same_page(run):
 
 def test_distillation_is_said_where_it_was_on(run):
     content = gather(run)
-    assert "not comparable" in page(content)
-    assert "not comparable" not in page(replace(content, distilled=False))
+    assert "losses of different kinds" in page(content)
+    assert "losses of different kinds" not in page(replace(content, distilled=False))
 
 
 def test_a_run_that_trained_nothing_says_so(run):
