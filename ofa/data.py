@@ -215,14 +215,17 @@ class _Augmented(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, sized: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        index, resolution = sized
-        if resolution not in self.transforms:
-            self.transforms[resolution] = self._transform(resolution)
-        image, label = self.images[index]
-        with seeded(self.seed, self.epoch, index):
-            augmented: Tensor = self.transforms[resolution](transforms.to_pil_image(image))
-        return augmented, torch.tensor(label)
+    def __getitems__(self, batch: list[tuple[int, int]]) -> list[tuple[Tensor, int]]:
+        """All images of a batch, as the loader asks for them: generators are put back once for all."""
+        augmented = []
+        with _kept_generators():
+            for index, resolution in batch:
+                if resolution not in self.transforms:
+                    self.transforms[resolution] = self._transform(resolution)
+                image, label = self.images[index]
+                _seed_generators(self.seed, self.epoch, index)
+                augmented.append((self.transforms[resolution](transforms.to_pil_image(image)), label))
+        return augmented
 
     def _transform(self, resolution: int) -> Any:
         return create_transform(
@@ -243,12 +246,22 @@ class _Augmented(Dataset[tuple[Tensor, Tensor]]):
 @contextmanager
 def seeded(*seeds: int) -> Iterator[None]:
     """Seeds the global generators, which timm's augmentation draws from, and puts them back."""
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    with _kept_generators():
+        _seed_generators(*seeds)
+        yield
+
+
+def _seed_generators(*seeds: int) -> None:
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed notes the call for GPUs, which takes longer
+
+
+@contextmanager
+def _kept_generators() -> Iterator[None]:
+    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        torch.manual_seed(seed)
         yield
     finally:
         random.setstate(kept[0])
