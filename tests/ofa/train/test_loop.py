@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 import ofa
+import ofa.train.checkpoint
 import ofa.train.learner
 import ofa.train.loop
 from ofa.data import DataConfig, fit, load, train_batches
@@ -406,6 +407,23 @@ def test_a_request_to_stop_saves_the_step_and_says_how_to_go_on(tiny, data, tmp_
     with pytest.raises(Stopped, match=r"stopped after step 4 of 8, which is saved in .*; the same command goes on"):
         train(ofa.Supernet(tiny, seed=0), data, DIGITS, settings, tmp_path / "run", SEED, ask)
     assert_equal(whole, run(tiny, data, settings, tmp_path / "run"))
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(tiny, data, tmp_path, monkeypatch):
+    whole = run(tiny, data, config(), tmp_path / "whole")
+    write, calls = ofa.train.checkpoint.write_tensors, []
+
+    def full(path, *rest):
+        calls.append(path)
+        if len(calls) == 4:
+            path.parent.joinpath(".half-written").write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        write(path, *rest)
+
+    monkeypatch.setattr(ofa.train.checkpoint, "write_tensors", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(ofa.Supernet(tiny, seed=0), data, DIGITS, config(), tmp_path / "run", SEED)
+    assert_equal(whole, run(tiny, data, config(), tmp_path / "run"))
 
 
 def test_mixed_images_are_learned_from(tiny, data, tmp_path):
