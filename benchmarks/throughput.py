@@ -35,7 +35,7 @@ SANDWICHES, ROUNDS = 3, 10
 OUR_WORKER = "from benchmarks import throughput, throughput_peer; throughput_peer.serve(throughput.this_project)"
 ALIKE = 1e-3
 """How far logits may differ, as a share of the largest, and losses, as a share of themselves."""
-OURS = ("ours", "shared"), ("ours", "static")
+OURS = ("ours", "shared"), ("ours", "compiled"), ("ours", "static")
 THEIRS = ("peer", "contiguous"), ("peer", "channels last")
 
 
@@ -80,6 +80,8 @@ def main(rounds: int = ROUNDS) -> None:
         *table(timings),
         "",
         "- this project: channels last, its default for training, and learned kernel transforms.",
+        "- ends compiled: the largest and the smallest network by `torch.compile`, as with `train.compile: true`; it",
+        "  takes a minute or two once.",
         "- the same four, static: each extracted, channels last, with weights and an optimiser of its own; the sum of "
         "their",
         "  steps, so four SGD steps.",
@@ -97,6 +99,7 @@ def table(timings: dict[tuple[str, str], np.ndarray]) -> list[str]:
     """The lines of a Markdown table of `measure`'s result."""
     names = {
         ("ours", "shared"): "this project, sandwich",
+        ("ours", "compiled"): "this project, ends compiled",
         ("ours", "static"): "the same four, static",
         ("peer", "contiguous"): "once-for-all, as published",
         ("peer", "channels last"): "once-for-all, channels last",
@@ -233,6 +236,16 @@ def this_project(settings: dict[str, Any]) -> dict[str, Contender]:
     def shared(archs: list[Arch]) -> Update:
         return trainer, lambda: (supernet.subnet(arch) for arch in archs)
 
+    other = import_checkpoint("once-for-all", settings["weights"], made).to(memory_format=torch.channels_last)
+    of_compiled = Trainer(other)
+    space = made.space
+    ends: dict[Arch, Any] = {
+        arch: torch.compile(other.train().subnet(arch)) for arch in (space.largest, space.smallest)
+    }
+
+    def compiled(archs: list[Arch]) -> Update:
+        return of_compiled, lambda: (ends[arch] if arch in ends else other.subnet(arch) for arch in archs)
+
     def static(arch: Arch) -> Update:
         network: nn.Module = supernet.extract(arch).to(memory_format=torch.channels_last)
         return Trainer(network), lambda: [network]
@@ -240,6 +253,7 @@ def this_project(settings: dict[str, Any]) -> dict[str, Contender]:
     sandwiches = [[import_once_for_all.arch(made, it) for it in four] for four in settings["sandwiches"]]
     return {
         "shared": Contender(torch.channels_last, [[shared(archs)] for archs in sandwiches]),
+        "compiled": Contender(torch.channels_last, [[compiled(archs)] for archs in sandwiches]),
         "static": Contender(torch.channels_last, [[static(arch) for arch in archs] for archs in sandwiches]),
     }
 

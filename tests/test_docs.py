@@ -4,13 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ofa
 from ofa.cost import macs_m, params_m
+from ofa.pipeline.recipe import Recipe
 
+DOCS = Path(__file__).parents[1] / "docs"
 ROWS = re.findall(
     r"^\| `(\w+)` \| [^|]+ \| ([\d to]+) \| ([\d.e+]+) \| (.+) to (.+) \| (.+) to (.+) \|$",
-    (Path(__file__).parents[1] / "docs" / "families.md").read_text(),
+    (DOCS / "families.md").read_text(),
     re.MULTILINE,
 )
 
@@ -28,3 +31,20 @@ def test_the_numbers_of_families_are_those_of_the_code(row):
     assert float(archs) == pytest.approx(family.space.size, rel=0.005)
     for said, counted in zip(numbers, [*params_m(family)(ends), *macs_m(family)(ends)], strict=True):
         assert float(said) == pytest.approx(counted, rel=0.005)
+
+
+SNIPPETS = re.findall(r"```yaml\n(.*?)```", (DOCS / "training.md").read_text(), re.DOTALL)
+INLINE = re.findall(r"`(\w+: \{[^`]*\})`", (DOCS / "training.md").read_text())
+
+
+def test_training_settings_on_the_page_are_those_of_recipes():
+    base = {"name": "x", "family": {"name": "hybrid_small"}, "data": {"name": "digits"}}
+    phases = {"phases": [{"strategy": "sandwich", "epochs": 1}]}
+    assert (len(SNIPPETS), len(INLINE)) == (2, 2)
+    for text in [*SNIPPETS, *INLINE]:
+        ((section, settings),) = yaml.safe_load(text).items()
+        if section == "family":
+            recipe = base | {"family": base["family"] | settings, "train": phases}
+        else:
+            recipe = base | {"train": phases | (settings if section == "train" else {section: settings})}
+        Recipe.model_validate(recipe)
