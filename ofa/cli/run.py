@@ -18,7 +18,13 @@ RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or path of a YAML file.")
 ]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", metavar="DIR", help="Run directory. Default: runs/NAME of the recipe.")
+    Path | None,
+    typer.Option(
+        "--run",
+        "--run-dir",
+        metavar="DIR",
+        help="Run directory. Default: runs/NAME. torchrun lets only --run-dir through.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
