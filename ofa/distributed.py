@@ -6,7 +6,7 @@ Everything here also works, and does nothing, in a single process.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
 
 @contextmanager
@@ -55,10 +55,11 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
-def average_(tensors: Sequence[Tensor]) -> None:
+def average_(tensors: Iterable[Tensor]) -> None:
     """Replaces float tensors on one device by their means over all processes, in place, in one all-reduce."""
     if not dist.is_initialized():
-        return
+        return  # before the tensors are even looked for
+    tensors = list(tensors)
     flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
     dist.all_reduce(flat)
     flat /= world_size()
@@ -68,15 +69,16 @@ def average_(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(part.view(tensor.shape))
 
 
-def share_out(work: Callable[[T], float], items: Sequence[T]) -> list[float]:
-    """`[work(item) for item in items]`, each item worked on by one process, all results known to all."""
-    mine = {i: work(items[i]) for i in range(rank(), len(items), world_size())}
-    return sum_up([mine.get(i, 0.0) for i in range(len(items))])
+def share_out(work: Callable[[list[T]], Mapping[T, float]], items: Iterable[T]) -> dict[T, float]:
+    """A number for each different item, worked out by one of the processes and known to all.
 
-
-def sum_up(numbers: Sequence[float]) -> list[float]:
-    """The sums of numbers over all processes."""
-    sums = torch.tensor(numbers, dtype=torch.float64, device=device())
+    Args:
+        work: gives the numbers of this process's items.
+        items: the same in all processes.
+    """
+    every = list(dict.fromkeys(items))
+    mine = work(every[rank() :: world_size()])
+    numbers = torch.tensor([mine.get(item, 0.0) for item in every], dtype=torch.float64, device=device())
     if dist.is_initialized():
-        dist.all_reduce(sums)
-    return [float(number) for number in sums]
+        dist.all_reduce(numbers)
+    return dict(zip(every, numbers.tolist(), strict=True))

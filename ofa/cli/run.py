@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,9 +39,10 @@ def open_run(recipe: str, folder: Path | None) -> Run:
 
 def execute(run: Run, name: str) -> None:
     """Runs one stage and shows its progress."""
+    from ofa import distributed
     from ofa.pipeline.run import stages
 
-    with progress(name, shown=int(os.environ.get("RANK", "0")) == 0) as on_progress:
+    with progress(name, shown=distributed.rank() == 0) as on_progress:
         run.execute(stages()[name], on_progress)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
-from ofa import distributed
-from ofa.calibrate import Scores, calibrate, scores
+from ofa.calibrate import Scores, subnet_scores
 from ofa.cost import macs_m, params_m
-from ofa.data import Images, eval_batches
-from ofa.errors import CheckpointError, DataError, RunError, SpaceError
-from ofa.pipeline.run import Progress, Run, stages
+from ofa.data import Images
+from ofa.errors import CheckpointError, DataError, SpaceError
+from ofa.pipeline.run import Progress, Run
 from ofa.space import Arch
 from ofa.supernet import Supernet
 from ofa.tensors import read_tensors
@@ -34,38 +31,6 @@ def load_supernet(run: Run) -> Supernet:
     except RuntimeError as error:
         raise CheckpointError(f"{path} holds another network: {error}; run `ofa train` again") from error
     return supernet
-
-
-def subnet_scores(
-    run: Run,
-    supernet: Supernet,
-    archs: Sequence[Arch],
-    images: Images,
-    limit: int | None = None,
-    calibration_images: int | None = None,
-) -> Iterator[tuple[Arch, Scores]]:
-    """Scores of subnets, whose BatchNorm statistics are re-estimated on training images, whatever they are judged on.
-
-    Goes from the lowest resolution to the highest, so that images are prepared once for each; archs of one
-    resolution keep their order. An arch that is there several times comes once.
-
-    Args:
-        run: whose data.
-        supernet: whose subnets.
-        archs: of its family.
-        images: the split to judge on.
-        limit: only so many of these images, spread evenly.
-        calibration_images: how many training images; by default the recipe's `sample.calibration_images`.
-    """
-    calibration_images = calibration_images or run.recipe.sample.calibration_images
-    for resolution in sorted({int(arch["resolution"]) for arch in archs}):
-        training = eval_batches(run.data, run.data.train, resolution, limit=calibration_images)
-        judged = eval_batches(run.data, images, resolution, limit=limit)
-        for arch in dict.fromkeys(archs):
-            if arch["resolution"] == resolution:
-                network = supernet.extract(arch).to(distributed.device()).to(memory_format=torch.channels_last)
-                calibrate(network, training)
-                yield arch, scores(network, judged)
 
 
 def evaluate(
@@ -97,15 +62,13 @@ def evaluate(
     """
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
-    train = stages()["train"]
-    run.check_unchanged(train)
-    if not run.finished(train):
-        raise RunError(f"'evaluate' needs the 'train' stage of {run.folder}; run `ofa train` first")
+    run.require("train", "evaluate")
     if not archs:
         raise SpaceError("the list of archs is empty; give at least one")
     images: Images = getattr(run.data, split)
     found: dict[Arch, Scores] = {}
-    for arch, judged in subnet_scores(run, load_supernet(run), archs, images, limit, calibration_images):
+    calibration_images = calibration_images or run.recipe.sample.calibration_images
+    for arch, judged in subnet_scores(load_supernet(run), archs, run.data, images, calibration_images, limit):
         found[arch] = judged
         progress(len(found), len(set(archs)), f"accuracy {judged.top1_percent:.1f}%")
     rows = run.family.space.rows(archs)

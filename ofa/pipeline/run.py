@@ -171,6 +171,20 @@ class Run:
                 f"{', '.join(('seed', *stage.sections))}); put the recipe back, or give another directory with --run"
             )
 
+    def require(self, need: str, what: str) -> None:
+        """Refuses to go on without a finished stage.
+
+        Args:
+            need: the stage's name.
+            what: needs it.
+
+        Raises:
+            RunError: it is missing or was made with another recipe.
+        """
+        self.check_unchanged(stages()[need])
+        if not self.finished(stages()[need]):
+            raise RunError(f"{what!r} needs the {need!r} stage of {self.folder}; run `ofa {need}` first")
+
     def execute(self, stage: Stage, progress: Progress) -> None:
         """Runs one stage, also if it was finished before; what was begun with the same settings is gone on with.
 
@@ -180,9 +194,7 @@ class Run:
             RunError: a stage that it needs is missing or was made with another recipe.
         """
         for need in stage.needs:
-            self.check_unchanged(stages()[need])
-            if not self.finished(stages()[need]):
-                raise RunError(f"{stage.name!r} needs the {need!r} stage of {self.folder}; run `ofa {need}` first")
+            self.require(need, stage.name)
         if distributed.rank() != 0:
             stage.run(self, progress)
             distributed.wait_for_all()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from ofa import distributed
+from ofa.calibrate import subnet_scores
 from ofa.cost import LatencyTable, NetworkTable, load_table, macs_m, params_m
 from ofa.cost.table import profile
 from ofa.errors import InfeasibleError
 from ofa.files import write_json
-from ofa.pipeline.evaluate import load_supernet, subnet_scores
+from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run, Stage
 from ofa.predict import AccuracyPredictor, estimate_percent, fit_and_judge, model_rmse_percent
 from ofa.search import Constraint, Front, Objective, non_dominated, search
@@ -30,7 +32,8 @@ _AT_ONCE = 24
 
 def measure_accuracies(run: Run, supernet: Supernet, archs: list[Arch]) -> Iterator[tuple[Arch, float]]:
     """Validation accuracy of subnets, each with its own BatchNorm statistics; grouped by resolution."""
-    for arch, found in subnet_scores(run, supernet, archs, run.data.validation, run.recipe.sample.images):
+    config, data = run.recipe.sample, run.data
+    for arch, found in subnet_scores(supernet, archs, data, data.validation, config.calibration_images, config.images):
         yield arch, found.top1_percent
 
 
@@ -77,18 +80,22 @@ class _Measured:
     def __call__(self, archs: list[Arch], said: Callable[[int, str], None]) -> dict[Arch, float]:
         """The accuracies of archs, in percent; says how many are known."""
         todo = sorted((arch for arch in archs if arch not in self.accuracies), key=lambda arch: arch["resolution"])
-        supernet = load_supernet(self.run) if todo else None
         step = _AT_ONCE * distributed.world_size()
         for part in (todo[start : start + step] for start in range(0, len(todo), step)):
-            assert supernet is not None
-            mine = part[distributed.rank() :: distributed.world_size()]
-            found: dict[Arch, float] = {}
-            for arch, accuracy in measure_accuracies(self.run, supernet, mine):
-                found[arch] = accuracy
-                said(len(self.accuracies) + len(found) * distributed.world_size(), f"accuracy {accuracy:.1f}%")
-            self.accuracies |= zip(part, distributed.sum_up([found.get(arch, 0.0) for arch in part]), strict=True)
+            self.accuracies |= distributed.share_out(partial(self._measure, said), part)
             self._save()
         return {arch: self.accuracies[arch] for arch in archs}
+
+    @cached_property
+    def _supernet(self) -> Supernet:
+        return load_supernet(self.run)
+
+    def _measure(self, said: Callable[[int, str], None], mine: list[Arch]) -> dict[Arch, float]:
+        found: dict[Arch, float] = {}
+        for arch, accuracy in measure_accuracies(self.run, self._supernet, mine):
+            found[arch] = accuracy
+            said(len(self.accuracies) + len(found) * distributed.world_size(), f"accuracy {accuracy:.1f}%")
+        return found
 
     def _save(self) -> None:
         if distributed.rank() != 0:

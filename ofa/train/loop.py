@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from ofa import distributed
-from ofa.calibrate import accuracy_percent, calibrate
+from ofa.calibrate import calibrate, subnet_scores
 from ofa.data import Data, DataConfig, eval_batches, seeded, train_batches
 from ofa.errors import CheckpointError, TrainError
 from ofa.files import write_text
@@ -41,6 +42,8 @@ from ofa.train.teacher import TeacherConfig
 Progress = Callable[[int, int, str], None]
 MacsM = Callable[[Rows], NDArray[np.float64]]
 _ALL = 10**9
+_JUDGED = 2000
+"""Validation images for the accuracies in the log."""
 
 
 def train(
@@ -157,7 +160,7 @@ class _Trainer:
     def _calibrate_teacher(self) -> None:
         """A supernet's BatchNorm statistics are those of all its subnets together; as a teacher it gets its own."""
         teacher = self.config.teacher
-        if isinstance(teacher, TeacherConfig) and teacher.name.startswith("family:") and teacher.arch is None:
+        if isinstance(teacher, TeacherConfig) and teacher.is_supernet:
             resolution = teacher.resolution or max(self.supernet.family.resolutions)
             images = eval_batches(self.data, self.data.train, resolution, limit=self.config.calibration_images)
             assert self.learner.teacher is not None
@@ -225,11 +228,16 @@ class _Trainer:
         )
 
     def _draw(self, epoch: _Epoch, step: int, losses: Callable[[list[Arch]], list[float]]) -> Draw:
-        rng = np.random.default_rng((self.seed, step))
-        rng.integers(2**31)  # dropout's
-        if self.config.different_archs and distributed.rank() > 0:
-            rng = np.random.default_rng((self.seed, step, distributed.rank()))
+        rng = self._seed_and_rng(step)[1]
         return Draw(epoch.space, step, rng, self.seed, partial(self._macs_m, epoch.space), losses)
+
+    def _seed_and_rng(self, step: int) -> tuple[int, np.random.Generator]:
+        """Of a step: the seed of dropout, another in each process, and the generator of archs."""
+        rank, rng = distributed.rank(), np.random.default_rng((self.seed, step))
+        seed = int(rng.integers(2**31)) + rank
+        if self.config.different_archs and rank > 0:
+            rng = np.random.default_rng((self.seed, step, rank))
+        return seed, rng
 
     def _macs_m(self, space: SearchSpace, rows: Rows) -> NDArray[np.float64]:
         whole = self.supernet.family.space
@@ -241,7 +249,7 @@ class _Trainer:
         """One optimiser step over the strategy's archs; their kinds and losses, and whether anybody asked to stop."""
         device = distributed.device()
         images, labels = images.to(device), labels.to(device)
-        torch.manual_seed(int(np.random.default_rng((self.seed, self.step)).integers(2**31)) + distributed.rank())
+        torch.manual_seed(self._seed_and_rng(self.step)[0])
         archs = epoch.phase.archs(
             self._draw(epoch, self.step, lambda tried: self.learner.losses(tried, images, labels))
         )
@@ -252,9 +260,7 @@ class _Trainer:
         self.supernet.zero_grad()
         losses = torch.stack(self.learner.learn(archs, images, labels, self._weight(epoch)))
         stop = torch.tensor([float(asked)], device=device)
-        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
-        statistics = [buffer for _, buffer in shared_buffers(self.supernet.network) if buffer.is_floating_point()]
-        distributed.average_([*gradients, *statistics, losses, stop])
+        distributed.average_(chain(self._gradients_and_statistics(), [losses, stop]))
         values = losses.tolist()
         for arch, value in zip(archs, values, strict=True):
             if not math.isfinite(value) or value > self.config.max_loss:
@@ -271,6 +277,10 @@ class _Trainer:
             total, number = self.loss_sums.get(kind, (0.0, 0))
             self.loss_sums[kind] = [total + value, number + 1]
         return named, bool(stop > 0)
+
+    def _gradients_and_statistics(self) -> Iterator[Tensor]:
+        yield from (p.grad for p in self.supernet.parameters() if p.grad is not None)
+        yield from (buffer for _, buffer in shared_buffers(self.supernet.network) if buffer.is_floating_point())
 
     def _weight(self, epoch: _Epoch) -> float:
         """Of the losses of archs smaller than the largest, rising from the phase's first step on."""
@@ -317,14 +327,8 @@ class _Trainer:
         if self.ema is not None:
             self.shown.network.load_state_dict(self.ema.module.state_dict())
 
-        def accuracy(arch: Arch) -> float:
-            network, resolution = self.shown.extract(arch).to(distributed.device()), int(arch["resolution"])
-            limit = self.config.calibration_images
-            calibrate(network, eval_batches(self.data, self.data.train, resolution, limit=limit))
-            return accuracy_percent(network, eval_batches(self.data, self.data.validation, resolution, limit=2000))
-
-        names, archs = list(self.watched), list(self.watched.values())
-        accuracies = dict(zip(names, distributed.share_out(accuracy, archs), strict=True))
+        found = distributed.share_out(self._accuracies, self.watched.values())
+        accuracies = {name: found[arch] for name, arch in self.watched.items()}
         mean = sum(accuracies.values()) / len(accuracies)
         if mean > self.best and distributed.rank() == 0:
             best = {"family": self.supernet.family.name, "epoch": str(epoch + 1)}
@@ -343,6 +347,13 @@ class _Trainer:
         self.history.append(line)
         if distributed.rank() == 0:
             self.log.epoch(self.history)
+
+    def _accuracies(self, archs: list[Arch]) -> dict[Arch, float]:
+        data, n = self.data, self.config.calibration_images
+        return {
+            arch: found.top1_percent
+            for arch, found in subnet_scores(self.shown, archs, data, data.validation, n, _JUDGED)
+        }
 
     # Stopping and going on
 

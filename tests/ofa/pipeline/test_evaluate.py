@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ofa.calibrate import calibrate
+import ofa.calibrate
+from ofa.calibrate import calibrate, subnet_scores
 from ofa.cost.counted import count_macs
 from ofa.data import eval_batches
 from ofa.errors import CheckpointError, DataError, RunError, SpaceError
 from ofa.pipeline import evaluate as pipeline
-from ofa.pipeline.evaluate import evaluate, load_supernet, subnet_scores
+from ofa.pipeline.evaluate import evaluate, load_supernet
 from ofa.pipeline.run import Run
 from ofa.pipeline.stages import measure_accuracies, read_samples
 
@@ -63,7 +64,10 @@ def test_what_the_sample_stage_measured_is_measured_again(run):
 
 
 def test_each_arch_once_by_resolution_and_in_the_order_given(run, archs):
-    order = [arch for arch, _ in subnet_scores(run, load_supernet(run), archs, run.data.test, 10)]
+    def scored(some):
+        return subnet_scores(load_supernet(run), some, run.data, run.data.test, 64, 10)
+
+    order = [arch for arch, _ in scored(archs)]
     once = list(dict.fromkeys(archs))
     assert len(order) == len(once) < len(archs)
     assert order == sorted(once, key=lambda arch: arch["resolution"])  # a stable sort
@@ -71,11 +75,8 @@ def test_each_arch_once_by_resolution_and_in_the_order_given(run, archs):
     entries = evaluate(run, archs, limit=10, progress=lambda done, total, _: told.append((done, total)))["archs"]
     assert told == [(i + 1, len(once)) for i in range(len(once))]
     assert [entry["arch"] for entry in entries] == [dict(arch) for arch in archs]
-    parts = [
-        part for rank in (0, 1) for part in subnet_scores(run, load_supernet(run), order[rank::2], run.data.test, 10)
-    ]
-    whole = dict(subnet_scores(run, load_supernet(run), archs, run.data.test, 10))
-    assert dict(parts) == whole
+    parts = [part for rank in (0, 1) for part in scored(order[rank::2])]
+    assert dict(parts) == dict(scored(archs))
 
 
 @pytest.mark.parametrize("split", pipeline.SPLITS)
@@ -90,8 +91,8 @@ def test_batchnorm_sees_training_images_whatever_the_split(run, archs, split, mo
         calibrated.append(batches)
         calibrate(network, batches)
 
-    monkeypatch.setattr(pipeline, "eval_batches", prepare)
-    monkeypatch.setattr(pipeline, "calibrate", spy)
+    monkeypatch.setattr(ofa.calibrate, "eval_batches", prepare)
+    monkeypatch.setattr(ofa.calibrate, "calibrate", spy)
     evaluate(run, archs, split, 20)
     judged = getattr(run.data, split)
     assert [call[1:3] for call in prepared] == [(12, 64), (12, 20), (16, 64), (16, 20)]  # once per resolution

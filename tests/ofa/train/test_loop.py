@@ -14,6 +14,7 @@ import ofa
 import ofa.train.checkpoint
 import ofa.train.learner
 import ofa.train.loop
+from ofa.calibrate import Scores
 from ofa.data import DataConfig, fit, load, train_batches
 from ofa.errors import CheckpointError, SpaceError, TrainError
 from ofa.tensors import read_tensors, write_tensors
@@ -443,7 +444,9 @@ def test_a_loss_that_explodes_stops_the_training(tiny, data, tmp_path):
 
 def test_the_best_weights_are_kept(tiny, data, tmp_path, monkeypatch):
     accuracies = iter([50.0, 50.0, 50.0, 20.0, 20.0, 20.0])
-    monkeypatch.setattr(ofa.train.loop, "accuracy_percent", lambda *_: next(accuracies))
+    monkeypatch.setattr(
+        ofa.train.loop, "subnet_scores", lambda _, archs, *__: [(a, Scores(next(accuracies), None, 0.0)) for a in archs]
+    )
     last = run(tiny, data, config(), tmp_path)
     best, metadata = read_tensors(tmp_path / "checkpoints" / "best.safetensors")
     assert metadata == {"family": tiny.name, "epoch": "1"}
