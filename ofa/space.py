@@ -168,12 +168,12 @@ class SearchSpace:
 
         return count(list(range(len(self.choices))), {})
 
-    @property
+    @cached_property
     def largest(self) -> Arch:
         """The arch with the last value of every choice."""
         return self.decode(np.array(self._n_values) - 1)
 
-    @property
+    @cached_property
     def smallest(self) -> Arch:
         """The arch with the first value of every free choice."""
         return self.decode(np.zeros(len(self.choices), dtype=np.int64))

@@ -131,8 +131,8 @@ def _explain(error: ValidationError, content: Any) -> str:
     for problem in error.errors():
         where = _path(problem["loc"], content)
         if problem["type"] == "union_tag_invalid":
-            key, tag, tags = (problem["ctx"][name] for name in ("discriminator", "tag", "expected_tags"))
-            problems.append(f"{where}.{key.strip(chr(39))} = {tag!r}: choose from {tags}")
+            key = problem["ctx"]["discriminator"].strip("'")
+            problems.append(f"{where}.{key} = {problem['ctx']['tag']!r}: choose from {problem['ctx']['expected_tags']}")
         elif problem["type"] == "extra_forbidden":
             problems.append(f"{where}: unknown key")
         elif problem["type"] == "missing":

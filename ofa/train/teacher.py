@@ -40,6 +40,11 @@ class TeacherConfig(Config):
     resolution: int | None = Field(None, ge=1)
     """Pixels that it sees; null for those of the batch."""
 
+    @property
+    def is_supernet(self) -> bool:
+        """Whether the weights are a supernet's, whose largest network teaches."""
+        return self.name.startswith("family:") and self.arch is None
+
 
 def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, resolution: int) -> nn.Module:
     """Makes the teacher with its weights, on the CPU, frozen and in eval mode; global generators are left as they were.
