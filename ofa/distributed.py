@@ -6,15 +6,22 @@ Everything here also works, and does nothing, in a single process.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
+from uuid import uuid4
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # public, but not declared so
+from torch.distributed.rendezvous import rendezvous
+
+from ofa.errors import TrainError
 
 T = TypeVar("T", bound=Hashable)
+_JOIN_SECONDS = 600
 
 
 @contextmanager
@@ -25,11 +32,42 @@ def joined() -> Iterator[None]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(device())
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    store, number, n = next(rendezvous("env://"))
+    own = PrefixStore(_agreed_word(store, number, n), store)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=own, rank=number, world_size=n)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _agreed_word(store: Store, number: int, n: int) -> str:
+    """A new word on which the processes that are alive now agree.
+
+    torchrun keeps its store when it starts killed processes anew, and with it the addresses of the dead; the count of
+    restarts that it tells is of one machine. So each process asks with a word of its own, and number 0 answers
+    whoever asked last, until all have heard it.
+
+    Raises:
+        TrainError: some process did not come in time.
+    """
+    own, until = uuid4().hex, time.monotonic() + _JOIN_SECONDS
+    if number > 0:
+        store.set(f"asks/{number}", own)
+    answered: dict[int, str] = {}
+    while time.monotonic() < until:
+        if number > 0 and store.check([f"answer/{own}"]):
+            agreed: str = store.get(f"answer/{own}").decode()
+            store.add(f"heard/{agreed}", 1)
+            return agreed
+        if number == 0 and store.add(f"heard/{own}", 0) == n - 1:
+            return own
+        for other in range(1, n) if number == 0 else ():
+            if store.check([f"asks/{other}"]) and answered.get(other) != (asks := store.get(f"asks/{other}").decode()):
+                store.set(f"answer/{asks}", own)
+                answered[other] = asks
+        time.sleep(0.02)
+    raise TrainError(f"{n} processes were to join, some did not within {_JOIN_SECONDS} s; start all of them again")
 
 
 def rank() -> int:
