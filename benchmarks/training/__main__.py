@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training.page import write_page
-from benchmarks.training.tasks import DEFAULT, REFERENCE, STRATEGIES, TASKS, phase_key, spread_archs
+from benchmarks.training.tasks import DEFAULT, STRATEGIES, TASKS, job_name, phase_key, spread_archs
 
 FOLDER = Path("runs/benchmark-training")
 AT_ONCE = 2
@@ -47,7 +47,7 @@ def jobs(seed: int) -> Iterator[Job]:
 
 def _supernet(task: str, strategy: str, seed: int, budget: float, seconds: dict[str, float], said: str = "") -> Job:
     job = {"kind": "supernet", "task": task, "strategy": strategy, "seed": seed, "budget": budget, "seconds": seconds}
-    return f"supernet-{task}-{strategy}{said}-{seed}".replace(" ", "_").replace(",", ""), job
+    return job_name(task, strategy, seed, said), job
 
 
 def run_all(wanted: list[Job], at_once: int) -> None:
@@ -76,5 +76,4 @@ def run_all(wanted: list[Job], at_once: int) -> None:
 
 
 if __name__ == "__main__":
-    assert REFERENCE in STRATEGIES
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

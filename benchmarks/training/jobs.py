@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ from benchmarks.training.tasks import (
     spread_archs,
 )
 from ofa import Arch, Supernet
+from ofa.batches import Batches, eval_batches, train_batches
 from ofa.calibrate import accuracy_percent, calibrate
 from ofa.cost import macs_m
-from ofa.data import eval_batches, train_batches
 from ofa.files import write_json
+from ofa.tensors import write_tensors
 from ofa.train import TrainConfig, train
 from ofa.train.losses import label_loss
 from ofa.train.schedule import Schedule
@@ -56,17 +58,17 @@ def costs(task: Task) -> dict[str, float]:
     """Seconds of an epoch of every phase of every strategy, measured in interleaved rounds."""
     steps = len(data().train) // BATCH
     found: dict[str, list[float]] = {}
-    for _ in range(COST_ROUNDS):
-        for name, (parts, settings) in STRATEGIES.items():
-            for i, (_, phase) in enumerate(parts):
-                tried = COMMON | settings | {"phases": [phase | {"epochs": 1}], "teacher": "none"}
-                seconds = _step_seconds(task, TrainConfig.model_validate(tried | _teacher(settings, phase)))
-                found.setdefault(phase_key(name, i), []).append(seconds * steps)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, "weights.safetensors")  # what a later phase starts from, and learns from
+        made = Supernet(task.make())
+        write_tensors(weights, made.network.state_dict(), {"family": made.family.name})
+        for _ in range(COST_ROUNDS):
+            for name, (parts, settings) in STRATEGIES.items():
+                for i, (_, phase) in enumerate(parts):
+                    tried = {"phases": [phase | {"epochs": 1}], "initial_weights": str(weights)}
+                    seconds = _step_seconds(task, TrainConfig.model_validate(COMMON | settings | tried))
+                    found.setdefault(phase_key(name, i), []).append(seconds * steps)
     return {key: float(np.median(seconds)) for key, seconds in found.items()}
-
-
-def _teacher(settings: dict[str, Any], phase: dict[str, Any]) -> dict[str, Any]:
-    return {"teacher": settings.get("teacher", "largest")} if phase["strategy"] != "uniform" else {}
 
 
 def _step_seconds(task: Task, settings: TrainConfig) -> float:
@@ -78,8 +80,9 @@ def _step_seconds(task: Task, settings: TrainConfig) -> float:
         if done > COST_STEPS:
             raise InterruptedError
 
+    made = Supernet(task.make())
     with tempfile.TemporaryDirectory() as folder, suppress(InterruptedError):
-        train(Supernet(task.make()), data(), DATA, settings, Path(folder), on_progress=note, macs_m=macs_m(task.make()))
+        train(made, data(), DATA, settings, Path(folder), on_progress=note, macs_m=macs_m(made.family))
     return float(np.median(np.diff(times)))
 
 
@@ -138,14 +141,10 @@ def _test(network: nn.Module, arch: Arch) -> dict[str, float]:
     return {split: accuracy_percent(network, _batches(split, resolution)) for split in ("validation", "test")}
 
 
-def _batches(split: str, resolution: int) -> Any:
-    if (split, resolution) not in _PREPARED:
-        limit = 2000 if split == "train" else None
-        _PREPARED[split, resolution] = eval_batches(data(), getattr(data(), split), resolution, limit=limit)
-    return _PREPARED[split, resolution]
+@cache
+def _batches(split: str, resolution: int) -> Batches:
+    return eval_batches(data(), getattr(data(), split), resolution, limit=2000 if split == "train" else None)
 
-
-_PREPARED: dict[tuple[str, int], Any] = {}
 
 if __name__ == "__main__":
     with warnings.catch_warnings():

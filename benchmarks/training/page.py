@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from benchmarks.machine import machine
-from benchmarks.training.tasks import DEFAULT, IMAGES, REFERENCE, STRATEGIES, TASKS, fixed_archs, spread_archs
+from benchmarks.training.tasks import DEFAULT, IMAGES, REFERENCE, STRATEGIES, TASKS, fixed_archs, job_name, spread_archs
 from ofa.cost import macs_m
 
 PAGE = Path("docs/results/training.md")
@@ -133,7 +133,7 @@ def _strategies(folder: Path, n_seeds: int) -> list[str]:
 
 
 def _supernet(folder: Path, task: str, strategy: str, seed: int, said: str = "") -> dict[str, Any]:
-    return _read(folder, f"supernet-{task}-{strategy}{said}-{seed}".replace(" ", "_").replace(",", ""))
+    return _read(folder, job_name(task, strategy, seed, said))
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

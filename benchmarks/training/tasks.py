@@ -155,3 +155,8 @@ def config(strategy: str, budget: float, seconds: dict[str, float]) -> TrainConf
 def phase_key(strategy: str, i: int) -> str:
     """Names a phase of a strategy where its cost is kept."""
     return f"{strategy}/{i}"
+
+
+def job_name(task: str, strategy: str, seed: int, said: str = "") -> str:
+    """Names a supernet's training, and the file of its result."""
+    return f"supernet-{task}-{strategy}{said}-{seed}".replace(" ", "_").replace(",", "")
