@@ -16,9 +16,9 @@ import torch
 
 from benchmarks.machine import machine
 from ofa import Arch
+from ofa.batches import eval_batches
 from ofa.calibrate import accuracy_percent, calibrate
 from ofa.cli.output import progress
-from ofa.data import eval_batches
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run
 from ofa.search import hypervolume, non_dominated

@@ -17,8 +17,9 @@ from torch.nn import functional
 from benchmarks.machine import machine
 from export.onnx import export_checked
 from ofa import Supernet, family, family_names
+from ofa.batches import eval_batches
 from ofa.calibrate import calibrate
-from ofa.data import Data, DataConfig, eval_batches, load
+from ofa.data import Data, DataConfig, load
 
 RESULT = Path("docs/results/parity.md")
 N_ARCHS, STEPS, BATCH = 20, 40, 16

@@ -16,8 +16,9 @@ from export.onnx import export_checked
 from export.preprocess import Preprocess
 from export.replay import replay
 from export.session import INPUT, OUTPUT, session
+from ofa.batches import Batches, eval_batches
 from ofa.calibrate import calibrate
-from ofa.data import Batches, Data, eval_batches
+from ofa.data import Data
 from ofa.files import write_json
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run, Stage

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ofa import distributed
-from ofa.data import Batches, Data, Images, eval_batches
+from ofa.batches import Batches, eval_batches
+from ofa.data import Data, Images
 from ofa.space import Arch
 from ofa.supernet import Supernet
 

@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 from torch import nn
 
 from ofa import Choice, Family, SearchSpace, Slot, Supernet
+from ofa.batches import eval_batches
 from ofa.calibrate import accuracy_percent, calibrate
-from ofa.data import DataConfig, eval_batches, load
+from ofa.data import DataConfig, load
 from ofa.train import TrainConfig, train
 from supernets.blocks import ConvNorm  # a ready block; below is one of our own
 

@@ -11,7 +11,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from ofa.data import fit
+from ofa.batches import fit
 from ofa.space import Arch
 from ofa.supernet import Supernet
 from ofa.train.config import TrainConfig

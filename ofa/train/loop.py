@@ -21,8 +21,9 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from ofa import distributed
+from ofa.batches import eval_batches, seeded, train_batches
 from ofa.calibrate import calibrate, subnet_scores
-from ofa.data import Data, DataConfig, eval_batches, seeded, train_batches
+from ofa.data import Data, DataConfig
 from ofa.errors import CheckpointError, TrainError
 from ofa.files import write_text
 from ofa.sharing import shared_buffers

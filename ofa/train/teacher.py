@@ -13,8 +13,8 @@ import torchvision
 from pydantic import Field
 from torch import Tensor, nn
 
+from ofa.batches import fit
 from ofa.config import Config
-from ofa.data import fit
 from ofa.errors import CheckpointError, OfaError, TrainError
 from ofa.families import family
 from ofa.space import Value

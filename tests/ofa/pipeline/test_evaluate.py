@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import ofa.calibrate
+from ofa.batches import eval_batches
 from ofa.calibrate import calibrate, subnet_scores
 from ofa.cost.counted import count_macs
-from ofa.data import eval_batches
 from ofa.errors import CheckpointError, DataError, RunError, SpaceError
 from ofa.pipeline import evaluate as pipeline
 from ofa.pipeline.evaluate import evaluate, load_supernet

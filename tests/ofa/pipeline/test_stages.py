@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from export.session import INPUT, OUTPUT, session
+from ofa.batches import eval_batches
 from ofa.calibrate import accuracy_percent, calibrate
 from ofa.cost import LatencyTable
-from ofa.data import eval_batches
 from ofa.errors import CheckpointError, InfeasibleError, RunError
 from ofa.pipeline import stages as pipeline
 from ofa.pipeline.evaluate import load_supernet

@@ -14,8 +14,9 @@ import ofa
 import ofa.train.checkpoint
 import ofa.train.learner
 import ofa.train.loop
+from ofa.batches import fit, train_batches
 from ofa.calibrate import Scores
-from ofa.data import DataConfig, fit, load, train_batches
+from ofa.data import DataConfig, load
 from ofa.errors import CheckpointError, SpaceError, TrainError
 from ofa.tensors import read_tensors, write_tensors
 from ofa.train import TrainConfig, train

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from torchvision.models import _api
 
 import ofa
+from ofa.batches import fit
 from ofa.calibrate import calibrate
-from ofa.data import fit
 from ofa.errors import CheckpointError, FamilyError, SpaceError, TrainError
 from ofa.tensors import write_tensors
 from ofa.train.teacher import TeacherConfig, load_teacher, teacher_logits
