@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training.page import write_page
-from benchmarks.training.tasks import DEFAULT, STRATEGIES, TASKS, job_name, phase_key, spread_archs
+from benchmarks.training.tasks import (
+    DEFAULT,
+    HALF,
+    SHARE,
+    STRATEGIES,
+    TASKS,
+    TWO_PROCESSES,
+    WHOLE,
+    job_name,
+    phase_key,
+    spread_archs,
+)
 
 FOLDER = Path("runs/benchmark-training")
 AT_ONCE = 2
@@ -28,24 +39,33 @@ def main(n_seeds: int) -> None:
     run_all([(f"costs-{task}", {"kind": "costs", "task": task}) for task in TASKS], at_once=1)  # alone: it is timed
     for seed in range(n_seeds):
         run_all(list(jobs(seed)), AT_ONCE)
+        run_all(list(jobs_of_two_processes(seed)), at_once=1)
         write_page(FOLDER, seed + 1)
 
 
 def jobs(seed: int) -> Iterator[Job]:
     """Everything that one seed needs, the longest first."""
+    for name in TASKS:
+        yield _supernet(name, DEFAULT, seed, 1.0, WHOLE)
+    for strategy in STRATEGIES:
+        yield _supernet("cnn", strategy, seed, SHARE)
+    yield _supernet("cnn", DEFAULT, seed, SHARE / 2, HALF)
     for name, task in TASKS.items():
-        seconds = json.loads((FOLDER / f"costs-{name}.json").read_text())
-        budget = task.epochs * seconds[phase_key("sandwich", 0)]
-        for strategy in STRATEGIES if name == "cnn" else [DEFAULT]:
-            yield _supernet(name, strategy, seed, budget, seconds)
-        if name == "cnn":
-            yield _supernet(name, DEFAULT, seed, budget / 2, seconds, " at half the cost")
-        for i, arch in enumerate(spread_archs(task.make(), task.alone)):
+        for i, arch in reversed(list(enumerate(spread_archs(task.make(), task.alone)))):
             job = {"kind": "alone", "task": name, "arch": dict(arch), "seed": seed, "epochs": task.epochs}
             yield f"alone-{name}-{i}-{seed}", job
 
 
-def _supernet(task: str, strategy: str, seed: int, budget: float, seconds: dict[str, float], said: str = "") -> Job:
+def jobs_of_two_processes(seed: int) -> Iterator[Job]:
+    """The default strategy by two processes, which draw the same archs, or each its own."""
+    for said, different in TWO_PROCESSES.items():
+        name, job = _supernet("cnn", DEFAULT, seed, SHARE, said)
+        yield name, job | {"settings": {"different_archs": different}}
+
+
+def _supernet(task: str, strategy: str, seed: int, share: float, said: str = "") -> Job:
+    seconds = json.loads((FOLDER / f"costs-{task}.json").read_text())
+    budget = share * TASKS[task].epochs * seconds[phase_key(DEFAULT, 0)]
     job = {"kind": "supernet", "task": task, "strategy": strategy, "seed": seed, "budget": budget, "seconds": seconds}
     return job_name(task, strategy, seed, said), job
 
@@ -59,10 +79,7 @@ def run_all(wanted: list[Job], at_once: int) -> None:
     while todo or running:
         while todo and len(running) < at_once:
             name, job = todo.pop(0)
-            path = FOLDER / f"{name}.job"
-            path.write_text(json.dumps(job))
-            command = [sys.executable, "-m", "benchmarks.training.jobs", str(path), str(FOLDER / f"{name}.json")]
-            running.append((name, subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})))
+            running.append((name, subprocess.Popen(_command(name, job), env=os.environ | {"OMP_NUM_THREADS": "1"})))
         time.sleep(0.2)
         for name, process in list(running):
             if process.poll() is not None:
@@ -73,6 +90,13 @@ def run_all(wanted: list[Job], at_once: int) -> None:
                     sys.exit(f"{name} failed; mend it and start again, what is finished is kept")
                 done = n - len(todo) - len(running)
                 print(f"{time.monotonic() - begin:6.0f} s  {done}/{n}  {name}", flush=True)
+
+
+def _command(name: str, job: dict[str, Any]) -> list[str]:
+    path, result = FOLDER / f"{name}.job", FOLDER / f"{name}.json"
+    path.write_text(json.dumps(job))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "settings" in job else []
+    return [sys.executable, *launcher, "-m", "benchmarks.training.jobs", str(path), str(result)]
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from benchmarks.training.tasks import (
     phase_key,
     spread_archs,
 )
-from ofa import Arch, Supernet
+from ofa import Arch, Supernet, distributed
 from ofa.batches import Batches, eval_batches, train_batches
 from ofa.calibrate import accuracy_percent, calibrate
 from ofa.cost import macs_m
@@ -51,7 +51,10 @@ def main(job: Path, result: Path) -> None:
     settings = json.loads(job.read_text())
     kind, task = settings.pop("kind"), TASKS[settings.pop("task")]
     kinds: dict[str, Callable[..., Any]] = {"costs": costs, "supernet": supernet, "alone": alone}
-    write_json(result, kinds[kind](task, **settings))
+    with distributed.joined():
+        found = kinds[kind](task, **settings)
+        if distributed.rank() == 0:
+            write_json(result, found)
 
 
 def costs(task: Task) -> dict[str, float]:
@@ -86,17 +89,24 @@ def _step_seconds(task: Task, settings: TrainConfig) -> float:
     return float(np.median(np.diff(times)))
 
 
-def supernet(task: Task, strategy: str, seed: int, budget: float, seconds: dict[str, float]) -> dict[str, Any]:
+def supernet(
+    task: Task,
+    strategy: str,
+    seed: int,
+    budget: float,
+    seconds: dict[str, float],
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Trains a supernet and tests its subnets."""
     made = Supernet(task.make(), seed=seed)
-    settings = config(strategy, budget, seconds)
+    trained_by = config(strategy, budget, seconds, settings)
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        train(made, data(), DATA, settings, Path(folder), seed, macs_m=macs_m(made.family))
+        train(made, data(), DATA, trained_by, Path(folder), seed, macs_m=macs_m(made.family))
     trained = time.perf_counter() - begin
-    archs = [*spread_archs(made.family, task.alone), *fixed_archs(made.family)]
+    archs = [*spread_archs(made.family, task.alone), *fixed_archs(made.family)] if distributed.rank() == 0 else []
     accuracies = [_test(made.extract(arch), arch) for arch in archs]
-    epochs = [phase.epochs for phase in settings.phases]
+    epochs = [phase.epochs for phase in trained_by.phases]
     return {
         "spread": accuracies[: task.alone],
         "fixed": accuracies[task.alone :],

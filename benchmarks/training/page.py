@@ -11,7 +11,21 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from benchmarks.machine import machine
-from benchmarks.training.tasks import DEFAULT, IMAGES, REFERENCE, STRATEGIES, TASKS, fixed_archs, job_name, spread_archs
+from benchmarks.training.tasks import (
+    BATCH,
+    DEFAULT,
+    HALF,
+    IMAGES,
+    REFERENCE,
+    SHARE,
+    STRATEGIES,
+    TASKS,
+    TWO_PROCESSES,
+    WHOLE,
+    fixed_archs,
+    job_name,
+    spread_archs,
+)
 from ofa.cost import macs_m
 
 PAGE = Path("docs/results/training.md")
@@ -23,7 +37,8 @@ def write_page(folder: Path, n_seeds: int) -> None:
         "# Training: do subnets need retraining?",
         "",
         f"Made by `python -m benchmarks.training {n_seeds}`: Fashion-MNIST, {IMAGES:,} training images (the same for",
-        "all), all 10,000 test images; mean and standard deviation over seeds. Two trainings at once, one thread each.",
+        f"all), {BATCH} a step, all 10,000 test images; mean and standard deviation over seeds. Two trainings at once,",
+        "one thread each.",
         "",
         f"Machine: {machine()}.",
         "",
@@ -41,7 +56,9 @@ def _inherited(folder: Path, name: str, n_seeds: int) -> list[str]:
     made = task.make()
     archs = spread_archs(made, task.alone)
     cost = macs_m(made)(made.space.rows(archs))
-    inherited = np.array([_accuracies(_supernet(folder, name, DEFAULT, seed), "spread") for seed in range(n_seeds)])
+    inherited = np.array(
+        [_accuracies(_supernet(folder, name, DEFAULT, seed, WHOLE), "spread") for seed in range(n_seeds)]
+    )
     alone = np.array(
         [
             [_read(folder, f"alone-{name}-{i}-{seed}")["accuracy"]["test"] for i in range(task.alone)]
@@ -85,7 +102,10 @@ def _strategies(folder: Path, n_seeds: int) -> list[str]:
     middle = int(np.argsort(cost)[len(cost) // 2])
     rows = []
     figure, axes = plt.subplots(figsize=(7, 4.5))
-    names = [(name, "") for name in STRATEGIES] + [(DEFAULT, " at half the cost")]
+    names = [
+        *((name, "") for name in STRATEGIES),
+        *((DEFAULT, said) for said in (HALF, *TWO_PROCESSES)),
+    ]
     for name, said in names:
         results = [_supernet(folder, "cnn", name, seed, said) for seed in range(n_seeds)]
         fixed = np.array([_accuracies(result, "fixed") for result in results])  # seeds x archs
@@ -100,7 +120,7 @@ def _strategies(folder: Path, n_seeds: int) -> list[str]:
         epochs = " + ".join(map(str, results[0]["epochs"]))
         shown = " | ".join(_spread(column) for column in columns)
         rows.append(
-            f"| {name}{said} | {epochs} | {results[0]['cost_seconds']:.0f} | {shown} | {_spread(fixed.mean(1))} |"
+            f"| {name} {said} | {epochs} | {results[0]['cost_seconds']:.0f} | {shown} | {_spread(fixed.mean(1))} |"
         )
         axes.errorbar(
             np.arange(5),
@@ -108,7 +128,7 @@ def _strategies(folder: Path, n_seeds: int) -> list[str]:
             [c.std() for c in columns],
             marker="o",
             capsize=3,
-            label=name + said,
+            label=f"{name} {said}",
         )
     axes.set_xticks(range(5), ["smallest", "first of 50", "median of 50", "last of 50", "largest"])
     axes.set(ylabel="test top-1, %", title="strategies at equal cost")
@@ -118,7 +138,8 @@ def _strategies(folder: Path, n_seeds: int) -> list[str]:
         f"## Strategies at equal cost, `{made.name}`",
         "",
         "The cost of an epoch of each phase was measured in interleaved rounds with nothing else running; epochs are",
-        "such that all cost the same, but for rounding. 50 random archs, the same for all. Test top-1 in percent.",
+        f"such that all cost the same but for rounding, {SHARE:.2f} of the supernet above. 50 random archs, the",
+        "same for all. Test top-1 in percent.",
         f"`{REFERENCE}` has once-for-all's stages, shares of epochs and learning rates (arXiv 1908.09791).",
         "",
         "![strategies](training-strategies.svg)",

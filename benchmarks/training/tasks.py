@@ -13,7 +13,7 @@ from ofa.cost import macs_m
 from ofa.data import AugmentConfig, Data, DataConfig, TensorImages, load
 from ofa.train import TrainConfig
 
-IMAGES, VALIDATION, BATCH = 12_000, 2_000, 128
+IMAGES, VALIDATION, BATCH = 4_000, 2_000, 64
 """Training images (the same for all that is compared), validation images for the training's log, images per step."""
 AUGMENT = AugmentConfig(scale=(0.85, 1.0), ratio=(0.9, 1.11), hflip=0.5)
 DATA = DataConfig(name="fashion_mnist", augment=AUGMENT)
@@ -26,7 +26,7 @@ class Task:
     Attributes:
         family: its name.
         options: of the family.
-        epochs: of the supernet's sandwich, and of each network that is trained alone.
+        epochs: of the supernet, and of each network that is trained alone.
         alone: how many archs are trained alone.
     """
 
@@ -41,9 +41,11 @@ class Task:
 
 
 TASKS = {
-    "cnn": Task("small_mobilenet_v3", {"resolutions": [20, 24, 28], "width_mult": 0.5}, epochs=10, alone=20),
-    "hybrid": Task("hybrid_small", {"resolutions": [20, 24, 28]}, epochs=10, alone=8),
+    "cnn": Task("small_mobilenet_v3", {"resolutions": [16, 20], "width_mult": 0.5}, epochs=72, alone=20),
+    "hybrid": Task("hybrid_small", {"resolutions": [16, 20]}, epochs=72, alone=8),
 }
+SHARE = 1 / 3
+"""Of the cost of the supernet that is compared with networks trained alone: what each of the strategies may cost."""
 
 
 @cache
@@ -113,6 +115,7 @@ STRATEGIES: dict[str, tuple[list[tuple[float, dict[str, Any]]], dict[str, Any]]]
     ),
     "sandwich, labels": ([(1, _SANDWICH)], {"teacher": "none"}),
     "sandwich": ([(1, _SANDWICH)], {}),
+    "sandwich, teacher and labels": ([(1, _SANDWICH)], {"distill": {"labels_weight": 1.0}}),
     "full, then sandwich": ([(2, {"strategy": "full"}), (11, _SANDWICH)], {}),
     "sandwich, alpha divergence": ([(1, _SANDWICH)], {"distill": {"loss": "alpha"}}),
     "best-up": ([(1, {"strategy": "pareto", "random": 2, "attend": "best"})], {}),
@@ -120,7 +123,9 @@ STRATEGIES: dict[str, tuple[list[tuple[float, dict[str, Any]]], dict[str, Any]]]
     "delayed shrinking": ([(1, {"strategy": "full"}), (1, _SANDWICH | {"ramp_epochs": 2.0})], {}),
 }
 """By name: phases with how many epochs each has relative to the others, and the settings that differ."""
-DEFAULT, REFERENCE = "full, then sandwich", "progressive shrinking"
+WHOLE, HALF = "as long as alone", "at half the cost"
+TWO_PROCESSES = {"by two processes, same archs": False, "by two processes, different archs": True}
+DEFAULT, REFERENCE = "sandwich, teacher and labels", "progressive shrinking"
 LR = {"full": 0.2, "uniform": 0.2, "fair": 0.1, "sandwich": 0.1, "pareto": 0.1}
 """Highest learning rates, picked on validation images with another seed; losses of a step's archs are summed."""
 COMMON: dict[str, Any] = {
@@ -133,13 +138,14 @@ COMMON: dict[str, Any] = {
 }
 
 
-def config(strategy: str, budget: float, seconds: dict[str, float]) -> TrainConfig:
+def config(strategy: str, budget: float, seconds: dict[str, float], more: dict[str, Any] | None = None) -> TrainConfig:
     """A strategy's training that costs a budget.
 
     Args:
         strategy: of `STRATEGIES`.
         budget: in seconds of the machine on which `seconds` were measured.
         seconds: of an epoch of each phase, by `phase_key`.
+        more: settings that differ.
     """
     parts, settings = STRATEGIES[strategy]
     cost = sum(share * seconds[phase_key(strategy, i)] for i, (share, _) in enumerate(parts))
@@ -149,7 +155,8 @@ def config(strategy: str, budget: float, seconds: dict[str, float]) -> TrainConf
         if strategy == REFERENCE:
             phase["lr"] = LR["full"] * _STAGES[i][1]
         phases.append(phase)
-    return TrainConfig.model_validate(COMMON | {"phases": phases, "lr": LR[phases[-1]["strategy"]]} | settings)
+    own = {"phases": phases, "lr": LR[phases[-1]["strategy"]]}
+    return TrainConfig.model_validate(COMMON | own | settings | (more or {}))
 
 
 def phase_key(strategy: str, i: int) -> str:
@@ -159,4 +166,4 @@ def phase_key(strategy: str, i: int) -> str:
 
 def job_name(task: str, strategy: str, seed: int, said: str = "") -> str:
     """Names a supernet's training, and the file of its result."""
-    return f"supernet-{task}-{strategy}{said}-{seed}".replace(" ", "_").replace(",", "")
+    return f"supernet-{task}-{strategy} {said}-{seed}".replace(" ", "_").replace(",", "")
