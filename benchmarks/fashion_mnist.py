@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from benchmarks.machine import machine
-from ofa import Arch
+from ofa import Arch, cost
 from ofa.batches import eval_batches
 from ofa.calibrate import accuracy_percent, calibrate
 from ofa.cli.output import progress
+from ofa.device import Model
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run
 from ofa.search import hypervolume, non_dominated
@@ -63,11 +64,11 @@ def measure(run: Run, archs: list[Arch], on_progress: Progress) -> tuple[np.ndar
                 network = supernet.extract(arch).to(memory_format=torch.channels_last)
                 calibrate(network, training)
                 accuracies[i] = (accuracy_percent(network, splits[0]), accuracy_percent(network, splits[1]))
-                networks[i] = (network, run.family.input_shape(arch))
+                networks[str(i)] = Model.of(network, run.family.input_shape(arch))
                 on_progress(len(accuracies), len(archs), f"accuracy {accuracies[i][1]:.1f}%")
-    timings = run.device.measure([networks[i] for i in range(len(archs))])
+    timings = cost.measure(run.device, networks, cost.reference(run.family), run.rng("benchmark"))
     validation, test = np.array([accuracies[i] for i in range(len(archs))]).T
-    return validation, test, np.array([timing.median_ms for timing in timings])
+    return validation, test, np.array([timings[str(i)].median_ms for i in range(len(archs))])
 
 
 def write(run: Run, volumes: dict[str, str], worst: tuple[float, float]) -> None:

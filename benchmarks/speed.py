@@ -20,6 +20,7 @@ from torch.nn import functional
 from benchmarks.machine import machine
 from ofa import AccuracyPredictor, Arch, Family, LatencyTable, Supernet, family, family_names
 from ofa.cost.slots import distinct_blocks
+from ofa.cost.table import Measured
 from ofa.device import Timing
 from ofa.predict import PredictorConfig
 
@@ -104,8 +105,9 @@ def assembly_ms(supernet: Supernet, archs: list[Arch]) -> float:
 def cost_seconds(made: Family, rng: np.random.Generator, n: int = 10_000) -> float:
     """Seconds to sample archs, cost them by a table (made-up timings) and predict their accuracies."""
     timing = Timing(0.1, 0.01, 1)
+    networks = tuple(Measured(made.space.decode(row), timing) for row in made.space.sample(80, rng))
     rows = {(repr(block), size): timing for block, size in distinct_blocks(made)}
-    table = LatencyTable(made, {}, "", Timing(0.01, 0.0, 1), rows, ())
+    table = LatencyTable(made, made, {}, "", Timing(0.01, 0.0, 1), rows, networks, networks)
     few = made.space.sample(300, rng)
     predictor = AccuracyPredictor.fit(made.space, few, rng.normal(70, 3, len(few)), PredictorConfig(), seed=0)
     table(few)

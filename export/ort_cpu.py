@@ -1,4 +1,4 @@
-"""The device `ort-cpu`: ONNX Runtime on this machine's processor, float32."""
+"""The device `ort-cpu`: ONNX Runtime on this machine's processor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,20 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from export.onnx import to_onnx
 from export.session import INPUT, session
-from ofa.device import Timing
+from ofa.device import Model, Place, Runner
 from ofa.errors import DeviceError
-
-_WARMUP_RUNS = 5
 
 
 class OrtCpu:
-    """Measures models with ONNX Runtime, as they will run once deployed; implements `ofa.device.Device`.
+    """Runs models with ONNX Runtime, as they will run once deployed; implements `ofa.device.Device`.
 
-    Every round visits all models in a new random order and times a short burst of runs of each, so a drift
-    of the machine (clock speed, other programs) falls on all models alike. The first run of a burst is not
-    timed: it brings the model back into the processor's caches. Each timed run is one plain
-    `InferenceSession.run`, whose own cost (some microseconds) is part of what is reported.
+    Each run is one plain `InferenceSession.run`, whose own cost (some microseconds) is part of what is reported.
 
     Args:
         threads: of one run, from 1 to the number of processors.
-        rounds: how often each model is visited.
-        burst_ms: about how long each visit lasts; a slow model is run once per visit.
-        seed: of the inputs and of the order.
 
     Raises:
         DeviceError: an option out of range.
@@ -45,13 +36,12 @@ class OrtCpu:
 
     name = "ort-cpu"
 
-    def __init__(self, threads: int = 1, rounds: int = 40, burst_ms: float = 1.5, seed: int = 0) -> None:
+    def __init__(self, threads: int = 1) -> None:
         available = os.cpu_count() or 1
         if threads not in range(1, available + 1):
             raise DeviceError(f"ort-cpu: threads = {threads!r} is not allowed; choose from 1 to {available}")
-        if rounds < 1 or not burst_ms > 0:
-            raise DeviceError(f"ort-cpu: rounds = {rounds!r}, burst_ms = {burst_ms!r}; both must be positive")
-        self.threads, self.rounds, self.burst_ms, self.seed = threads, rounds, burst_ms, seed
+        self.threads = threads
+        self.places: Sequence[Place] = (self,)
         self.description: dict[str, Any] = {
             "device": self.name,
             "runtime": "onnxruntime",
@@ -63,57 +53,31 @@ class OrtCpu:
             "torch_version": str(torch.__version__),
         }
 
-    def measure(
-        self,
-        models: Sequence[tuple[nn.Module, tuple[int, ...]]],
-        on_progress: Callable[[int, int], None] = lambda *_: None,
-    ) -> list[Timing]:
-        """Times each `(module, input shape without batch)`; see `ofa.device.Device`.
-
-        Args:
-            models: all are held in memory at once, as they are measured in turns.
-            on_progress: called after each model is prepared and after each round.
-        """
-        total = len(models) + self.rounds
-        rng = np.random.default_rng(self.seed)
-        prepared = []
+    def load(self, model: Model) -> Runner:
+        """Exports a model and makes a session of it."""
         with tempfile.TemporaryDirectory() as folder:
-            for done, (module, shape) in enumerate(models, start=1):
-                prepared.append(self._prepare(module, shape, Path(folder) / "model.onnx", rng))
-                on_progress(done, total)
-        for done in range(1, self.rounds + 1):
-            for index in rng.permutation(len(prepared)):
-                prepared[index].burst()
-            on_progress(len(models) + done, total)
-        return [model.timing() for model in prepared]
-
-    def _prepare(self, module: nn.Module, shape: tuple[int, ...], path: Path, rng: np.random.Generator) -> _Model:
-        to_onnx(module, shape, path)
-        feed = {INPUT: rng.standard_normal((1, *shape), dtype=np.float32)}
-        model = _Model(session(path, self.threads), feed, n_runs=_WARMUP_RUNS, times_ns=[])
-        model.burst()
-        n_runs = max(1, round(self.burst_ms * 1e6 / float(np.median(model.times_ns))))
-        return _Model(model.session, feed, n_runs, times_ns=[])
+            path = Path(folder) / "model.onnx"
+            to_onnx(model.module(), model.input_shape, path)
+            images = np.random.default_rng(0).standard_normal((1, *model.input_shape), dtype=np.float32)
+            return OrtRunner(session(path, self.threads), {INPUT: images})
 
 
 @dataclass(frozen=True)
-class _Model:
+class OrtRunner:
+    """Times the runs of a session; implements `ofa.device.Runner`."""
+
     session: ort.InferenceSession
     feed: dict[str, NDArray[np.float32]]
-    n_runs: int
-    times_ns: list[int]
 
-    def burst(self) -> None:
-        run, feed, clock, times_ns = self.session.run, self.feed, time.perf_counter_ns, self.times_ns
-        run(None, feed)
-        for _ in range(self.n_runs):
+    def __call__(self, n: int) -> list[float]:
+        """Milliseconds of each run."""
+        run, feed, clock, times = self.session.run, self.feed, time.perf_counter_ns, []
+        run(None, feed)  # brings the model back into the processor's caches
+        for _ in range(n):
             start = clock()
             run(None, feed)
-            times_ns.append(clock() - start)
-
-    def timing(self) -> Timing:
-        low, median, high = np.percentile(self.times_ns, (25, 50, 75)) / 1e6
-        return Timing(float(median), float(high - low), len(self.times_ns))
+            times.append((clock() - start) / 1e6)
+        return times
 
 
 def _processor() -> str:

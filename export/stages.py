@@ -18,7 +18,9 @@ from export.replay import replay
 from export.session import INPUT, OUTPUT, session
 from ofa.batches import Batches, eval_batches
 from ofa.calibrate import calibrate
+from ofa.cost import measure, reference
 from ofa.data import Data
+from ofa.device import Model
 from ofa.files import write_json
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run, Stage
@@ -52,9 +54,12 @@ def _export(run: Run, progress: Progress) -> None:
     folder.mkdir(exist_ok=True)
     entries = run.read_json("front.json")["levels"]
     networks = [_calibrated(run, supernet, entry["arch"]) for entry in entries]
-    timings = run.device.measure(
-        [(network, run.family.input_shape(e["arch"])) for network, e in zip(networks, entries, strict=True)]
-    )
+    models = {
+        str(i): Model.of(network, run.family.input_shape(entry["arch"]))
+        for i, (network, entry) in enumerate(zip(networks, entries, strict=True))
+    }
+    measured = measure(run.device, models, reference(run.family), run.rng("export"), run.recipe.profile)
+    timings = [measured[name] for name in models]
     slowest_first = sorted(range(len(entries)), key=lambda i: -timings[i].median_ms)
     levels: list[dict[str, Any]] = []
     for level, i in enumerate(slowest_first):

@@ -85,6 +85,11 @@ class Family:
         if skipped:
             raise FamilyError(f"family {self.name!r}: the largest network skips {skipped}; it must contain every slot")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether each network is a single block, as with `from_builder`."""
+        return [slot.path for slot in self.slots] == [""]
+
     @classmethod
     def from_builder(
         cls,

@@ -2,7 +2,11 @@
 
 from ofa.cost.counted import macs_m as macs_m
 from ofa.cost.counted import params_m as params_m
-from ofa.cost.networks import NetworkTable as NetworkTable
+from ofa.cost.measure import MeasureConfig as MeasureConfig
+from ofa.cost.measure import measure as measure
+from ofa.cost.profile import TableConfig as TableConfig
+from ofa.cost.profile import profile as profile
+from ofa.cost.profile import reference as reference
 from ofa.cost.slots import SlotSum as SlotSum
 from ofa.cost.table import LatencyTable as LatencyTable
-from ofa.cost.table import load_table as load_table
+from ofa.cost.table import Prediction as Prediction

@@ -33,20 +33,28 @@ class SlotSum:
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
         """The cost `[n]` of rows `[n, n_choices]`."""
         total = np.zeros(len(rows))
-        for index, (columns, table) in enumerate(zip(self._columns, self._tables, strict=True)):
-            indices = rows[:, columns]
-            values = table[indices]
-            if np.isnan(values).any():
-                for entry in np.unique(indices[np.isnan(values)], axis=0):
-                    table[entry] = self._entry(index, *entry.tolist())
-                values = table[indices]
-            total += values
+        for index in range(len(self._tables)):
+            total += np.nan_to_num(self._slot(index, rows))
         return total
+
+    def parts(self, rows: Rows) -> NDArray[np.float64]:
+        """The cost of each slot's block `[n, n_slots]`, NaN where an arch has none there."""
+        return np.stack([self._slot(index, rows) for index in range(len(self._tables))], axis=1)
+
+    def _slot(self, index: int, rows: Rows) -> NDArray[np.float64]:
+        table, indices = self._tables[index], rows[:, self._columns[index]]
+        values = table[indices]
+        unknown = np.isinf(values)
+        if unknown.any():
+            for entry in np.unique(indices[unknown], axis=0):
+                table[entry] = self._entry(index, *entry.tolist())
+            values = table[indices]
+        return values
 
     def _entry(self, index: int, resolution: int, *indices: int) -> float:
         block = self._family.slot_block(index, indices)
         if block is None:
-            return 0.0
+            return math.nan
         key = (block, self._family.slots[index].size(self._family.resolutions[resolution]))
         if key not in self._costs:
             self._costs[key] = self._block_cost(*key)
@@ -54,10 +62,10 @@ class SlotSum:
 
 
 class _Dense:
-    """Entries by value indices, in an array."""
+    """Entries by value indices, in an array; infinite where not known yet."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._shape, self._values = shape, np.full(math.prod(shape), np.nan)
+        self._shape, self._values = shape, np.full(math.prod(shape), np.inf)
 
     def __getitem__(self, indices: Rows) -> NDArray[np.float64]:
         values: NDArray[np.float64] = self._values[np.ravel_multi_index(tuple(indices.T), self._shape)]
@@ -74,7 +82,7 @@ class _Sparse:
         self._values: dict[bytes, float] = {}
 
     def __getitem__(self, indices: Rows) -> NDArray[np.float64]:
-        return np.array([self._values.get(entry.tobytes(), np.nan) for entry in np.ascontiguousarray(indices)])
+        return np.array([self._values.get(entry.tobytes(), np.inf) for entry in np.ascontiguousarray(indices)])
 
     def __setitem__(self, entry: Rows, value: float) -> None:
         self._values[entry.tobytes()] = value

@@ -1,84 +1,197 @@
-"""Latency tables: the measured latency of every block of a family on one device.
+"""Latency tables: what was measured of a family on one device, and what it predicts of every arch.
 
-A table is one JSON file; `latency_luts/README.md` describes the format. The latency of an arch is the
-overhead of a run plus, for each of its blocks, the block's latency less that overhead, because a block
-measured alone pays for a whole run.
+A table is one JSON file; `latency_luts/README.md` describes the format. It holds the timings of all blocks, each alone,
+and of a few dozen whole networks. A regression on those turns the blocks of an arch into its latency
+(`ofa.cost.regression`). Of a family that is not made of blocks (`Family.from_builder`), a table holds networks only,
+and a Gaussian process over their choices predicts the others (`ofa.cost.process`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import json
+import warnings
+from bisect import bisect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ofa.block import Block
-from ofa.cost import networks
-from ofa.cost.networks import NetworkTable
-from ofa.cost.slots import SlotSum, distinct_blocks
-from ofa.cost.table_file import Check as Check
-from ofa.cost.table_file import entries, family_of, header, measured, now, reading
-from ofa.device import Device, Timing
-from ofa.errors import TableError
-from ofa.families import Family
+from ofa.cost.counted import params_m
+from ofa.cost.process import NetworkProcess
+from ofa.cost.regression import BlockRegression, Networks
+from ofa.cost.slots import SlotSum
+from ofa.device import Timing
+from ofa.errors import SpaceError, TableError
+from ofa.families import Family, family
 from ofa.files import write_json
-from ofa.space import Rows
+from ofa.space import Arch, Rows, SearchSpace
 
-FORMAT, VERSION = "ofa-latency-table", 1
+FORMAT, VERSION = "ofa-latency-table", 2
+
+Floats = NDArray[np.float64]
+
+_AT_ONCE = 50_000
+
+
+class InterpolatedLatency(UserWarning):
+    """A latency is predicted at a resolution that was not measured."""
+
+
+class Prediction(NamedTuple):
+    """Latencies `[n]` in milliseconds at batch 1, and the ends of the intervals that hold 90% of such networks."""
+
+    latency_ms: Floats
+    low_ms: Floats
+    high_ms: Floats
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A whole network, measured."""
+
+    arch: Arch
+    timing: Timing
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Latencies of one family's blocks on one device, at batch 1.
+    """What was measured of one family on one device, at batch 1.
 
     Attributes:
-        family: whose blocks.
+        family: whose latencies are predicted.
+        measured: the family whose blocks and networks were measured: the same, or one of other resolutions.
         device: what was measured: runtime and versions, processor, threads, precision.
         date: when, ISO 8601.
         overhead: of running a network that does nothing.
-        rows: `(block as text, input size in pixels)` to its timing.
-        checks: whole networks measured in the same session, never used for the prediction.
+        rows: `(block as text, input size in pixels)` to its timing; empty for a family that is not made of blocks.
+        networks: what the prediction is fitted to.
+        checks: others, measured in the same rounds, never used for the prediction.
     """
 
     family: Family
+    measured: Family
     device: Mapping[str, Any]
     date: str
     overhead: Timing
     rows: Mapping[tuple[str, int], Timing]
-    checks: tuple[Check, ...]
+    networks: tuple[Measured, ...]
+    checks: tuple[Measured, ...]
 
-    def __call__(self, rows: Rows) -> NDArray[np.float64]:
-        """Predicted latency in milliseconds `[n]` of rows `[n, n_choices]`.
+    def predict(self, rows: Rows) -> Prediction:
+        """Latencies of rows `[n, n_choices]`.
+
+        At a resolution that was not measured, latencies of blocks are interpolated between the measured ones,
+        intervals are twice as wide, and a warning says so.
 
         Raises:
-            TableError: a block of an arch has no row.
+            TableError: a block of an arch has no row at any resolution.
         """
-        return self.overhead.median_ms + self._sum(rows)
+        if not self.rows:
+            return Prediction(*self._process.predict(rows))
+        found = [np.zeros((3, 0))]
+        for start in range(0, len(rows), _AT_ONCE):
+            part = rows[start : start + _AT_ONCE]
+            found.append(np.stack(self._regression.predict(self._networks(part))))
+        latency_ms, low_ms, high_ms = np.concatenate(found, axis=1)
+        far = self._unmeasured[rows[:, self.family.space.column("resolution")]]
+        if far.any():
+            warnings.warn(
+                f"the latency table of {self.device.get('device')!r} was measured at {list(self.measured.resolutions)} "
+                "pixels: latencies at others are interpolated; profile the device for this family to be sure",
+                InterpolatedLatency,
+                stacklevel=2,
+            )
+            low_ms[far], high_ms[far] = low_ms[far] ** 2 / latency_ms[far], high_ms[far] ** 2 / latency_ms[far]
+        return Prediction(latency_ms, low_ms, high_ms)
+
+    def __call__(self, rows: Rows) -> Floats:
+        """Latencies `[n]` in milliseconds of rows `[n, n_choices]`; see `predict`."""
+        return self.predict(rows).latency_ms
+
+    def plain_sum(self, rows: Rows) -> Floats:
+        """The overhead and each block's timing less the overhead `[n]`: the prediction without a regression."""
+        return self.overhead.median_ms + self._blocks(rows)
 
     @cached_property
-    def _sum(self) -> SlotSum:
+    def _blocks(self) -> SlotSum:
         return SlotSum(self.family, self._block_ms)
 
+    @cached_property
+    def _params_m(self) -> SlotSum:
+        return params_m(self.family)
+
+    def _networks(self, rows: Rows) -> Networks:
+        resolutions = np.array(self.family.resolutions, dtype=float)
+        resolution = resolutions[rows[:, self.family.space.column("resolution")]]
+        return Networks(self._blocks.parts(rows), resolution, self._params_m(rows))
+
+    @cached_property
+    def _regression(self) -> BlockRegression:
+        rows, latency_ms = self._known
+        known = replace(self, family=self.measured)._networks(rows)
+        return BlockRegression.fit(known, latency_ms, self.overhead.median_ms)
+
+    @cached_property
+    def _process(self) -> NetworkProcess:
+        return NetworkProcess.fit(self.family.space, *self._known)
+
+    @property
+    def _known(self) -> tuple[Rows, Floats]:
+        rows = self.measured.space.rows(network.arch for network in self.networks)
+        return rows, np.array([network.timing.median_ms for network in self.networks])
+
+    @cached_property
+    def _unmeasured(self) -> NDArray[np.bool_]:
+        """Of each resolution of the family."""
+        return np.array([resolution not in self.measured.resolutions for resolution in self.family.resolutions])
+
+    @cached_property
+    def _sizes(self) -> dict[str, list[int]]:
+        """At which sizes each block was measured, sorted."""
+        found: dict[str, list[int]] = {}
+        for text, size in sorted(self.rows):
+            found.setdefault(text, []).append(size)
+        return found
+
     def _block_ms(self, block: Block, size: int) -> float:
-        timing = self.rows.get((repr(block), size))
-        if timing is None:
+        """Of a block alone, without the overhead; linear in the number of pixels between sizes that were measured."""
+        sizes = self._sizes.get(repr(block))
+        if sizes is None:
             raise TableError(
-                f"the latency table of {self.device.get('device')!r} has no row for {block} at {size} pixels; "
+                f"the latency table of {self.device.get('device')!r} has no row for {block}; "
                 "profile the device for this family"
             )
-        return max(timing.median_ms - self.overhead.median_ms, 0.0)
+        known = [max(self.rows[repr(block), s].median_ms - self.overhead.median_ms, 0.0) for s in sizes]
+        if size in sizes:
+            return known[sizes.index(size)]
+        if len(sizes) == 1:
+            return known[0] * (size / sizes[0]) ** 2
+        right = min(max(bisect(sizes, size), 1), len(sizes) - 1)
+        low, high = sizes[right - 1], sizes[right]
+        share = (size**2 - low**2) / (high**2 - low**2)
+        return max(known[right - 1] + share * (known[right] - known[right - 1]), 0.0)
 
     def save(self, path: Path) -> None:
         """Writes the table as JSON, whole or not at all."""
         rows = [{"block": block, "size": size} | asdict(timing) for (block, size), timing in self.rows.items()]
-        content = header(FORMAT, VERSION, self.family, self.device, self.date)
-        write_json(path, content | {"overhead": asdict(self.overhead), "rows": rows, "checks": entries(self.checks)})
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "family": {"name": self.measured.name, "options": dict(self.measured.options)},
+            "device": dict(self.device),
+            "date": self.date,
+            "overhead": asdict(self.overhead),
+            "rows": rows,
+            "networks": entries(self.networks),
+            "checks": entries(self.checks),
+        }
+        write_json(path, content)
 
     @classmethod
     def load(cls, path: Path, family_: Family | None = None) -> LatencyTable:
@@ -86,56 +199,56 @@ class LatencyTable:
 
         Args:
             path: of a file that `save` wrote.
-            family_: the family it must be of; by default the one that it names is made.
+            family_: whose latencies to predict: the measured family, or that of other resolutions; by default
+                the measured one is made.
 
         Raises:
             TableError: unreadable, of another format or version, or of another family.
         """
-        with reading(path) as content:
-            made = family_of(content, path, FORMAT, VERSION, family_)
+        with _reading(path) as content:
+            if (content["format"], content["version"]) != (FORMAT, VERSION):
+                raise TableError(
+                    f"{path} is {content['format']} version {content['version']}, not {FORMAT} {VERSION}; "
+                    "profile the device again"
+                )
+            measured = _family(content["family"]["name"], content["family"]["options"], family_, path)
             rows = {(row.pop("block"), row.pop("size")): Timing(**row) for row in content["rows"]}
-            checks, overhead = measured(content["checks"], made.space), Timing(**content["overhead"])
-            return cls(made, content["device"], content["date"], overhead, rows, checks)
+            return cls(
+                family_ or measured,
+                measured,
+                content["device"],
+                content["date"],
+                Timing(**content["overhead"]),
+                rows,
+                _measured(content["networks"], measured.space),
+                _measured(content["checks"], measured.space),
+            )
 
 
-def load_table(path: Path, family_: Family | None = None) -> LatencyTable | NetworkTable:
-    """Reads a table of either kind; see `LatencyTable.load`."""
-    with reading(path) as content:
-        whole = content["format"] == networks.FORMAT
-    return NetworkTable.load(path, family_) if whole else LatencyTable.load(path, family_)
+def entries(networks: tuple[Measured, ...]) -> list[dict[str, Any]]:
+    """Measured networks as JSON."""
+    return [{"arch": dict(network.arch)} | asdict(network.timing) for network in networks]
 
 
-def profile(
-    family_: Family,
-    device: Device,
-    rng: np.random.Generator,
-    n_checks: int = 16,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-    n_networks: int = 64,
-) -> LatencyTable | NetworkTable:
-    """Measures every distinct block of a family and a few whole random networks, interleaved.
+def _measured(listed: list[dict[str, Any]], space: SearchSpace) -> tuple[Measured, ...]:
+    return tuple(Measured(space.arch(entry.pop("arch")), Timing(**entry)) for entry in listed)
 
-    Of a family that is not made of blocks (`Family.from_builder`), only whole networks.
 
-    Args:
-        family_: whose blocks.
-        device: what to measure on.
-        rng: draws the whole networks; the smallest and the largest are always among them.
-        n_checks: how many whole networks.
-        on_progress: called with measuring rounds done and in all.
-        n_networks: how many whole networks to predict others from, if there are no blocks.
-    """
-    if networks.is_whole(family_):
-        return networks.profile_networks(family_, device, rng, n_networks, n_checks, on_progress)
-    blocks = list(distinct_blocks(family_))
-    space = family_.space
-    archs = [space.smallest, space.largest, *(space.decode(row) for row in space.sample(max(n_checks - 2, 0), rng))]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        models: list[tuple[nn.Module, tuple[int, ...]]] = [(nn.Identity().eval(), (1, 1, 1))]
-        models += [(block.build().eval(), block.input_shape(size)) for block, size in blocks]
-        models += [(family_.build(arch).eval(), family_.input_shape(arch)) for arch in archs]
-    overhead, *timings = device.measure(models, on_progress)
-    rows = {(repr(block), size): timing for (block, size), timing in zip(blocks, timings, strict=False)}
-    checks = tuple(Check(arch, timing) for arch, timing in zip(archs, timings[len(blocks) :], strict=True))
-    return LatencyTable(family_, device.description, now(), overhead, rows, checks)
+def _family(name: str, options: dict[str, Any], given: Family | None, path: Path) -> Family:
+    """The family that a file names: the one given if it is that, else made."""
+    if given is not None and given.name != name:
+        raise TableError(
+            f"{path} is a table of family {name!r}, not of {given.name!r}; profile the device for this family"
+        )
+    if given is not None and json.loads(json.dumps(dict(given.options))) == options:
+        return given
+    return family(name, **options)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[dict[str, Any]]:
+    """The content of a table's file; whatever is found wrong with it is a TableError."""
+    try:
+        yield json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SpaceError) as error:
+        raise TableError(f"{path} is not a readable latency table ({error!r}); profile the device again") from error

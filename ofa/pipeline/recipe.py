@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from ofa.config import Config
+from ofa.cost import TableConfig
 from ofa.data import DataConfig
 from ofa.errors import RecipeError
 from ofa.predict import PredictorConfig
@@ -28,17 +29,13 @@ class FamilyConfig(Config):
     of the second being what that of the first matched (CompOFA, arXiv 2104.12642)."""
 
 
-class ProfileConfig(Config):
-    """What the latency table is measured on."""
+class ProfileConfig(TableConfig):
+    """What the latency table is measured on, how much and how precisely."""
 
     device: str = "ort-cpu"
     """A name that `ofa devices` lists."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Such as `threads`, `rounds`; see the device's file in `export/`."""
-    checks: int = Field(16, ge=2)
-    """Whole networks measured beside the blocks, to see how far predictions are off."""
-    networks: int = Field(64, ge=2)
-    """Of a family that is not made of blocks: whole networks measured to predict the others from, all in memory."""
+    """Such as `threads`; see the device's file in `export/`."""
 
 
 class SampleConfig(Config):

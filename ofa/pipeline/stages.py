@@ -11,8 +11,7 @@ import numpy as np
 
 from ofa import distributed
 from ofa.calibrate import subnet_scores
-from ofa.cost import LatencyTable, NetworkTable, load_table, macs_m, params_m
-from ofa.cost.table import profile
+from ofa.cost import LatencyTable, macs_m, params_m, profile
 from ofa.errors import InfeasibleError
 from ofa.files import write_json
 from ofa.pipeline.evaluate import load_supernet
@@ -46,14 +45,13 @@ def _train(run: Run, progress: Progress) -> None:
 
 
 def _profile(run: Run, progress: Progress) -> None:
-    config = run.recipe.profile
     table = profile(
         run.family,
         run.device,
         run.rng("profile"),
-        config.checks,
-        lambda done, total: progress(done, total, "rounds"),
-        config.networks,
+        run.recipe.profile,
+        run.path("latency_samples.json"),
+        lambda done, total: progress(done, total, "latencies"),
     )
     table.save(run.path("latency_table.json"))
 
@@ -128,14 +126,14 @@ def read_predictor(run: Run) -> AccuracyPredictor:
     return AccuracyPredictor.load(run.path(name), run.family.space)
 
 
-def read_table(run: Run) -> LatencyTable | NetworkTable:
+def read_table(run: Run) -> LatencyTable:
     """The latency table of a run's device."""
-    return load_table(run.path("latency_table.json"), run.family)
+    return LatencyTable.load(run.path("latency_table.json"), run.family)
 
 
 def predicted_front(
     run: Run,
-    table: LatencyTable | NetworkTable,
+    table: LatencyTable,
     predictor: AccuracyPredictor,
     start: Rows,
     rng: np.random.Generator,
@@ -211,9 +209,7 @@ def _n_images(run: Run) -> int:
     return min(run.recipe.sample.images, len(run.data.validation))
 
 
-def _entries(
-    run: Run, table: LatencyTable | NetworkTable, known: dict[Arch, float], predictor: AccuracyPredictor
-) -> list[Entry]:
+def _entries(run: Run, table: LatencyTable, known: dict[Arch, float], predictor: AccuracyPredictor) -> list[Entry]:
     """Every measured arch with all that is predicted and estimated of it."""
     rows = run.family.space.rows(known)
     predicted, _ = predictor(rows)

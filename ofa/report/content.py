@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
-from ofa.cost import LatencyTable, NetworkTable
-from ofa.cost.table_file import entries
+from ofa.cost import LatencyTable
+from ofa.cost.table import entries
 from ofa.errors import RunError
 from ofa.pipeline.run import Run
 from ofa.pipeline.stages import read_table
@@ -116,7 +116,7 @@ def _facts(run: Run, front: Entry) -> dict[str, str]:
     }
 
 
-def _with_latency(table: LatencyTable | NetworkTable, listed: list[Entry]) -> list[Entry]:
+def _with_latency(table: LatencyTable, listed: list[Entry]) -> list[Entry]:
     predicted = table(table.family.space.rows(entry["arch"] for entry in listed))
     return [entry | {"predicted_latency_ms": float(ms)} for entry, ms in zip(listed, predicted, strict=True)]
 

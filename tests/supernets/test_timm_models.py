@@ -18,7 +18,7 @@ from torch import nn
 import ofa
 from export.onnx import export_checked
 from ofa import Choice, Family, SearchSpace
-from ofa.cost import NetworkTable, load_table, macs_m, params_m
+from ofa.cost import LatencyTable, macs_m, params_m
 from ofa.cost.counted import count_macs
 from ofa.errors import FamilyError, SpaceError
 from ofa.pipeline.recipe import Recipe
@@ -414,8 +414,8 @@ def test_a_whole_run_of_a_family_file(tmp_path, tiny_recipe_text):
     run = Run(Recipe.model_validate(content), tmp_path / "run")
     for stage in stages().values():
         run.execute(stage, lambda done, total, message: None)
-    table = load_table(run.path("latency_table.json"), run.family)
-    assert isinstance(table, NetworkTable)
+    table = LatencyTable.load(run.path("latency_table.json"), run.family)
+    assert not table.rows
     assert (len(table.networks), len(table.checks), run.family.space.size) == (9, 2, 16)
     front, summary = run.read_json("front.json")["front"], run.read_json("summary.json")
     rows = run.family.space.rows(entry["arch"] for entry in front)

@@ -1,47 +1,28 @@
-import datetime
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import ofa
-from ofa.cost.slots import distinct_blocks
-from ofa.cost.table import LatencyTable, profile
+from ofa.cost import LatencyTable, TableConfig, profile
+from ofa.cost.table import InterpolatedLatency, Measured
 from ofa.device import Timing
 from ofa.errors import TableError
 
 OVERHEAD_MS = 0.05
-
-
-class Pretend:
-    """A device whose timings follow from the model: the overhead and a microsecond per 1000 parameters."""
-
-    name = "pretend"
-
-    def __init__(self):
-        self.description = {"device": "pretend", "threads": 1}
-        self.models = []
-
-    def measure(self, models, on_progress=lambda done, total: None):
-        self.models = list(models)
-        on_progress(1, 1)
-        return [Timing(self.milliseconds(module, shape), 0.001, 7) for module, shape in models]
-
-    def milliseconds(self, module, shape):
-        assert not module.training
-        return OVERHEAD_MS + sum(p.numel() for p in module.parameters()) * 1e-6 * shape[-1]
+QUICK = TableConfig(networks=12, checks=4, min_rounds=2, max_rounds=2)
 
 
 @pytest.fixture(scope="module")
-def device():
-    return Pretend()
+def small():
+    return ofa.family("small_mobilenet_v3", in_channels=1, resolutions=[12, 16], width_mult=0.5)
 
 
 @pytest.fixture(scope="module")
-def table(tiny, device):
-    return profile(tiny, device, np.random.default_rng(0), n_checks=5)
+def table(small, pretend):
+    return profile(small, pretend(), np.random.default_rng(0), QUICK)
 
 
 @pytest.fixture
@@ -60,75 +41,108 @@ def rows(family, n=50):
     return family.space.sample(n, np.random.default_rng(3))
 
 
-def test_a_profile_has_a_row_for_every_block_and_the_overhead(tiny, table, device):
-    wanted = {(repr(block), size): block for block, size in distinct_blocks(tiny)}
-    assert table.rows.keys() == wanted.keys()
-    for (text, size), timing in table.rows.items():
-        module = wanted[text, size].build()
-        assert timing.median_ms == device.milliseconds(module.eval(), wanted[text, size].input_shape(size))
-    assert table.overhead == Timing(OVERHEAD_MS, 0.001, 7)
-    assert table.device == device.description
-    assert datetime.datetime.fromisoformat(table.date).tzinfo is not None
-
-
-def test_checks_are_whole_networks_with_both_ends(tiny, table, device):
-    archs = [check.arch for check in table.checks]
-    assert archs[:2] == [tiny.space.smallest, tiny.space.largest]
-    assert len(archs) == 5
-    for check in table.checks:
-        network = tiny.build(check.arch).eval()
-        assert check.timing.median_ms == device.milliseconds(network, tiny.input_shape(check.arch))
-    assert len(device.models) == 1 + len(table.rows) + 5
-    module, shape = device.models[-4]
-    assert module(torch.zeros(2, *shape)).shape == (2, 10)
-
-
-def test_profiling_is_repeatable_and_leaves_the_generator(tiny, table):
-    before, calls = torch.get_rng_state(), []
-    again = profile(tiny, Pretend(), np.random.default_rng(0), 5, lambda *progress: calls.append(progress))
-    assert again.checks == table.checks
-    assert again.rows == table.rows
-    assert torch.equal(torch.get_rng_state(), before)
-    assert calls == [(1, 1)]
-
-
-def test_a_prediction_is_the_overhead_and_what_each_block_adds(tiny, table):
-    predicted = table(rows(tiny))
-    for row, milliseconds in zip(rows(tiny), predicted, strict=True):
-        resolution = int(tiny.space.decode(row)["resolution"])
+def test_the_plain_sum_is_the_overhead_and_what_each_block_adds(small, table):
+    for row, milliseconds in zip(rows(small), table.plain_sum(rows(small)), strict=True):
+        resolution = int(small.space.decode(row)["resolution"])
         timings = [
-            table.rows[repr(block), slot.size(resolution)] for slot, block in tiny.blocks(row) if block is not None
+            table.rows[repr(block), slot.size(resolution)] for slot, block in small.blocks(row) if block is not None
         ]
         plain = OVERHEAD_MS + sum(max(t.median_ms - OVERHEAD_MS, 0) for t in timings)
         assert milliseconds == pytest.approx(plain, rel=1e-12)
-    assert len(set(predicted)) > 10
 
 
-def test_blocks_faster_than_the_overhead_add_nothing(tiny, table):
+def test_blocks_faster_than_the_overhead_add_nothing(small, table):
     slow = replace(table, overhead=Timing(1e6, 0.0, 1))
-    assert slow(rows(tiny)).tolist() == [1e6] * 50
+    assert slow.plain_sum(rows(small)).tolist() == [1e6] * 50
 
 
-def test_a_saved_table_predicts_the_same(tiny, table, path):
-    for loaded in (LatencyTable.load(path), LatencyTable.load(path, tiny)):
-        assert np.array_equal(loaded(rows(tiny)), table(rows(tiny)))
+def test_where_networks_take_as_long_as_their_blocks_predictions_are_the_plain_sum(small, table):
+    latency_ms, low_ms, high_ms = table.predict(rows(small))
+    assert latency_ms == pytest.approx(table.plain_sum(rows(small)), rel=0.02)
+    assert np.array_equal(table(rows(small)), latency_ms)
+    assert np.all((low_ms <= latency_ms) & (latency_ms <= high_ms))
+    assert len(set(latency_ms)) > 10
+
+
+def test_networks_that_take_longer_than_their_blocks(small, table):
+    slower = tuple(
+        Measured(network.arch, replace(network.timing, median_ms=0.3 + 1.5 * network.timing.median_ms))
+        for network in table.networks
+    )
+    expected = 0.3 + 1.5 * table.plain_sum(rows(small))
+    assert replace(table, networks=slower)(rows(small)) == pytest.approx(expected, rel=0.03)
+
+
+def test_many_archs_are_predicted_as_few_are(small, table, monkeypatch):
+    whole = table.predict(rows(small))
+    monkeypatch.setattr("ofa.cost.table._AT_ONCE", 7)
+    for parts, at_once in zip(table.predict(rows(small)), whole, strict=True):
+        assert parts == pytest.approx(at_once, rel=1e-12)
+    assert [part.shape for part in table.predict(rows(small, 0))] == [(0,)] * 3
+
+
+# Resolutions that were not measured
+
+
+def test_other_resolutions_lie_between_and_are_told(small, path):
+    between = ofa.family(small.name, **{**small.options, "resolutions": [12, 14, 16]})
+    table = LatencyTable.load(path, between)
+    arch = dict(between.space.largest)
+    at = {r: between.space.rows([between.space.arch({**arch, "resolution": r})]) for r in (12, 14, 16)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        low, high = table.predict(at[12]), table.predict(at[16])
+    with pytest.warns(InterpolatedLatency, match=r"of 'pretend' was measured at \[12, 16\] pixels.*profile the device"):
+        middle = table.predict(at[14])
+    assert low.latency_ms < middle.latency_ms < high.latency_ms
+    width = {name: float(np.log(p.high_ms / p.low_ms)[0]) for name, p in (("high", high), ("middle", middle))}
+    assert width["middle"] > 1.5 * width["high"]
+
+
+@pytest.mark.parametrize("resolution", [8, 32])
+def test_resolutions_beyond_those_measured(small, path, resolution):
+    beyond = ofa.family(small.name, **{**small.options, "resolutions": [resolution]})
+    with pytest.warns(InterpolatedLatency):
+        predicted = LatencyTable.load(path, beyond).predict(beyond.space.sample(20, np.random.default_rng(0)))
+    assert all(np.isfinite(part).all() and (part > 0).all() for part in predicted)
+
+
+# Files
+
+
+def test_a_saved_table_predicts_the_same(small, table, path):
+    for loaded in (LatencyTable.load(path), LatencyTable.load(path, small)):
+        assert np.array_equal(loaded(rows(small)), table(rows(small)))
         assert loaded.checks == table.checks
         assert (dict(loaded.device), loaded.date, loaded.overhead) == (table.device, table.date, table.overhead)
-        assert loaded.family.options == tiny.options
+        assert loaded.family.options == small.options
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_the_file_has_the_documented_keys(path):
     content = json.loads(path.read_text())
-    assert list(content) == ["format", "version", "family", "device", "date", "overhead", "rows", "checks"]
+    assert list(content) == [
+        "format",
+        "version",
+        "family",
+        "device",
+        "date",
+        "overhead",
+        "rows",
+        "networks",
+        "checks",
+    ]
     assert list(content["rows"][0]) == ["block", "size", "median_ms", "spread_ms", "repeats"]
     assert list(content["checks"][0]) == ["arch", "median_ms", "spread_ms", "repeats"]
 
 
-def test_a_block_without_a_row(tiny, path):
-    edit(path, lambda content: content["rows"].pop(0))
-    with pytest.raises(TableError, match=r"table of 'pretend' has no row for ConvNorm\(.*\) at 16 pixels; profile"):
-        LatencyTable.load(path)(rows(tiny))
+def test_a_block_without_a_row(small, path):
+    def drop(content):
+        content["rows"] = [row for row in content["rows"] if row["block"] != content["rows"][0]["block"]]
+
+    edit(path, drop)
+    with pytest.raises(TableError, match=r"table of 'pretend' has no row for ConvNorm\(.*\); profile"):
+        LatencyTable.load(path)(rows(small))
 
 
 def test_a_table_of_another_family(path):
@@ -149,8 +163,8 @@ def without(key):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content.update(version=2), "is ofa-latency-table version 2, not ofa-latency-table 1"),
-        (lambda content: content.update(format="table"), "is table version 1"),
+        (lambda content: content.update(version=1), "is ofa-latency-table version 1, not ofa-latency-table 2"),
+        (lambda content: content.update(format="table"), "is table version 2"),
         *(
             (without(key), "is not a readable latency table")
             for key in ("format", "family", "rows", "overhead", "date")

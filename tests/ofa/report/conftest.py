@@ -4,7 +4,7 @@ import pytest
 
 import ofa
 from ofa.cost.slots import distinct_blocks
-from ofa.cost.table import Check, LatencyTable
+from ofa.cost.table import LatencyTable, Measured
 from ofa.device import Timing
 from ofa.files import write_json, write_text
 from ofa.pipeline.recipe import Recipe
@@ -63,10 +63,9 @@ def run(tmp_path, family, archs):
         (repr(block), size): Timing(0.01 + 0.002 * i, 0.001, 50)
         for i, (block, size) in enumerate(distinct_blocks(family))
     }
-    checks = tuple(Check(arch, Timing(0.5 * (i + 1), 0.01, 50)) for i, arch in enumerate(reversed(archs)))
-    LatencyTable(family, device, "2026-01-02T03:04:05+00:00", Timing(0.004, 0.0, 50), rows, checks).save(
-        run.path("latency_table.json")
-    )
+    checks = tuple(Measured(arch, Timing(0.5 * (i + 1), 0.01, 50)) for i, arch in enumerate(reversed(archs)))
+    date, overhead = "2026-01-02T03:04:05+00:00", Timing(0.004, 0.0, 50)
+    LatencyTable(family, family, device, date, overhead, rows, checks, checks).save(run.path("latency_table.json"))
     measured = [
         {"arch": dict(arch), "accuracy_percent": 90.0 - i, "predicted_latency_ms": 4.0 / (i + 1)}
         for i, arch in enumerate(archs)

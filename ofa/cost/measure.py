@@ -1,0 +1,205 @@
+"""How latencies are measured, on whatever device.
+
+- Rounds: each visits every model once, in a new random order, for a burst of runs of about `burst_ms` after one that is
+  not timed. So a drift of the machine falls on all models alike.
+- Drift: a reference network is timed along, after every few models; a burst counts relative to it.
+- Robust: a burst counts by its median, a model by the median over its bursts.
+- Stop: a model is visited until the standard error of its median is what is wanted, at most `max_rounds` times.
+
+A device may be several places, such as phones of one kind. They share the models, and the models of a place that is
+lost go to the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ofa.config import Config
+from ofa.device import Device, Model, Place, PlaceLost, Runner, Timing
+from ofa.errors import DeviceError
+
+Samples = dict[str, list[tuple[float, float]]]
+"""Of each model: the medians of its bursts in ms, and how long the reference took around each."""
+
+_REFERENCE_EVERY = 8
+_WARMUP_RUNS = 5
+_DOUBTFUL_SHARE = 0.1
+"""Of the latencies that may be less sure than wanted before the device is called noisy."""
+
+
+class MeasureConfig(Config):
+    """How precisely latencies are measured."""
+
+    precision_percent: float = Field(1.0, gt=0)
+    """Standard error wanted of each latency."""
+    min_rounds: int = Field(24, ge=2)
+    """How often every model is visited at least."""
+    max_rounds: int = Field(60, ge=2)
+    """How often at most."""
+    burst_ms: float = Field(3.0, gt=0)
+    """About how long each visit lasts; a slow model is run once per visit."""
+    weights_mib: float = Field(2048.0, gt=0)
+    """Of the models that one place holds at once; where there are more, they are measured in groups."""
+
+    @model_validator(mode="after")
+    def _enough_rounds(self) -> Self:
+        if self.max_rounds < self.min_rounds:
+            raise ValueError(f"max_rounds = {self.max_rounds} is below min_rounds = {self.min_rounds}; raise it")
+        return self
+
+
+DEFAULT = MeasureConfig()
+
+
+class NoisyDevice(UserWarning):
+    """A device whose timings vary too much to be trusted."""
+
+
+def measure(
+    device: Device,
+    models: Mapping[str, Model],
+    reference: Model,
+    rng: np.random.Generator,
+    config: MeasureConfig = DEFAULT,
+    samples: Samples | None = None,
+    on_round: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Timing]:
+    """Times models in interleaved rounds.
+
+    Args:
+        device: what to measure on.
+        models: by name.
+        reference: timed along; best as slow as the models are.
+        rng: draws the orders.
+        config: how precisely.
+        samples: what is known already, which is added to; only models that are missing or doubtful are measured.
+        on_round: called with models done and in all, after each round of a place, from its thread.
+
+    Raises:
+        DeviceError: no place is left.
+    """
+    samples = {} if samples is None else samples
+    places, todo = list(device.places), [name for name in models if not _precise(samples.get(name), config)]
+    while todo:
+        if not places:
+            raise DeviceError(f"device {device.name!r} is lost, {len(todo)} of {len(models)} models are not measured")
+        shares = [todo[i :: len(places)] for i in range(len(places))]
+        work = partial(_rounds, models, reference, config, samples, threading.Lock(), on_round)
+        with ThreadPoolExecutor(len(places)) as pool:
+            kept = list(pool.map(work, places, shares, rng.spawn(len(places))))
+        todo = [name for share, is_kept in zip(shares, kept, strict=True) if not is_kept for name in share]
+        places = [place for place, is_kept in zip(places, kept, strict=True) if is_kept]
+    timings = _timings({name: samples[name] for name in models})
+    doubtful = [timing.error_ms / timing.median_ms for timing in timings.values() if not _sure(timing, config)]
+    if len(doubtful) > _DOUBTFUL_SHARE * len(timings):
+        warnings.warn(
+            f"{len(doubtful)} of {len(timings)} latencies are less sure than {config.precision_percent:g}%, the worst "
+            f"to {100 * max(doubtful):.1f}%: the device is busy; close other programs and measure again",
+            NoisyDevice,
+            stacklevel=2,
+        )
+    return timings
+
+
+def _rounds(
+    models: Mapping[str, Model],
+    reference: Model,
+    config: MeasureConfig,
+    samples: Samples,
+    lock: threading.Lock,
+    on_round: Callable[[int, int], None],
+    place: Place,
+    names: list[str],
+    rng: np.random.Generator,
+) -> bool:
+    """Visits some models at one place until all are done; whether the place is still there."""
+    try:
+        clock = _Burst(place.load(reference), config.burst_ms)
+        for group in _groups([names[i] for i in rng.permutation(len(names))], models, config.weights_mib):
+            bursts = {name: _Burst(place.load(models[name]), config.burst_ms) for name in group}
+            for _ in range(config.max_rounds):
+                with lock:
+                    left = [name for name in group if not _precise(samples.get(name), config)]
+                if not left:
+                    break
+                found = _round([bursts[name] for name in left], clock, rng)
+                with lock:
+                    for name, sample in zip(left, found, strict=True):
+                        samples.setdefault(name, []).append(sample)
+                    on_round(sum(_precise(samples.get(name), config) for name in models), len(models))
+    except PlaceLost:
+        return False
+    return True
+
+
+def _groups(names: list[str], models: Mapping[str, Model], weights_mib: float) -> Iterator[list[str]]:
+    """Parts of the models, each with as many as fit into so much memory, or one."""
+    group: list[str] = []
+    filled = 0.0
+    for name in names:
+        size = models[name].weights_mib
+        if group and filled + size > weights_mib:
+            yield group
+            group, filled = [], 0.0
+        group.append(name)
+        filled += size
+    if group:
+        yield group
+
+
+@dataclass
+class _Burst:
+    """Runs a model for about so long; first once to know how often that is."""
+
+    runner: Runner
+    burst_ms: float
+
+    def __post_init__(self) -> None:
+        self.n = max(1, round(self.burst_ms / max(float(np.median(self.runner(_WARMUP_RUNS))), 1e-3)))
+
+    def __call__(self) -> float:
+        return float(np.median(self.runner(self.n)))
+
+
+def _round(bursts: list[_Burst], clock: _Burst, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """A visit to each, in random order: how long it took, and the reference around that time."""
+    order = rng.permutation(len(bursts))
+    took, ticks = np.zeros(len(bursts)), []
+    for position, index in enumerate(order):
+        if position % _REFERENCE_EVERY == 0:
+            ticks.append(clock())
+        took[index] = bursts[index]()
+    ticks.append(clock())
+    around = np.zeros(len(bursts))
+    for position, index in enumerate(order):
+        group = position // _REFERENCE_EVERY
+        around[index] = np.median(ticks[max(0, group - 2) : group + 4])
+    return list(zip(took.tolist(), around.tolist(), strict=True))
+
+
+def _timings(samples: Samples) -> dict[str, Timing]:
+    """Robust statistics of bursts, each relative to the reference around it."""
+    ticks = np.median([tick for bursts in samples.values() for _, tick in bursts]) if samples else 1.0
+    return {name: _timing(bursts, float(ticks)) for name, bursts in samples.items()}
+
+
+def _timing(bursts: list[tuple[float, float]], tick: float) -> Timing:
+    low, median, high = np.percentile([took / around * tick for took, around in bursts], (25, 50, 75))
+    return Timing(float(median), float(high - low), len(bursts))
+
+
+def _precise(bursts: list[tuple[float, float]] | None, config: MeasureConfig) -> bool:
+    return bursts is not None and len(bursts) >= config.min_rounds and _sure(_timing(bursts, 1.0), config)
+
+
+def _sure(timing: Timing, config: MeasureConfig) -> bool:
+    return 100 * timing.error_ms <= config.precision_percent * timing.median_ms

@@ -1,0 +1,132 @@
+"""Making a latency table: what of a family is measured, and how an unfinished table is gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from ofa.cost.counted import macs_m
+from ofa.cost.measure import MeasureConfig, Samples, measure
+from ofa.cost.slots import distinct_blocks
+from ofa.cost.table import LatencyTable, Measured
+from ofa.device import Device, Model
+from ofa.errors import TableError
+from ofa.families import Family
+from ofa.files import write_json
+from ofa.space import Arch
+
+FORMAT, VERSION = "ofa-latency-samples", 1
+_OVERHEAD = "overhead"
+
+
+class TableConfig(MeasureConfig):
+    """What a latency table is made of."""
+
+    networks: int = Field(100, ge=4)
+    """Whole networks that predictions are fitted to; the smallest and the largest are among them."""
+    checks: int = Field(16, ge=2)
+    """Others measured beside them, to see how far predictions are off."""
+
+
+DEFAULT = TableConfig()
+
+
+def profile(
+    family: Family,
+    device: Device,
+    rng: np.random.Generator,
+    config: TableConfig = DEFAULT,
+    samples_path: Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LatencyTable:
+    """Measures every block of a family and some whole networks.
+
+    Args:
+        family: whose blocks; of one that is not made of blocks, only networks are measured.
+        device: what to measure on.
+        rng: draws the networks, and the order of measuring.
+        config: how many networks, and how precisely.
+        samples_path: a file that keeps every burst; what is there already is gone on with, and only what is missing or
+            doubtful is measured.
+        on_progress: called with the models that are known well enough, and how many there are.
+
+    Raises:
+        DeviceError: the device cannot run a model, or is lost.
+        TableError: the samples are of something else.
+    """
+    archs = _archs(family, config.networks + config.checks, rng)
+    n_fitted = max(len(archs) - config.checks, -(-3 * len(archs) // 4))
+    blocks = {} if family.is_whole else {(repr(block), size): block for block, size in distinct_blocks(family)}
+    models = {_OVERHEAD: Model(nn.Identity, (1, 1, 1))}
+    models |= {_row(*key): Model(block.build, block.input_shape(key[1])) for key, block in blocks.items()}
+    models |= {_network(arch): network(family, arch) for arch in archs}
+    about = {"family": {"name": family.name, "options": dict(family.options)}, "device": device.description}
+    samples = {} if samples_path is None else _read(samples_path, about)
+
+    def on_round(done: int, total: int) -> None:
+        if samples_path is not None:
+            write_json(samples_path, {"format": FORMAT, "version": VERSION} | about | {"samples": samples})
+        on_progress(done, total)
+
+    timings = measure(device, models, reference(family), rng, config, samples, on_round)
+    measured = tuple(Measured(arch, timings[_network(arch)]) for arch in archs)
+    return LatencyTable(
+        family,
+        family,
+        device.description,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        timings[_OVERHEAD],
+        {key: timings[_row(*key)] for key in blocks},
+        measured[:n_fitted],
+        measured[n_fitted:] or measured,
+    )
+
+
+def network(family: Family, arch: Arch) -> Model:
+    """A whole network as a device runs it."""
+    return Model(lambda: family.build(arch), family.input_shape(arch))
+
+
+def reference(family: Family) -> Model:
+    """The network that is timed along with all others, always the same: of middling size."""
+    rows = family.space.sample(51, np.random.default_rng(0))
+    return network(family, family.space.decode(rows[np.argsort(macs_m(family)(rows))[25]]))
+
+
+def _archs(family: Family, n: int, rng: np.random.Generator) -> list[Arch]:
+    """The smallest, the largest and random archs, each once; fewer than `n` of a space that has fewer."""
+    space = family.space
+    drawn = np.concatenate([space.rows([space.smallest, space.largest]), space.sample(4 * n, rng)])
+    return [space.decode(row) for row in space.unique(drawn)[:n]]
+
+
+def _row(block: str, size: int) -> str:
+    return f"{block} at {size}"
+
+
+def _network(arch: Arch) -> str:
+    return json.dumps(dict(arch))
+
+
+def _read(path: Path, about: Mapping[str, Any]) -> Samples:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        same = all(content[key] == json.loads(json.dumps(value)) for key, value in about.items())
+        same = same and (content["format"], content["version"]) == (FORMAT, VERSION)
+        samples: Samples = {
+            name: [(float(ms), float(tick)) for ms, tick in bursts] for name, bursts in content["samples"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TableError(f"{path} is not a readable file of samples ({error!r}); remove it to begin anew") from error
+    if not same:
+        raise TableError(f"{path} has samples of another family or device; remove it to begin anew")
+    return samples
