@@ -5,6 +5,7 @@ from ofa.cost.counted import params_m as params_m
 from ofa.cost.measure import MeasureConfig as MeasureConfig
 from ofa.cost.measure import measure as measure
 from ofa.cost.profile import TableConfig as TableConfig
+from ofa.cost.profile import adapt as adapt
 from ofa.cost.profile import profile as profile
 from ofa.cost.profile import reference as reference
 from ofa.cost.slots import SlotSum as SlotSum

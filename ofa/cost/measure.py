@@ -16,8 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -71,7 +70,7 @@ def measure(
     rng: np.random.Generator,
     config: MeasureConfig = DEFAULT,
     samples: Samples | None = None,
-    on_round: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Timing]:
     """Times models in interleaved rounds.
 
@@ -82,20 +81,21 @@ def measure(
         rng: draws the orders.
         config: how precisely.
         samples: what is known already, which is added to; only models that are missing or doubtful are measured.
-        on_round: called with models done and in all, after each round of a place, from its thread.
+        on_progress: called with what is done and what there is to do, models loaded and least visits counted alike,
+            after each model that is loaded and each round, from the thread of a place.
 
     Raises:
         DeviceError: no place is left.
     """
     samples = {} if samples is None else samples
     places, todo = list(device.places), [name for name in models if not _precise(samples.get(name), config)]
+    work = _Work(models, reference, config, samples, on_progress, loaded=set(models) - set(todo))
     while todo:
         if not places:
             raise DeviceError(f"device {device.name!r} is lost, {len(todo)} of {len(models)} models are not measured")
         shares = [todo[i :: len(places)] for i in range(len(places))]
-        work = partial(_rounds, models, reference, config, samples, threading.Lock(), on_round)
         with ThreadPoolExecutor(len(places)) as pool:
-            kept = list(pool.map(work, places, shares, rng.spawn(len(places))))
+            kept = list(pool.map(work.at, places, shares, rng.spawn(len(places))))
         todo = [name for share, is_kept in zip(shares, kept, strict=True) if not is_kept for name in share]
         places = [place for place, is_kept in zip(places, kept, strict=True) if is_kept]
     timings = _timings({name: samples[name] for name in models})
@@ -110,35 +110,51 @@ def measure(
     return timings
 
 
-def _rounds(
-    models: Mapping[str, Model],
-    reference: Model,
-    config: MeasureConfig,
-    samples: Samples,
-    lock: threading.Lock,
-    on_round: Callable[[int, int], None],
-    place: Place,
-    names: list[str],
-    rng: np.random.Generator,
-) -> bool:
-    """Visits some models at one place until all are done; whether the place is still there."""
-    try:
-        clock = _Burst(place.load(reference), config.burst_ms)
-        for group in _groups([names[i] for i in rng.permutation(len(names))], models, config.weights_mib):
-            bursts = {name: _Burst(place.load(models[name]), config.burst_ms) for name in group}
-            for _ in range(config.max_rounds):
-                with lock:
-                    left = [name for name in group if not _precise(samples.get(name), config)]
-                if not left:
-                    break
-                found = _round([bursts[name] for name in left], clock, rng)
-                with lock:
-                    for name, sample in zip(left, found, strict=True):
-                        samples.setdefault(name, []).append(sample)
-                    on_round(sum(_precise(samples.get(name), config) for name in models), len(models))
-    except PlaceLost:
-        return False
-    return True
+@dataclass
+class _Work:
+    """What several places share."""
+
+    models: Mapping[str, Model]
+    reference: Model
+    config: MeasureConfig
+    samples: Samples
+    on_progress: Callable[[int, int], None]
+    loaded: set[str]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def at(self, place: Place, names: list[str], rng: np.random.Generator) -> bool:
+        """Visits some models at one place until all are done; whether the place is still there."""
+        config = self.config
+        try:
+            clock = _Burst(place.load(self.reference), config.burst_ms)
+            for group in _groups([names[i] for i in rng.permutation(len(names))], self.models, config.weights_mib):
+                bursts = {name: self._loaded(place, name) for name in group}
+                for _ in range(config.max_rounds):
+                    left = [name for name in group if not _precise(self.samples.get(name), config)]
+                    if not left:
+                        break
+                    self._add(left, _round([bursts[name] for name in left], clock, rng))
+        except PlaceLost:
+            return False
+        return True
+
+    def _loaded(self, place: Place, name: str) -> _Burst:
+        burst = _Burst(place.load(self.models[name]), self.config.burst_ms)
+        with self.lock:
+            self.loaded.add(name)
+            self._tell()
+        return burst
+
+    def _add(self, names: list[str], found: list[tuple[float, float]]) -> None:
+        with self.lock:
+            for name, sample in zip(names, found, strict=True):
+                self.samples.setdefault(name, []).append(sample)
+            self._tell()
+
+    def _tell(self) -> None:
+        least = self.config.min_rounds
+        visits = sum(min(len(self.samples.get(name, ())), least) for name in self.models)
+        self.on_progress(len(self.loaded) + visits, len(self.models) * (1 + least))
 
 
 def _groups(names: list[str], models: Mapping[str, Model], weights_mib: float) -> Iterator[list[str]]:

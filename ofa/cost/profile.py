@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ofa.cost.counted import macs_m
 from ofa.cost.measure import MeasureConfig, Samples, measure
 from ofa.cost.slots import distinct_blocks
 from ofa.cost.table import LatencyTable, Measured
-from ofa.device import Device, Model
+from ofa.device import Device, Model, Timing
 from ofa.errors import TableError
 from ofa.families import Family
 from ofa.files import write_json
@@ -55,38 +56,94 @@ def profile(
         config: how many networks, and how precisely.
         samples_path: a file that keeps every burst; what is there already is gone on with, and only what is missing or
             doubtful is measured.
-        on_progress: called with the models that are known well enough, and how many there are.
+        on_progress: called with what is done, and what there is to do; see `measure`.
 
     Raises:
         DeviceError: the device cannot run a model, or is lost.
         TableError: the samples are of something else.
     """
-    archs = _archs(family, config.networks + config.checks, rng)
-    n_fitted = max(len(archs) - config.checks, -(-3 * len(archs) // 4))
     blocks = {} if family.is_whole else {(repr(block), size): block for block, size in distinct_blocks(family)}
     models = {_OVERHEAD: Model(nn.Identity, (1, 1, 1))}
     models |= {_row(*key): Model(block.build, block.input_shape(key[1])) for key, block in blocks.items()}
-    models |= {_network(arch): network(family, arch) for arch in archs}
+    archs = _archs(family, config.networks + config.checks, rng)
+    timings = _measured(family, models, archs, device, rng, config, samples_path, on_progress)
+    networks, checks = _split(archs, timings, config.checks)
+    rows = {key: timings[_row(*key)] for key in blocks}
+    return LatencyTable(family, family, device.description, _now(), timings[_OVERHEAD], rows, networks, checks)
+
+
+def adapt(
+    table: LatencyTable,
+    device: Device,
+    rng: np.random.Generator,
+    config: TableConfig = DEFAULT,
+    samples_path: Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LatencyTable:
+    """A table of a new device from a few measured networks, with the blocks that another device's table has.
+
+    Ten to thirty networks are enough where the two devices are alike in what is slow on them.
+
+    Args:
+        table: of the other device.
+        device: the new one.
+        rng: draws the networks, and the order of measuring.
+        config: how many networks, and how precisely.
+        samples_path: keeps every burst, as in `profile`.
+        on_progress: called with what is done, and what there is to do; see `measure`.
+
+    Raises:
+        DeviceError: the device cannot run a model, or is lost.
+        TableError: the samples are of something else, or the table has no blocks.
+    """
+    family = table.measured
+    if not table.rows:
+        raise TableError(f"the table of {family.name!r} has no blocks to adapt; profile the new device instead")
+    archs = _archs(family, config.networks + config.checks, rng)
+    timings = _measured(family, {}, archs, device, rng, config, samples_path, on_progress)
+    networks, checks = _split(archs, timings, config.checks)
+    description = device.description | {"blocks_of": dict(table.device)}
+    return replace(table, device=description, date=_now(), networks=networks, checks=checks)
+
+
+def _measured(
+    family: Family,
+    models: Mapping[str, Model],
+    archs: list[Arch],
+    device: Device,
+    rng: np.random.Generator,
+    config: TableConfig,
+    samples_path: Path | None,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, Timing]:
+    """Timings of models and of whole networks; every burst is kept as soon as it is there."""
     about = {"family": {"name": family.name, "options": dict(family.options)}, "device": device.description}
     samples = {} if samples_path is None else _read(samples_path, about)
+    n_kept = 0
 
-    def on_round(done: int, total: int) -> None:
-        if samples_path is not None:
+    def keep(done: int, total: int) -> None:
+        nonlocal n_kept
+        n_bursts = sum(map(len, samples.values()))
+        if samples_path is not None and n_bursts > n_kept:
             write_json(samples_path, {"format": FORMAT, "version": VERSION} | about | {"samples": samples})
+        n_kept = n_bursts
         on_progress(done, total)
 
-    timings = measure(device, models, reference(family), rng, config, samples, on_round)
-    measured = tuple(Measured(arch, timings[_network(arch)]) for arch in archs)
-    return LatencyTable(
-        family,
-        family,
-        device.description,
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        timings[_OVERHEAD],
-        {key: timings[_row(*key)] for key in blocks},
-        measured[:n_fitted],
-        measured[n_fitted:] or measured,
-    )
+    every = dict(models) | {_network(arch): network(family, arch) for arch in archs}
+    return measure(device, every, reference(family), rng, config, samples, keep)
+
+
+def _split(
+    archs: list[Arch], timings: Mapping[str, Timing], n_checks: int
+) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
+    """Networks to fit to, and others to check with: at most a quarter; where there are too few, the same."""
+    every = tuple(Measured(arch, timings[_network(arch)]) for arch in archs)
+    n_fitted = len(every) - min(n_checks, len(every) // 4)
+    return every[:n_fitted], every[n_fitted:] or every
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def network(family: Family, arch: Arch) -> Model:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.block import Block
+from ofa.cost.agreement import agreement
 from ofa.cost.counted import params_m
 from ofa.cost.process import NetworkProcess
 from ofa.cost.regression import BlockRegression, Networks
@@ -113,6 +114,14 @@ class LatencyTable:
     def __call__(self, rows: Rows) -> Floats:
         """Latencies `[n]` in milliseconds of rows `[n, n_choices]`; see `predict`."""
         return self.predict(rows).latency_ms
+
+    def judge(self) -> dict[str, float]:
+        """How far predictions of the checks are off, in percent, and how many of them are within their interval."""
+        rows = self.measured.space.rows(check.arch for check in self.checks)
+        measured_ms = np.array([check.timing.median_ms for check in self.checks])
+        latency_ms, low_ms, high_ms = replace(self, family=self.measured).predict(rows)
+        inside = float(100 * np.mean((low_ms <= measured_ms) & (measured_ms <= high_ms)))
+        return asdict(agreement(measured_ms, latency_ms)) | {"in_interval_percent": inside}
 
     def plain_sum(self, rows: Rows) -> Floats:
         """The overhead and each block's timing less the overhead `[n]`: the prediction without a regression."""

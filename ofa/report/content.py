@@ -7,10 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike
-from scipy.stats import spearmanr
-
 from ofa.cost import LatencyTable
 from ofa.cost.table import entries
 from ofa.errors import RunError
@@ -18,16 +14,6 @@ from ofa.pipeline.run import Run
 from ofa.pipeline.stages import read_table
 
 Entry = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well predictions agree with measurements of the same things."""
-
-    mean_error_percent: float
-    within_10_percent: float
-    spearman: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -89,15 +75,6 @@ def gather(run: Run) -> Content:
         distilled=run.recipe.train.teacher != "none",
         replay=run.read_json("replay.json"),
     )
-
-
-def agreement(measured: ArrayLike, predicted: ArrayLike) -> Agreement:
-    """Compares at least two positive measurements `[n]` with their predictions `[n]`."""
-    x, y = np.asarray(measured, float), np.asarray(predicted, float)
-    errors = 100 * np.abs(y / x - 1)
-    ranked = len(set(x)) > 1 and len(set(y)) > 1
-    spearman = float(spearmanr(x, y).statistic) if ranked else float("nan")
-    return Agreement(float(errors.mean()), float(100 * np.mean(errors <= 10)), spearman, len(x))
 
 
 def _facts(run: Run, front: Entry) -> dict[str, str]:

@@ -15,9 +15,10 @@ from typing import Any
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from ofa.cost.agreement import agreement
 from ofa.report import charts
 from ofa.report.archs import compact
-from ofa.report.content import Content, Entry, agreement
+from ofa.report.content import Content, Entry
 
 _PACKAGES = ("ofa", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 _UNTRAINED = "<p>Nothing was trained in this run: its weights were given.</p>"

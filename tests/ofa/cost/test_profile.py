@@ -4,10 +4,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 import ofa
 from ofa import Choice, Family, SearchSpace
-from ofa.cost import LatencyTable, TableConfig, profile, reference
+from ofa.cost import LatencyTable, TableConfig, adapt, profile, reference
 from ofa.cost.slots import distinct_blocks
 from ofa.device import PlaceLost
 from ofa.errors import DeviceError, TableError
@@ -52,7 +53,7 @@ def test_profiling_is_repeatable_and_leaves_the_generator(tiny, table, pretend):
     assert (again.rows, again.networks, again.checks) == (table.rows, table.networks, table.checks)
     assert torch.equal(torch.get_rng_state(), before)
     n = 1 + len(table.rows) + 16
-    assert calls == [(0, n), (n, n)]
+    assert calls == [(done, 3 * n) for done in (*range(1, n + 1), 2 * n, 3 * n)]  # loaded, and two rounds
 
 
 def test_the_reference_is_always_the_same_and_of_middling_size(tiny):
@@ -141,6 +142,34 @@ def test_a_table_that_was_profiled_is_read_again(table, tmp_path):
     loaded = ofa.LatencyTable.load(tmp_path / "table.json")
     assert isinstance(loaded, LatencyTable)
     assert (loaded.rows, loaded.networks, loaded.checks) == (table.rows, table.networks, table.checks)
+
+
+# New devices
+
+
+def test_a_new_device_is_known_from_a_few_networks_and_the_blocks_of_another(tiny, table, pretend, place):
+    def slower(module, shape):  # convolutions of wide kernels take longer there, and all of it does
+        wide = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (5, 5)]
+        return 0.2 + 3 * device.places[0].milliseconds(module, shape) + 0.002 * len(wide)
+
+    device, new = pretend(), place(slower)
+    few = QUICK.model_copy(update={"networks": 20, "checks": 6})
+    adapted = adapt(table, pretend(new), np.random.default_rng(1), few)
+    assert len(new.loaded) == 1 + 26  # no block
+    assert adapted.rows == table.rows
+    assert adapted.device["blocks_of"] == table.device
+    rows = tiny.space.sample(100, np.random.default_rng(2))
+    archs = [tiny.space.decode(row) for row in rows]
+    true = [slower(tiny.build(arch).eval(), tiny.input_shape(arch)) for arch in archs]
+    assert spearmanr(adapted(rows), true)[0] > 0.98
+    assert adapted(rows) == pytest.approx(true, rel=0.1)
+
+
+def test_a_table_without_blocks_cannot_be_adapted(pretend):
+    space = SearchSpace([Choice("resolution", (16, 24)), Choice("depth", tuple(range(1, 13)))])
+    table = profiled(Family.from_builder(space, build), pretend())
+    with pytest.raises(TableError, match="has no blocks to adapt; profile the new device instead"):
+        adapt(table, pretend(), np.random.default_rng(0), QUICK)
 
 
 def test_a_lost_place_is_no_error_of_the_user():

@@ -1,11 +1,9 @@
-import math
-
 import pytest
 
 from ofa.cost import LatencyTable
 from ofa.report import charts
 from ofa.report.archs import arch_lines
-from ofa.report.content import agreement, gather
+from ofa.report.content import gather
 
 
 def traces(figure):
@@ -97,11 +95,3 @@ def test_battery_shows_the_replay_and_where_it_charges(run):
     ]
     assert {(s.x0, s.x1) for s in figure.layout.shapes} == {(2.5, 4.5)}
     assert [a.text for a in figure.layout.annotations] == ["charging"]
-
-
-def test_agreement():
-    found = agreement([1.0, 2.0, 4.0, 5.0], [1.05, 1.0, 5.0, 6.0])
-    assert found.mean_error_percent == pytest.approx((5 + 50 + 25 + 20) / 4)
-    assert (found.within_10_percent, found.n) == (25.0, 4)
-    assert found.spearman == pytest.approx(0.8)
-    assert math.isnan(agreement([1.0, 1.0], [1.0, 2.0]).spearman)
