@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from ofa.cli import evaluate, importing, run, show
+from ofa.cli import evaluate, importing, profile, run, show
 from ofa.cli.allocator import keep_freed_memory
 from ofa.cli.output import errors
 from ofa.errors import OfaError
@@ -24,6 +24,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     run.add_to(app)
+    profile.add_to(app)
     evaluate.add_to(app)
     for point in sorted(entry_points(group="ofa.commands")):
         app.add_typer(point.load(), name=point.name)

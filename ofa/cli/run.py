@@ -89,11 +89,6 @@ def train(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
     execute(open_run(recipe, run_dir), "train")
 
 
-def profile(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
-    """Measure this device's latency table."""
-    execute(open_run(recipe, run_dir), "profile")
-
-
 def sample(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
     """Measure the validation accuracy of random subnets."""
     execute(open_run(recipe, run_dir), "sample")
@@ -156,5 +151,5 @@ def report(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this file."""
     app.command("run")(run_all)
-    for command in (train, profile, sample, fit, search, export, report):
+    for command in (train, sample, fit, search, export, report):
         app.command(command.__name__)(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -15,6 +15,8 @@ from ofa.data import DataConfig
 from ofa.errors import RecipeError
 from ofa.predict import PredictorConfig
 from ofa.train import TrainConfig
+
+C = TypeVar("C", bound=Config)
 
 
 class FamilyConfig(Config):
@@ -117,10 +119,19 @@ def load_recipe(name: str) -> Recipe:
         raise RecipeError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} must hold keys and values, such as `name: digits`")
+    return checked(Recipe, content, str(path))
+
+
+def checked(section: type[C], content: Any, where: str) -> C:
+    """A section of a recipe, or a whole one, from plain values.
+
+    Raises:
+        RecipeError: a key or value is wrong; each is named, and `where` it was.
+    """
     try:
-        return Recipe.model_validate(content)
+        return section.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {_explain(error, content)}") from error
+        raise RecipeError(f"{where}: {_explain(error, content)}") from error
 
 
 def _explain(error: ValidationError, content: Any) -> str:
