@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench bench-fashion-mnist clean
+.PHONY: demo test test-all lint bench bench-latency bench-fashion-mnist clean
 
 demo: .venv/ready           ## the main job on handwritten digits: train, specialise, export, bundle, report
 	$(BIN)/ofa run digits --resume
@@ -22,6 +22,9 @@ lint: .venv/ready           ## style, types, and which module may import which
 bench: .venv/ready          ## speed as ratios in one run, and ONNX against PyTorch
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.parity
+
+bench-latency: .venv/ready  ## latency predicted against measured, for three families and four devices
+	$(BIN)/python -m benchmarks.latency
 
 bench-fashion-mnist: .venv/ready  ## the main job on Fashion-MNIST, under an hour on 2 cores, and its page of results
 	$(BIN)/python -m benchmarks.fashion_mnist

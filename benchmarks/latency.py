@@ -1,0 +1,229 @@
+"""Latency predicted against measured: `python -m benchmarks.latency [CASE ...]` writes docs/results/latency.md.
+
+For each family and device: a table (`ofa.cost.profile`), and 100 random archs more, measured in the same rounds and never
+used for predictions. Tables are kept in `runs/benchmark-latency/`; what is there is not measured again. `--again` measures
+the first case once more, and compares its rows with those kept.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.machine import machine
+from ofa import Family, LatencyTable, family
+from ofa.cost import TableConfig, macs_m, profile
+from ofa.cost.agreement import agreement
+from ofa.device import device
+
+FOLDER, PAGE = Path("runs/benchmark-latency"), Path("docs/results/latency.md")
+CONFIG = TableConfig(networks=100, checks=100)
+FEW = 20
+FAMILIES: dict[str, dict[str, Any]] = {
+    "small_mobilenet_v3": {},
+    "hybrid_small": {},
+    "autoformer_tiny": {"resolutions": [96, 128, 160]},
+}
+DEVICES: dict[str, tuple[str, dict[str, Any]]] = {
+    "1 thread": ("ort-cpu", {"threads": 1}),
+    "2 threads": ("ort-cpu", {"threads": 2}),
+    "int8": ("ort-cpu", {"threads": 1, "precision": "int8_static"}),
+    "openvino": ("openvino-cpu", {"threads": 1}),
+}
+CASES = [f"{name}, {on}" for name in FAMILIES for on in DEVICES]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family on a device: its table, what of it was measured, and how long that took."""
+
+    name: str
+    table: LatencyTable
+    samples: dict[str, list[list[float]]]
+    minutes: float
+
+
+def main(names: list[str]) -> None:
+    cases = [_case(name) for name in names or CASES]
+    lines = [
+        "# Latency: predicted against measured",
+        "",
+        f"Made by `python -m benchmarks.latency`: tables of all blocks and {CONFIG.networks} networks, judged on {CONFIG.checks}",
+        "other random archs, spread over all resolutions, that predictions were never fitted to. Errors are relative to the",
+        "measured latency. *Repeat*: the same archs in the odd and in the even rounds, what no prediction can be better than.",
+        "",
+        f"Machine: {machine()}.",
+        "",
+        "| family, device | minutes | method | mean error % | within 5 % | within 10 % | Spearman | worst within a resolution |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in cases:
+        lines += _rows(case)
+    lines += ["", *_intervals(cases), "", *_few(cases), "", *_speed(cases[0].table), ""]
+    PAGE.write_text("\n".join(lines))
+
+
+def _case(name: str, suffix: str = "") -> Case:
+    """A case that is kept, or is measured now."""
+    kind, on = name.split(", ")
+    path = FOLDER / f"{name.replace(', ', '-').replace(' ', '_')}{suffix}.json"
+    samples, minutes = path.with_suffix(".samples.json"), path.with_suffix(".minutes")
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        made, (device_name, options) = family(kind, **FAMILIES[kind]), DEVICES[on]
+        begin = time.monotonic()
+        table = profile(made, device(device_name, **options), np.random.default_rng(0), CONFIG, samples)
+        minutes.write_text(str((time.monotonic() - begin) / 60))
+        table.save(path)
+        print(name, f"{float(minutes.read_text()):.1f} minutes", table.judge(), flush=True)
+    known = json.loads(samples.read_text())["samples"]
+    return Case(name, LatencyTable.load(path), known, float(minutes.read_text()))
+
+
+def _rows(case: Case) -> list[str]:
+    table = case.table
+    rows, measured_ms = _checks(table)
+    methods = {
+        "repeat": _repeated(case),
+        "plain sum of blocks": (measured_ms, table.plain_sum(rows)),
+        "line through MACs": (measured_ms, _by_macs(table)),
+        "table": (measured_ms, table(rows)),
+    }
+    resolution = rows[:, table.family.space.column("resolution")]
+    lines = []
+    for method, (measured, predicted) in methods.items():
+        found = agreement(measured, predicted)
+        within = [agreement(measured[at], predicted[at]) for at in (resolution == r for r in np.unique(resolution))]
+        worst = min(one.spearman for one in within if one.n > 9)
+        lines.append(
+            f"| {case.name} | {case.minutes:.1f} | {method} | {found.mean_error_percent:.2f} | {found.within_5_percent:.0f} "
+            f"| {found.within_10_percent:.0f} | {found.spearman:.4f} | {worst:.3f} |"
+        )
+    return lines
+
+
+def _checks(table: LatencyTable) -> tuple[Any, Floats]:
+    rows = table.family.space.rows(check.arch for check in table.checks)
+    return rows, np.array([check.timing.median_ms for check in table.checks])
+
+
+def _repeated(case: Case) -> tuple[Floats, Floats]:
+    """The checks in the odd and in the even rounds."""
+    halves = []
+    for start in (0, 1):
+        bursts = [np.array(case.samples[json.dumps(dict(check.arch))])[start::2] for check in case.table.checks]
+        halves.append(np.array([np.median(took / tick) for took, tick in (part.T for part in bursts)]))
+    return halves[0], halves[1]
+
+
+def _by_macs(table: LatencyTable) -> Floats:
+    """A line through the MACs of the networks that the table is fitted to, errors relative."""
+    space, count = table.family.space, macs_m(table.family)
+    latency_ms = np.array([network.timing.median_ms for network in table.networks])
+    known = count(space.rows(network.arch for network in table.networks))
+    features = np.stack([known, np.ones_like(known)], axis=1) / latency_ms[:, None]
+    slope, start = np.linalg.lstsq(features, np.ones_like(known), rcond=None)[0]
+    return np.asarray(slope * count(_checks(table)[0]) + start)
+
+
+def _intervals(cases: list[Case]) -> list[str]:
+    """How many checks lie in their 90% interval, and plots."""
+    lines = [
+        "## Intervals",
+        "",
+        "| family, device | in their 90 % interval, % | half width, median % |",
+        "| --- | --- | --- |",
+    ]
+    plots = []
+    for case in cases:
+        rows, measured_ms = _checks(case.table)
+        latency_ms, low_ms, high_ms = case.table.predict(rows)
+        inside = 100 * np.mean((low_ms <= measured_ms) & (measured_ms <= high_ms))
+        lines.append(f"| {case.name} | {inside:.0f} | {50 * np.median(high_ms / low_ms - 1):.1f} |")
+        figure, axes = plt.subplots(figsize=(4.5, 4.5))
+        axes.errorbar(measured_ms, latency_ms, [latency_ms - low_ms, high_ms - latency_ms], fmt=".", elinewidth=0.6)
+        ends = [measured_ms.min(), measured_ms.max()]
+        axes.plot(ends, ends, color="black", linewidth=0.8)
+        axes.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms", title=case.name)
+        figure.tight_layout()
+        name = f"latency-{case.name.replace(', ', '-').replace(' ', '_')}.svg"
+        figure.savefig(PAGE.with_name(name), metadata={"Date": None})
+        plt.close(figure)
+        plots.append(f"![{case.name}]({name})")
+    return [*lines, "", *plots]
+
+
+def _few(cases: list[Case]) -> list[str]:
+    """A device known from a few networks and the blocks of another one."""
+    lines = [
+        f"## A new device from {FEW} networks",
+        "",
+        f"Blocks of the first device, {FEW} networks measured on the new one (`ofa.cost.adapt`), judged on its checks.",
+        "",
+        "| family, new device | mean error % | within 10 % | Spearman | Spearman of its own table |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    firsts: dict[str, Case] = {}
+    for case in cases:
+        first = firsts.setdefault(case.table.family.name, case)
+        if first is not case:
+            few = replace(first.table, networks=case.table.networks[:FEW], checks=case.table.checks)
+            found, own = few.judge(), case.table.judge()
+            lines.append(
+                f"| {case.name} | {found['mean_error_percent']:.2f} | {found['within_10_percent']:.0f} "
+                f"| {found['spearman']:.4f} | {own['spearman']:.4f} |"
+            )
+    return lines
+
+
+def _speed(table: LatencyTable, n: int = 1_000_000, n_walked: int = 2_000) -> list[str]:
+    """Archs costed per second, against walking a dictionary per arch, as once-for-all's tables do."""
+    rows = table.family.space.sample(n, np.random.default_rng(1))
+    table.predict(rows[:1000])
+    begin = time.perf_counter()
+    table.predict(rows)
+    seconds = time.perf_counter() - begin
+    archs = [table.family.space.decode(row) for row in rows[:n_walked]]
+    begin = time.perf_counter()
+    for arch in archs:
+        _walk(table, table.family, arch)
+    walked = (time.perf_counter() - begin) / n_walked
+    return [
+        "## Speed",
+        "",
+        f"{n:,} archs with intervals in {seconds:.2f} s; {n / seconds * walked:.0f} times as many per second as looking up each",
+        "block of each arch in a dictionary, in the same run.",
+    ]
+
+
+def _walk(table: LatencyTable, made: Family, arch: Any) -> float:
+    resolution = int(arch["resolution"])
+    blocks = made.blocks(made.space.encode(arch))
+    return sum(table.rows[repr(block), slot.size(resolution)].median_ms for slot, block in blocks if block is not None)
+
+
+def again(name: str) -> None:
+    """Measures a case once more and compares the rows with those kept."""
+    first, second = _case(name).table, _case(name, f"-{time.time():.0f}").table
+    ratios = np.array([second.rows[key].median_ms / timing.median_ms for key, timing in first.rows.items()])
+    off = 100 * np.abs(ratios - 1)
+    print(
+        f"{name}: {first.date} and {second.date}: rows agree within {np.median(off):.1f}% at the median, 90%: {np.quantile(off, 0.9):.1f}%"
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--again"]:
+        again(sys.argv[2] if len(sys.argv) > 2 else CASES[0])
+    else:
+        main(sys.argv[1:])
