@@ -1,8 +1,8 @@
 """Latency predicted against measured: `python -m benchmarks.latency [CASE ...]` writes docs/results/latency.md.
 
-For each family and device: a table (`ofa.cost.profile`), and 100 random archs more, measured in the same rounds and never
-used for predictions. Tables are kept in `runs/benchmark-latency/`; what is there is not measured again. `--again` measures
-the first case once more, and compares its rows with those kept.
+For each family and device: a table (`ofa.cost.profile`), and 100 random archs more, measured in the same rounds and
+never used for predictions. Tables are kept in `runs/benchmark-latency/`; what is there is not measured again. `--again`
+measures the first case once more, and compares its rows with those kept.
 """
 
 from __future__ import annotations
@@ -58,13 +58,14 @@ def main(names: list[str]) -> None:
     lines = [
         "# Latency: predicted against measured",
         "",
-        f"Made by `python -m benchmarks.latency`: tables of all blocks and {CONFIG.networks} networks, judged on {CONFIG.checks}",
-        "other random archs, spread over all resolutions, that predictions were never fitted to. Errors are relative to the",
-        "measured latency. *Repeat*: the same archs in the odd and in the even rounds, what no prediction can be better than.",
+        f"Made by `python -m benchmarks.latency`: tables of all blocks and {CONFIG.networks} networks, judged on",
+        f"{CONFIG.checks} other random archs, spread over all resolutions, that predictions were never fitted to.",
+        "Errors are relative to the measured latency. *Repeat*: the same archs in the odd and in the even rounds; no",
+        "prediction can be much better. The last column is the lowest rank correlation among archs of one resolution.",
         "",
         f"Machine: {machine()}.",
         "",
-        "| family, device | minutes | method | mean error % | within 5 % | within 10 % | Spearman | worst within a resolution |",
+        "| family, device | minutes | method | mean error % | within 5 % | within 10 % | Spearman | at one size |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for case in cases:
@@ -106,8 +107,8 @@ def _rows(case: Case) -> list[str]:
         within = [agreement(measured[at], predicted[at]) for at in (resolution == r for r in np.unique(resolution))]
         worst = min(one.spearman for one in within if one.n > 9)
         lines.append(
-            f"| {case.name} | {case.minutes:.1f} | {method} | {found.mean_error_percent:.2f} | {found.within_5_percent:.0f} "
-            f"| {found.within_10_percent:.0f} | {found.spearman:.4f} | {worst:.3f} |"
+            f"| {case.name} | {case.minutes:.1f} | {method} | {found.mean_error_percent:.2f} "
+            f"| {found.within_5_percent:.0f} | {found.within_10_percent:.0f} | {found.spearman:.4f} | {worst:.3f} |"
         )
     return lines
 
@@ -201,8 +202,8 @@ def _speed(table: LatencyTable, n: int = 1_000_000, n_walked: int = 2_000) -> li
     return [
         "## Speed",
         "",
-        f"{n:,} archs with intervals in {seconds:.2f} s; {n / seconds * walked:.0f} times as many per second as looking up each",
-        "block of each arch in a dictionary, in the same run.",
+        f"{n:,} archs with intervals in {seconds:.2f} s; {n / seconds * walked:.0f} times as many per second as",
+        "looking up each block of each arch in a dictionary, in the same run.",
     ]
 
 
@@ -217,9 +218,8 @@ def again(name: str) -> None:
     first, second = _case(name).table, _case(name, f"-{time.time():.0f}").table
     ratios = np.array([second.rows[key].median_ms / timing.median_ms for key, timing in first.rows.items()])
     off = 100 * np.abs(ratios - 1)
-    print(
-        f"{name}: {first.date} and {second.date}: rows agree within {np.median(off):.1f}% at the median, 90%: {np.quantile(off, 0.9):.1f}%"
-    )
+    said = f"{name}: {first.date} and {second.date}: rows agree within {np.median(off):.1f}% at the median"
+    print(f"{said}, nine in ten within {np.quantile(off, 0.9):.1f}%")
 
 
 if __name__ == "__main__":

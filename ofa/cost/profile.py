@@ -136,9 +136,9 @@ def _measured(
 def _split(
     archs: list[Arch], timings: Mapping[str, Timing], n_checks: int
 ) -> tuple[tuple[Measured, ...], tuple[Measured, ...]]:
-    """Networks to fit to, and others to check with: at most half; where there are too few, the same."""
+    """Networks to fit to, and others to check with: at most half; of fewer than 8, the same."""
     every = tuple(Measured(arch, timings[_network(arch)]) for arch in archs)
-    n_fitted = len(every) - min(n_checks, len(every) // 2)
+    n_fitted = len(every) - (min(n_checks, len(every) // 2) if len(every) >= 8 else 0)
     return every[:n_fitted], every[n_fitted:] or every
 
 
