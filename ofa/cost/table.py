@@ -87,7 +87,8 @@ class LatencyTable:
     def predict(self, rows: Rows) -> Prediction:
         """Latencies of rows `[n, n_choices]`.
 
-        At a resolution that was not measured, latencies of blocks are interpolated between the measured ones,
+        Without a measured network, they are the plain sum of blocks, and how far that is off is not known. At a
+        resolution that was not measured, latencies of blocks are interpolated between the measured ones,
         intervals are twice as wide, and a warning says so.
 
         Raises:
@@ -95,6 +96,9 @@ class LatencyTable:
         """
         if not self.rows:
             return Prediction(*self._process.predict(rows))
+        if not self.networks:
+            latency_ms = self.plain_sum(rows)
+            return Prediction(latency_ms, np.zeros(len(rows)), np.full(len(rows), np.inf))
         found = [np.zeros((3, 0))]
         for start in range(0, len(rows), _AT_ONCE):
             part = rows[start : start + _AT_ONCE]

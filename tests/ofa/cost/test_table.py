@@ -73,6 +73,13 @@ def test_networks_that_take_longer_than_their_blocks(small, table):
     assert replace(table, networks=slower)(rows(small)) == pytest.approx(expected, rel=0.03)
 
 
+def test_without_a_measured_network_nothing_is_known_of_the_error(small, table):
+    latency_ms, low_ms, high_ms = replace(table, networks=()).predict(rows(small))
+    assert np.array_equal(latency_ms, table.plain_sum(rows(small)))
+    assert set(low_ms) == {0.0}
+    assert set(high_ms) == {np.inf}
+
+
 def test_many_archs_are_predicted_as_few_are(small, table, monkeypatch):
     whole = table.predict(rows(small))
     monkeypatch.setattr("ofa.cost.table._AT_ONCE", 7)
