@@ -17,18 +17,23 @@ import torch
 from numpy.typing import NDArray
 
 from export.onnx import to_onnx
+from export.quantise import checked, quantise
 from export.session import INPUT, session
 from ofa.device import Model, Place, Runner
 from ofa.errors import DeviceError
+
+_CALIBRATION_IMAGES = 4
 
 
 class OrtCpu:
     """Runs models with ONNX Runtime, as they will run once deployed; implements `ofa.device.Device`.
 
     Each run is one plain `InferenceSession.run`, whose own cost (some microseconds) is part of what is reported.
+    For "int8_static", ranges are those of random normal images: values do not change the time.
 
     Args:
         threads: of one run, from 1 to the number of processors.
+        precision: "float32", "int8_dynamic" or "int8_static"; see `export.quantise`.
 
     Raises:
         DeviceError: an option out of range.
@@ -36,30 +41,29 @@ class OrtCpu:
 
     name = "ort-cpu"
 
-    def __init__(self, threads: int = 1) -> None:
-        available = os.cpu_count() or 1
-        if threads not in range(1, available + 1):
-            raise DeviceError(f"ort-cpu: threads = {threads!r} is not allowed; choose from 1 to {available}")
-        self.threads = threads
+    def __init__(self, threads: int = 1, precision: str = "float32") -> None:
+        self.threads = checked_threads(self.name, threads)
+        self.precision = checked(self.name, precision)
         self.places: Sequence[Place] = (self,)
         self.description: dict[str, Any] = {
             "device": self.name,
             "runtime": "onnxruntime",
             "runtime_version": ort.__version__,
-            "processor": _processor(),
+            "processor": processor(),
             "os": f"{platform.system()} {platform.machine()}",
             "threads": threads,
-            "precision": "float32",
+            "precision": precision,
             "torch_version": str(torch.__version__),
         }
 
     def load(self, model: Model) -> Runner:
-        """Exports a model and makes a session of it."""
+        """Exports a model, quantises it if asked to, and makes a session of it."""
+        images = normal_images(_CALIBRATION_IMAGES, model.input_shape)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             to_onnx(model.module(), model.input_shape, path)
-            images = np.random.default_rng(0).standard_normal((1, *model.input_shape), dtype=np.float32)
-            return OrtRunner(session(path, self.threads), {INPUT: images})
+            quantise(path, self.precision, images)
+            return OrtRunner(session(path, self.threads), {INPUT: images[:1]})
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,24 @@ class OrtRunner:
         return times
 
 
-def _processor() -> str:
+def checked_threads(device: str, threads: int) -> int:
+    """The threads of one run.
+
+    Raises:
+        DeviceError: not from 1 to the number of processors.
+    """
+    available = os.cpu_count() or 1
+    if threads not in range(1, available + 1):
+        raise DeviceError(f"{device}: threads = {threads!r} is not allowed; choose from 1 to {available}")
+    return threads
+
+
+def normal_images(n: int, input_shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Inputs `[n, *input_shape]`, random and normal, always the same."""
+    return np.random.default_rng(0).standard_normal((n, *input_shape), dtype=np.float32)
+
+
+def processor() -> str:
     """The processor's model name, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

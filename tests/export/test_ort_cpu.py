@@ -48,6 +48,27 @@ def test_a_processor_is_named_also_where_there_is_no_proc(monkeypatch):
     assert OrtCpu().description["processor"]
 
 
+@pytest.mark.parametrize("precision", ["int8_dynamic", "int8_static"])
+def test_in_int8_the_quantised_model_is_timed(family, precision):
+    device = OrtCpu(precision=precision)
+    assert device.description["precision"] == precision
+    row = family.space.encode(family.space.smallest)
+    blocks = [(block.build, block.input_shape(slot.size(28))) for slot, block in family.blocks(row) if block]
+    for build, shape in [*blocks, (nn.Identity, (1, 1, 1)), (partial(nn.Linear, 16, 16), (5, 16))]:
+        runner, plain = device.load(Model(build, shape)), OrtCpu().load(Model(build, shape))
+        (got,), (wanted,) = (each.session.run(None, each.feed) for each in (runner, plain))
+        assert got.shape == wanted.shape
+        assert (got == wanted).all() == (build is nn.Identity)
+        assert len(runner(2)) == 2
+
+
+def test_an_unknown_precision():
+    with pytest.raises(
+        DeviceError, match=r"ort-cpu: precision = 'int4' is not known; choose from float32, int8_dynamic"
+    ):
+        OrtCpu(precision="int4")
+
+
 @pytest.mark.parametrize("threads", [0, -1, (os.cpu_count() or 1) + 1, "2", 1.5])
 def test_threads_out_of_range(threads):
     with pytest.raises(DeviceError, match=r"threads = .* choose from 1 to"):
