@@ -1,4 +1,4 @@
-"""`ofa bundle`: make the bundle of a run, and replay a discharging battery over it."""
+"""`ofa bundle`: make the bundle of a run, and replay a discharging battery over it; `ofa agent`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class _MakeByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
+bundle = typer.Typer(
     cls=_MakeByDefault, no_args_is_help=True, help="Make the bundle of a run (make), or replay it (demo)."
 )
 
 
-@app.command()
+@bundle.command()
 def make(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
     """Make the bundle of a run's exported levels. `ofa bundle RECIPE` does the same."""
     execute(open_run(recipe, run_dir), "bundle")
 
 
-@app.command()
+@bundle.command()
 def demo(
     recipe: RecipeArgument,
     run_dir: RunOption = None,
@@ -61,3 +61,18 @@ def demo(
         table("battery replay", ("battery", "level", "test top-1 %", "right now", "latency ms"), rows)
 
     emit([asdict(step) for step in done], as_json, show)
+
+
+def agent(ctx: typer.Context) -> None:
+    """Run ONNX models for `ofa profile` on another computer; `ofa agent --help` lists the options."""
+    from export.agent import main
+
+    raise typer.Exit(main(ctx.args))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    app.add_typer(bundle, name="bundle")
+    app.command(
+        "agent", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    )(agent)

@@ -9,14 +9,14 @@ from importlib.metadata import entry_points
 
 import typer
 
-from ofa.cli import evaluate, importing, profile, run, show
+from ofa.cli import cost, evaluate, importing, profile, run, show
 from ofa.cli.allocator import keep_freed_memory
 from ofa.cli.output import errors
 from ofa.errors import OfaError
 
 
 def build() -> typer.Typer:
-    """The application: commands of this package, then those of the entry-point group `ofa.commands`."""
+    """The application: commands of this package, and those that functions of the entry points `ofa.commands` add."""
     app = typer.Typer(
         help="Train one elastic network, then deploy the best subnet of it for every device.",
         no_args_is_help=True,
@@ -25,9 +25,10 @@ def build() -> typer.Typer:
     )
     run.add_to(app)
     profile.add_to(app)
+    cost.add_to(app)
     evaluate.add_to(app)
     for point in sorted(entry_points(group="ofa.commands")):
-        app.add_typer(point.load(), name=point.name)
+        point.load()(app)
     importing.add_to(app)
     show.add_to(app)
     return app
