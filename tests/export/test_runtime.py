@@ -59,7 +59,7 @@ def test_eight_threads_and_a_moving_battery_never_mix_or_drop_a_request(folder, 
     wanted = [[alone(folder, level, request) for request in requests] for level in range(3)]
     for levels in zip(*wanted, strict=True):
         assert all(np.abs(a - b).max() > 0.01 for a, b in combinations(levels, 2))
-    battery, stop = Moving(), threading.Event()
+    battery, stop, seen = Moving(), threading.Event(), set()
 
     def drain():
         while not stop.is_set():
@@ -68,9 +68,10 @@ def test_eight_threads_and_a_moving_battery_never_mix_or_drop_a_request(folder, 
 
     def hammer(worker):
         answers = []
-        for i in range(60):
-            number = (worker + i) % len(requests)
+        while len(answers) < 60 or (len(seen) < 3 and len(answers) < 3000):  # a busy machine may poll seldom
+            number = (worker + len(answers)) % len(requests)
             answers.append((number, runtime.predict(requests[number])))
+            seen.add(answers[-1][1].level)
         return answers
 
     mover = threading.Thread(target=drain)
@@ -81,10 +82,10 @@ def test_eight_threads_and_a_moving_battery_never_mix_or_drop_a_request(folder, 
         finally:
             stop.set()
             mover.join()
-    assert len(answers) == 8 * 60
+    assert len(answers) >= 8 * 60
     for number, prediction in answers:
         assert np.array_equal(prediction.probabilities, wanted[prediction.level][number])
-    assert {prediction.level for _, prediction in answers} == {0, 1, 2}
+    assert seen == {0, 1, 2}
 
 
 def test_requests_go_on_at_the_old_level_while_another_is_loaded(folder, images, monkeypatch):
