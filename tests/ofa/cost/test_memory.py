@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import ofa
+from ofa.cost import params_m
+from ofa.cost.memory import SlotMax, count_memory, peak_activation_mib, size_mib
+from ofa.families import Family, Slot
+from ofa.space import Choice, SearchSpace
+from supernets.blocks import ConvNorm, Head, MBConv
+
+MAP = 4 * 10 * 10  # bytes of one channel of 10 by 10
+
+
+class Function(nn.Module):
+    """A forward pass around one layer, some of it not used."""
+
+    def __init__(self, function, layer=None):
+        super().__init__()
+        self.function, self.layer, self.spare = function, layer or nn.Identity(), nn.Linear(50, 50)
+
+    def forward(self, x):
+        return self.function(x, self.layer)
+
+
+def conv(inputs, outputs, bias=False):
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+
+
+def attend(x, _):
+    return functional.scaled_dot_product_attention(x, x, x)
+
+
+def into_zeros(x, _):
+    out = torch.zeros(1, 6, 10, 10, device=x.device)
+    out[:, :3] = x
+    return out
+
+
+@pytest.mark.parametrize(
+    ("module", "input_shape", "weights", "peak"),
+    [
+        (nn.Identity(), (3, 10, 10), 0, 3 * MAP),
+        (nn.Linear(20, 30), (20,), 4 * 630, 4 * (20 + 30)),
+        (nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.ReLU()), (3, 10, 10), 4 * (216 + 8), 11 * MAP),
+        (nn.Sequential(conv(3, 8, True), nn.BatchNorm2d(8), nn.SiLU()), (3, 10, 10), 4 * (216 + 8), 11 * MAP),
+        (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(True), conv(3, 8)), (3, 10, 10), 4 * (12 + 216), 11 * MAP),
+        (nn.Sequential(conv(3, 8), nn.BatchNorm2d(8, affine=False)), (3, 10, 10), 4 * (216 + 8), 11 * MAP),
+        (nn.Sequential(conv(1, 6), conv(6, 4), conv(4, 2)), (1, 10, 10), 4 * 9 * (6 + 24 + 8), 10 * MAP),
+        (nn.Sequential(conv(2, 9), nn.Flatten(), nn.Linear(900, 5)), (2, 10, 10), 4 * (162 + 4505), 11 * MAP),
+        (Function(lambda x, layer: x + layer(x), conv(4, 4)), (4, 10, 10), 4 * 144, 8 * MAP),
+        (
+            Function(lambda x, layer: x + layer(x), nn.Sequential(conv(4, 7), conv(7, 4))),
+            (4, 10, 10),
+            4 * 2 * 252,
+            (4 + 7 + 4) * MAP,
+        ),
+        (Function(lambda x, layer: x * x.mean((2, 3), keepdim=True)), (4, 10, 10), 0, 4 * MAP + 16),
+        (Function(lambda x, layer: x.transpose(1, 2).contiguous()), (4, 10, 10), 0, 2 * 4 * MAP),
+        (Function(lambda x, layer: torch.cat([x, x + 1.0], 1)), (4, 10, 10), 0, (4 + 4 + 8) * MAP),
+        (Function(lambda x, layer: x + (layer.weight * 2).sum(), conv(4, 4)), (4, 10, 10), 4 * 144, 4 * MAP),
+        (Function(into_zeros), (3, 10, 10), 0, 9 * MAP),
+        (Function(lambda x, layer: functional.max_pool2d(x, 2)), (4, 10, 10), 0, 5 * MAP),
+        (Function(lambda x, layer: (x.relu_(), x + 1)), (4, 10, 10), 0, 8 * MAP),
+        (Function(attend), (3, 50, 8), 0, 4 * (3 * 50 * 8 + 2 * 3 * 50 * 50)),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_memory_of_known_modules(module, input_shape, weights, peak, device):
+    assert count_memory(module.eval().to(device), input_shape) == (weights, peak)
+
+
+def test_a_branch_that_waits_counts_until_it_is_read():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.up, self.down = conv(1, 5), conv(1, 8), conv(8, 5)
+
+        def forward(self, x):
+            early = self.first(x)
+            return early + self.down(self.up(x))
+
+    assert count_memory(Branches().eval(), (1, 10, 10)).peak_activation == (5 + 8 + 5) * MAP
+
+
+@pytest.mark.parametrize("end", ["smallest", "largest"])
+def test_memory_of_a_family_is_that_of_its_whole_network(tiny, end):
+    arch = getattr(tiny.space, end)
+    rows, whole = tiny.space.rows([arch]), count_memory(tiny.build(arch).eval(), tiny.input_shape(arch))
+    assert size_mib(tiny)(rows) * 2**20 == pytest.approx([whole.weights])
+    assert peak_activation_mib(tiny)(rows) * 2**20 == pytest.approx([whole.peak_activation])
+
+
+@pytest.mark.parametrize("name", ["autoformer_tiny", "hybrid_small"])
+def test_memory_of_transformers_is_that_of_their_whole_networks(name):
+    family = ofa.family(name, resolutions=[32, 64])
+    rows = family.space.sample(3, np.random.default_rng(1))
+    for row, peak in zip(rows, peak_activation_mib(family)(rows), strict=True):
+        arch = family.space.decode(row)
+        whole = count_memory(family.build(arch).eval(), family.input_shape(arch))
+        assert peak * 2**20 == pytest.approx(whole.peak_activation)
+
+
+def test_memory_of_a_network_of_one_slot():
+    family = Family.from_builder(
+        SearchSpace([Choice("width", (4, 8))]), lambda arch: conv(3, int(arch["width"])), resolution=10
+    )
+    rows = family.space.rows([family.space.smallest, family.space.largest])
+    assert size_mib(family)(rows) * 2**20 == pytest.approx([4 * 108, 4 * 216])
+    assert peak_activation_mib(family)(rows) * 2**20 == pytest.approx([7 * MAP, 11 * MAP])
+
+
+def test_a_supernet_s_subnet_counts_only_its_own_part(tiny):
+    arch, supernet = tiny.space.smallest, ofa.Supernet(tiny).eval()
+    static = count_memory(tiny.build(arch).eval(), tiny.input_shape(arch))
+    assert count_memory(supernet.subnet(arch).eval(), tiny.input_shape(arch)) == static
+
+
+def test_size_leaves_out_three_of_four_vectors_of_batch_norms(tiny):
+    row = tiny.space.rows([tiny.space.largest])
+    network = tiny.build(tiny.space.largest)
+    channels = sum(m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    assert channels > 0
+    assert size_mib(tiny)(row)[0] * 2**20 == pytest.approx(4 * (params_m(tiny)(row)[0] * 1e6 - channels))
+
+
+def test_the_largest_over_slots_is_that_over_the_blocks_of_each_arch():
+    def layer(number):
+        return lambda depth: MBConv(8, 8, 3, 1, 4, False, "relu", True) if depth >= number else None
+
+    choices = [Choice("resolution", (16, 32)), Choice("depth", (0, 1, 2))]
+    slots = (
+        Slot("stem", lambda: ConvNorm(3, 8, stride=2)),
+        *(Slot(f"blocks.{i}", layer(i), ("depth",), reduction=2) for i in (1, 2)),
+        Slot("head", lambda: Head(8, 16, 16, 4), reduction=2),
+    )
+    family = Family("made", SearchSpace(choices), slots)
+    rows = np.array(list(np.ndindex(2, 3)))
+
+    def made_up_cost(block, size):
+        return len(repr(block)) + size / 7
+
+    wanted = []
+    for row in rows:
+        resolution = int(family.space.decode(row)["resolution"])
+        pairs = [(block, slot.size(resolution)) for slot, block in family.blocks(row) if block is not None]
+        wanted.append(max(made_up_cost(*pair) for pair in pairs))
+    assert SlotMax(family, made_up_cost)(rows) == pytest.approx(wanted)
+    assert len(set(wanted)) > 2
+    assert SlotMax(family, made_up_cost)(rows[:0]).shape == (0,)
+
+
+def test_counting_memory_draws_nothing_and_leaves_weights_alone(tiny):
+    module, before = tiny.build(tiny.space.smallest).eval(), torch.get_rng_state()
+    values = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    count_memory(module, tiny.input_shape(tiny.space.smallest))
+    peak_activation_mib(tiny)(tiny.space.rows([tiny.space.largest]))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(tensor, values[name]) for name, tensor in module.state_dict().items())
