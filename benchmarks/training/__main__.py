@@ -19,6 +19,7 @@ from benchmarks.training.page import write_page
 from benchmarks.training.tasks import (
     DEFAULT,
     HALF,
+    LABELS,
     SHARE,
     STRATEGIES,
     TASKS,
@@ -47,9 +48,11 @@ def jobs(seed: int) -> Iterator[Job]:
     """Everything that one seed needs, the longest first."""
     for name in TASKS:
         yield _supernet(name, DEFAULT, seed, 1.0, WHOLE)
+    yield _supernet("cnn", LABELS, seed, 1.0, WHOLE)
     for strategy in STRATEGIES:
         yield _supernet("cnn", strategy, seed, SHARE)
-    yield _supernet("cnn", DEFAULT, seed, SHARE / 2, HALF)
+    for strategy in (DEFAULT, LABELS):
+        yield _supernet("cnn", strategy, seed, SHARE / 2, HALF)
     for name, task in TASKS.items():
         for i, arch in reversed(list(enumerate(spread_archs(task.make(), task.alone)))):
             job = {"kind": "alone", "task": name, "arch": dict(arch), "seed": seed, "epochs": task.epochs}

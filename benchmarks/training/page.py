@@ -16,6 +16,7 @@ from benchmarks.training.tasks import (
     DEFAULT,
     HALF,
     IMAGES,
+    LABELS,
     REFERENCE,
     SHARE,
     STRATEGIES,
@@ -56,25 +57,27 @@ def _inherited(folder: Path, name: str, n_seeds: int) -> list[str]:
     made = task.make()
     archs = spread_archs(made, task.alone)
     cost = macs_m(made)(made.space.rows(archs))
-    inherited = np.array(
-        [_accuracies(_supernet(folder, name, DEFAULT, seed, WHOLE), "spread") for seed in range(n_seeds)]
-    )
+    inherited = {
+        strategy: np.array(
+            [_accuracies(_supernet(folder, name, strategy, seed, WHOLE), "spread") for seed in range(n_seeds)]
+        )
+        for strategy in ((DEFAULT, LABELS) if name == "cnn" else (DEFAULT,))
+    }
     alone = np.array(
         [
             [_read(folder, f"alone-{name}-{i}-{seed}")["accuracy"]["test"] for i in range(task.alone)]
             for seed in range(n_seeds)
         ]
     )
-    gaps = inherited - alone  # seeds x archs
-    taus = [float(kendalltau(a, b).statistic) for a, b in zip(inherited, alone, strict=True)]
+    gaps = inherited[DEFAULT] - alone  # seeds x archs
     figure, axes = plt.subplots(figsize=(6, 4))
-    for label, values in (("inherited", inherited), ("trained alone", alone)):
+    for label, values in (*inherited.items(), ("trained alone", alone)):
         axes.errorbar(cost, values.mean(0), values.std(0), marker="o", capsize=3, label=label)
     axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=f"{made.name}, {task.epochs} epochs")
     axes.legend()
     _save(figure, f"training-{name}")
     rows = [
-        f"| {cost[i]:.2f} | {arch['resolution']} | {_spread(inherited[:, i])} | {_spread(alone[:, i])} "
+        f"| {cost[i]:.2f} | {arch['resolution']} | {_spread(inherited[DEFAULT][:, i])} | {_spread(alone[:, i])} "
         f"| {_signed(gaps[:, i])} |"
         for i, arch in enumerate(archs)
     ]
@@ -84,8 +87,7 @@ def _inherited(folder: Path, name: str, n_seeds: int) -> list[str]:
         f"{task.alone} archs spread over the space. Inherited: taken from the supernet (strategy: {DEFAULT}),",
         f"BatchNorm re-estimated. Alone: the same network trained by itself for {task.epochs} epochs, same recipe.",
         "",
-        f"Mean gap {_signed(gaps.mean(1))} points; the worst arch's {gaps.mean(0).min():+.2f} (mean over seeds).",
-        f"Kendall tau between both {_spread(np.array(taus), 3)}.",
+        *(_compared(strategy, values, alone) for strategy, values in inherited.items()),
         "",
         f"![inherited and alone](training-{name}.svg)",
         "",
@@ -96,15 +98,26 @@ def _inherited(folder: Path, name: str, n_seeds: int) -> list[str]:
     ]
 
 
+def _compared(strategy: str, inherited: np.ndarray, alone: np.ndarray) -> str:
+    """One line on accuracies, seeds x archs."""
+    gaps = inherited - alone
+    taus = np.array([kendalltau(a, b).statistic for a, b in zip(inherited, alone, strict=True)])
+    return (
+        f"- `{strategy}`: mean gap {_signed(gaps.mean(1))} points; worst arch {gaps.mean(0).min():+.2f} (mean over "
+        f"seeds); {(gaps.mean(0) >= -0.3).sum()} of {alone.shape[1]} at -0.3 or above; Kendall tau "
+        f"{_spread(taus, 3)}; of the means over seeds {kendalltau(inherited.mean(0), alone.mean(0)).statistic:.3f}."
+    )
+
+
 def _strategies(folder: Path, n_seeds: int) -> list[str]:
     made = TASKS["cnn"].make()
     cost = macs_m(made)(made.space.rows(fixed_archs(made)))
     middle = int(np.argsort(cost)[len(cost) // 2])
-    rows = []
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    rows, ends = [], []
     names = [
         *((name, "") for name in STRATEGIES),
-        *((DEFAULT, said) for said in (HALF, *TWO_PROCESSES)),
+        *((name, HALF) for name in (DEFAULT, LABELS)),
+        *((DEFAULT, said) for said in TWO_PROCESSES),
     ]
     for name, said in names:
         results = [_supernet(folder, "cnn", name, seed, said) for seed in range(n_seeds)]
@@ -122,17 +135,23 @@ def _strategies(folder: Path, n_seeds: int) -> list[str]:
         rows.append(
             f"| {name} {said} | {epochs} | {results[0]['cost_seconds']:.0f} | {shown} | {_spread(fixed.mean(1))} |"
         )
+        ends.append((columns[0], columns[2], columns[4]))
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for i, label in enumerate(("smallest", "median of 50", "largest")):
+        points = [accuracies[i] for accuracies in ends]
         axes.errorbar(
-            np.arange(5),
-            [c.mean() for c in columns],
-            [c.std() for c in columns],
-            marker="o",
+            [values.mean() for values in points],
+            np.arange(len(names)),
+            xerr=[values.std() for values in points],
+            fmt="o",
             capsize=3,
-            label=f"{name} {said}",
+            label=label,
         )
-    axes.set_xticks(range(5), ["smallest", "first of 50", "median of 50", "last of 50", "largest"])
-    axes.set(ylabel="test top-1, %", title="strategies at equal cost")
-    axes.legend(fontsize=7)
+    axes.set_yticks(range(len(names)), [f"{name} {said}" for name, said in names], fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set(xlabel="test top-1, %", title="strategies at equal cost")
+    axes.legend(fontsize=8)
     _save(figure, "training-strategies")
     return [
         f"## Strategies at equal cost, `{made.name}`",
