@@ -142,3 +142,9 @@ def device(name: str, **options: Any) -> Device:
 def device_names() -> list[str]:
     """The registered devices, sorted."""
     return sorted(entry_points(group="ofa.devices").names)
+
+
+def device_docs() -> dict[str, str]:
+    """What each registered device does, by name: the first words of its documentation."""
+    points = sorted(entry_points(group="ofa.devices"))
+    return {point.name: (point.load().__doc__ or "").strip().partition("\n")[0].partition(";")[0] for point in points}

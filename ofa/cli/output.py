@@ -29,7 +29,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     shown = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         numbers = all(isinstance(row[i], int | float) for row in rows)
-        shown.add_column(column, justify="right" if numbers else "left")
+        shown.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(_text(value) for value in row))
     console.print(shown)

@@ -53,27 +53,27 @@ def families(as_json: JsonOption = False) -> None:
 
 def devices(as_json: JsonOption = False) -> None:
     """List the devices that can be measured and the latency tables that are shipped."""
-    from ofa.device import device_names
+    from ofa.device import device_docs
 
-    shipped = []
+    docs, shipped = device_docs(), []
     for path in sorted(Path(str(files("latency_luts"))).glob("*/*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         shipped.append(
             {
-                "table": f"{path.parent.name}/{path.name}",
+                "table": path.parent.name,
                 "family": content["family"]["name"],
                 "rows": len(content["rows"]),
-                "date": content["date"],
+                "date": content["date"][:10],
                 **content["device"],
             }
         )
 
     def show() -> None:
-        table("devices that can be measured", ("name",), [(name,) for name in device_names()])
+        table("devices that can be measured", ("name", "what"), list(docs.items()))
         columns = ("table", "family", "rows", "date", "processor", "threads", "precision")
         table("latency tables shipped", columns, [[entry.get(column, "") for column in columns] for entry in shipped])
 
-    emit({"devices": device_names(), "tables": shipped}, as_json, show)
+    emit({"devices": docs, "tables": shipped}, as_json, show)
 
 
 def recipes(
