@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ofa.block import skeleton
@@ -28,6 +29,7 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of a module (in eval mode) for one sample, wherever its parameters are."""
     device = next((p.device for p in module.parameters()), torch.device("meta"))
     frozen = {name: p.detach() for name, p in module.named_parameters()}  # the counter trips over views of trained ones
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    plain = sdpa_kernel(SDPBackend.MATH)  # as matrix products: fused attention on CPUs is not counted by every torch
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
         torch.func.functional_call(module, frozen, (torch.empty(1, *input_shape, device=device),))
     return int(counter.get_total_flops()) // 2
