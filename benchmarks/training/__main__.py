@@ -1,7 +1,8 @@
 """Runs what is missing of the comparison, two trainings at once, and writes docs/results/training.md.
 
-`python -m benchmarks.training [SEEDS]`: 3 seeds by default, about an hour each on 2 cores. Results are kept in
-`runs/benchmark-training/`; a comparison that was stopped goes on where it was.
+`python -m benchmarks.training [SEEDS]`: 3 seeds by default, each under 90 minutes on 2 cores. What was measured is kept
+in `docs/results/training/`, a file for each seed, written after each training: a comparison that was stopped goes on
+where it was. Remove the files to measure anew.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.training.page import write_page
+from benchmarks.training.results import COSTS, of_seed, read
 from benchmarks.training.tasks import (
     DEFAULT,
     HALF,
@@ -25,81 +28,96 @@ from benchmarks.training.tasks import (
     TASKS,
     TWO_PROCESSES,
     WHOLE,
+    alone_name,
+    epochs_for,
     job_name,
     phase_key,
     spread_archs,
 )
+from ofa.files import write_json
 
-FOLDER = Path("runs/benchmark-training")
 AT_ONCE = 2
 
 Job = tuple[str, dict[str, Any]]
 
 
 def main(n_seeds: int) -> None:
-    run_all([(f"costs-{task}", {"kind": "costs", "task": task}) for task in TASKS], at_once=1)  # alone: it is timed
+    """Every seed whose trainings are all there is on the page."""
+    run_all([("cnn", {"kind": "costs", "task": "cnn"})], COSTS, at_once=1)  # alone: it is timed
     for seed in range(n_seeds):
-        run_all(list(jobs(seed)), AT_ONCE)
-        run_all(list(jobs_of_two_processes(seed)), at_once=1)
-        write_page(FOLDER, seed + 1)
+        run_all(list(jobs(seed)), of_seed(seed), AT_ONCE)
+        run_all(list(jobs_of_two_processes(seed)), of_seed(seed), at_once=1)
+        write_page(seed + 1)
 
 
 def jobs(seed: int) -> Iterator[Job]:
     """Everything that one seed needs, the longest first."""
-    for name in TASKS:
-        yield _supernet(name, DEFAULT, seed, 1.0, WHOLE)
-    yield _supernet("cnn", LABELS, seed, 1.0, WHOLE)
-    for strategy in STRATEGIES:
-        yield _supernet("cnn", strategy, seed, SHARE)
     for strategy in (DEFAULT, LABELS):
-        yield _supernet("cnn", strategy, seed, SHARE / 2, HALF)
+        yield _as_long_as_alone("cnn", strategy, seed)
+    yield _as_long_as_alone("hybrid", DEFAULT, seed)
     for name, task in TASKS.items():
         for i, arch in reversed(list(enumerate(spread_archs(task.make(), task.alone)))):
             job = {"kind": "alone", "task": name, "arch": dict(arch), "seed": seed, "epochs": task.epochs}
-            yield f"alone-{name}-{i}-{seed}", job
+            yield alone_name(name, i), job
+    for strategy in STRATEGIES:
+        yield _for_a_share(strategy, seed, SHARE)
+    for strategy in (DEFAULT, LABELS):
+        yield _for_a_share(strategy, seed, SHARE / 2, HALF)
 
 
 def jobs_of_two_processes(seed: int) -> Iterator[Job]:
     """The default strategy by two processes, which draw the same archs, or each its own."""
     for said, different in TWO_PROCESSES.items():
-        name, job = _supernet("cnn", DEFAULT, seed, SHARE, said)
+        name, job = _for_a_share(DEFAULT, seed, SHARE, said)
         yield name, job | {"settings": {"different_archs": different}}
 
 
-def _supernet(task: str, strategy: str, seed: int, share: float, said: str = "") -> Job:
-    seconds = json.loads((FOLDER / f"costs-{task}.json").read_text())
-    budget = share * TASKS[task].epochs * seconds[phase_key(DEFAULT, 0)]
-    job = {"kind": "supernet", "task": task, "strategy": strategy, "seed": seed, "budget": budget, "seconds": seconds}
-    return job_name(task, strategy, seed, said), job
+def _as_long_as_alone(task: str, strategy: str, seed: int) -> Job:
+    job = {"kind": "supernet", "task": task, "strategy": strategy, "seed": seed, "epochs": [TASKS[task].epochs]}
+    return job_name(task, strategy, WHOLE), job
 
 
-def run_all(wanted: list[Job], at_once: int) -> None:
-    """Runs the jobs whose results are not there yet, each in a process of its own."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    todo = [(name, job) for name, job in wanted if not (FOLDER / f"{name}.json").exists()]
+def _for_a_share(strategy: str, seed: int, share: float, said: str = "") -> Job:
+    seconds = read(COSTS)["cnn"]
+    budget = share * TASKS["cnn"].epochs * seconds[phase_key(DEFAULT, 0)]
+    epochs = epochs_for(strategy, budget, seconds)
+    job = {"kind": "supernet", "task": "cnn", "strategy": strategy, "seed": seed, "epochs": epochs}
+    return job_name("cnn", strategy, said), job
+
+
+def run_all(wanted: list[Job], results: Path, at_once: int) -> None:
+    """Runs the jobs that have no result yet, each in a process of its own, and adds what they found to the file."""
+    found = read(results)
+    todo = [(name, job) for name, job in wanted if name not in found]
     running: list[tuple[str, subprocess.Popen[bytes]]] = []
     begin, n = time.monotonic(), len(todo)
-    while todo or running:
-        while todo and len(running) < at_once:
-            name, job = todo.pop(0)
-            running.append((name, subprocess.Popen(_command(name, job), env=os.environ | {"OMP_NUM_THREADS": "1"})))
-        time.sleep(0.2)
-        for name, process in list(running):
-            if process.poll() is not None:
+    with tempfile.TemporaryDirectory() as folder:
+        while todo or running:
+            while todo and len(running) < at_once:
+                name, job = todo.pop(0)
+                command = _command(Path(folder, name), job)
+                running.append((name, subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})))
+            time.sleep(0.2)
+            for name, process in list(running):
+                if process.poll() is None:
+                    continue
                 running.remove((name, process))
                 if process.returncode:
                     for _, other in running:
                         other.terminate()
                     sys.exit(f"{name} failed; mend it and start again, what is finished is kept")
+                found[name] = json.loads(Path(folder, f"{name}.json").read_text())
+                results.parent.mkdir(parents=True, exist_ok=True)
+                write_json(results, found)
                 done = n - len(todo) - len(running)
-                print(f"{time.monotonic() - begin:6.0f} s  {done}/{n}  {name}", flush=True)
+                print(f"{time.monotonic() - begin:6.0f} s  {done}/{n}  {results.stem}: {name}", flush=True)
 
 
-def _command(name: str, job: dict[str, Any]) -> list[str]:
-    path, result = FOLDER / f"{name}.job", FOLDER / f"{name}.json"
-    path.write_text(json.dumps(job))
+def _command(path: Path, job: dict[str, Any]) -> list[str]:
+    asked, answer = path.with_suffix(".job"), path.with_suffix(".json")
+    asked.write_text(json.dumps(job))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "settings" in job else []
-    return [sys.executable, *launcher, "-m", "benchmarks.training.jobs", str(path), str(result)]
+    return [sys.executable, *launcher, "-m", "benchmarks.training.jobs", str(asked), str(answer)]
 
 
 if __name__ == "__main__":

@@ -90,30 +90,18 @@ def _step_seconds(task: Task, settings: TrainConfig) -> float:
 
 
 def supernet(
-    task: Task,
-    strategy: str,
-    seed: int,
-    budget: float,
-    seconds: dict[str, float],
-    settings: dict[str, Any] | None = None,
+    task: Task, strategy: str, seed: int, epochs: list[int], settings: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Trains a supernet and tests its subnets."""
     made = Supernet(task.make(), seed=seed)
-    trained_by = config(strategy, budget, seconds, settings)
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        train(made, data(), DATA, trained_by, Path(folder), seed, macs_m=macs_m(made.family))
+        train(made, data(), DATA, config(strategy, epochs, settings), Path(folder), seed, macs_m=macs_m(made.family))
     trained = time.perf_counter() - begin
     archs = [*spread_archs(made.family, task.alone), *fixed_archs(made.family)] if distributed.rank() == 0 else []
     accuracies = [_test(made.extract(arch), arch) for arch in archs]
-    epochs = [phase.epochs for phase in trained_by.phases]
-    return {
-        "spread": accuracies[: task.alone],
-        "fixed": accuracies[task.alone :],
-        "seconds": trained,
-        "epochs": epochs,
-        "cost_seconds": sum(n * seconds[phase_key(strategy, i)] for i, n in enumerate(epochs)),
-    }
+    spread, fixed = accuracies[: task.alone], accuracies[task.alone :]
+    return {"spread": spread, "fixed": fixed, "seconds": trained, "epochs": epochs}
 
 
 def alone(task: Task, arch: dict[str, Any], seed: int, epochs: int, lr: float = LR["full"]) -> dict[str, Any]:

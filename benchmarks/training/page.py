@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from benchmarks.machine import machine
+from benchmarks.training.results import COSTS, of_seed, read
 from benchmarks.training.tasks import (
     BATCH,
     DEFAULT,
@@ -23,17 +23,23 @@ from benchmarks.training.tasks import (
     TASKS,
     TWO_PROCESSES,
     WHOLE,
+    alone_name,
     fixed_archs,
     job_name,
+    phase_key,
     spread_archs,
 )
 from ofa.cost import macs_m
 
 PAGE = Path("docs/results/training.md")
 
+Results = list[dict[str, Any]]
+"""Of each seed, by the names of its trainings."""
 
-def write_page(folder: Path, n_seeds: int) -> None:
+
+def write_page(n_seeds: int) -> None:
     """Writes the page from the results of some seeds."""
+    found = [read(of_seed(seed)) for seed in range(n_seeds)]
     lines = [
         "# Training: do subnets need retraining?",
         "",
@@ -45,30 +51,23 @@ def write_page(folder: Path, n_seeds: int) -> None:
         "",
     ]
     for task in TASKS:
-        lines += _inherited(folder, task, n_seeds)
-    lines += _strategies(folder, n_seeds)
+        lines += _inherited(found, task)
+    lines += _strategies(found)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text("\n".join(lines))
 
 
-def _inherited(folder: Path, name: str, n_seeds: int) -> list[str]:
+def _inherited(found: Results, name: str) -> list[str]:
     """Inherited against trained alone: a table, a plot, the rank correlation."""
     task = TASKS[name]
     made = task.make()
     archs = spread_archs(made, task.alone)
     cost = macs_m(made)(made.space.rows(archs))
     inherited = {
-        strategy: np.array(
-            [_accuracies(_supernet(folder, name, strategy, seed, WHOLE), "spread") for seed in range(n_seeds)]
-        )
+        strategy: np.array([_accuracies(seed[job_name(name, strategy, WHOLE)], "spread") for seed in found])
         for strategy in ((DEFAULT, LABELS) if name == "cnn" else (DEFAULT,))
     }
-    alone = np.array(
-        [
-            [_read(folder, f"alone-{name}-{i}-{seed}")["accuracy"]["test"] for i in range(task.alone)]
-            for seed in range(n_seeds)
-        ]
-    )
+    alone = np.array([[seed[alone_name(name, i)]["accuracy"]["test"] for i in range(task.alone)] for seed in found])
     gaps = inherited[DEFAULT] - alone  # seeds x archs
     figure, axes = plt.subplots(figsize=(6, 4))
     for label, values in (*inherited.items(), ("trained alone", alone)):
@@ -109,7 +108,8 @@ def _compared(strategy: str, inherited: np.ndarray, alone: np.ndarray) -> str:
     )
 
 
-def _strategies(folder: Path, n_seeds: int) -> list[str]:
+def _strategies(found: Results) -> list[str]:
+    seconds = read(COSTS)["cnn"]
     made = TASKS["cnn"].make()
     cost = macs_m(made)(made.space.rows(fixed_archs(made)))
     middle = int(np.argsort(cost)[len(cost) // 2])
@@ -120,7 +120,7 @@ def _strategies(folder: Path, n_seeds: int) -> list[str]:
         *((DEFAULT, said) for said in TWO_PROCESSES),
     ]
     for name, said in names:
-        results = [_supernet(folder, "cnn", name, seed, said) for seed in range(n_seeds)]
+        results = [seed[job_name("cnn", name, said)] for seed in found]
         fixed = np.array([_accuracies(result, "fixed") for result in results])  # seeds x archs
         spread = np.array([_accuracies(result, "spread") for result in results])
         columns = (
@@ -131,10 +131,9 @@ def _strategies(folder: Path, n_seeds: int) -> list[str]:
             spread[:, -1],
         )
         epochs = " + ".join(map(str, results[0]["epochs"]))
+        cost_s = sum(n * seconds[phase_key(name, i)] for i, n in enumerate(results[0]["epochs"]))
         shown = " | ".join(_spread(column) for column in columns)
-        rows.append(
-            f"| {name} {said} | {epochs} | {results[0]['cost_seconds']:.0f} | {shown} | {_spread(fixed.mean(1))} |"
-        )
+        rows.append(f"| {name} {said} | {epochs} | {cost_s:.0f} | {shown} | {_spread(fixed.mean(1))} |")
         ends.append((columns[0], columns[2], columns[4]))
     figure, axes = plt.subplots(figsize=(7, 4.5))
     for i, label in enumerate(("smallest", "median of 50", "largest")):
@@ -170,15 +169,6 @@ def _strategies(folder: Path, n_seeds: int) -> list[str]:
         f"Recipes use `{DEFAULT}`.",
         "",
     ]
-
-
-def _supernet(folder: Path, task: str, strategy: str, seed: int, said: str = "") -> dict[str, Any]:
-    return _read(folder, job_name(task, strategy, seed, said))
-
-
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return content
 
 
 def _accuracies(result: dict[str, Any], key: str) -> list[float]:

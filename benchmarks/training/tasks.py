@@ -13,7 +13,7 @@ from ofa.cost import macs_m
 from ofa.data import AugmentConfig, Data, DataConfig, TensorImages, load
 from ofa.train import TrainConfig
 
-IMAGES, VALIDATION, BATCH = 6_000, 2_000, 64
+IMAGES, VALIDATION, BATCH = 4_000, 2_000, 64
 """Training images (the same for all that is compared), validation images for the training's log, images per step."""
 AUGMENT = AugmentConfig(scale=(0.85, 1.0), ratio=(0.9, 1.11), hflip=0.5)
 DATA = DataConfig(name="fashion_mnist", augment=AUGMENT)
@@ -41,8 +41,8 @@ class Task:
 
 
 TASKS = {
-    "cnn": Task("small_mobilenet_v3", {"resolutions": [16, 20], "width_mult": 0.5}, epochs=60, alone=20),
-    "hybrid": Task("hybrid_small", {"resolutions": [16, 20]}, epochs=48, alone=8),
+    "cnn": Task("small_mobilenet_v3", {"resolutions": [16, 20], "width_mult": 0.5}, epochs=40, alone=20),
+    "hybrid": Task("hybrid_small", {"resolutions": [16, 20]}, epochs=40, alone=8),
 }
 SHARE = 1 / 4
 """Of the cost of the supernet that is compared with networks trained alone: what each of the strategies may cost."""
@@ -138,23 +138,26 @@ COMMON: dict[str, Any] = {
 }
 
 
-def config(strategy: str, budget: float, seconds: dict[str, float], more: dict[str, Any] | None = None) -> TrainConfig:
-    """A strategy's training that costs a budget.
+def epochs_for(strategy: str, budget: float, seconds: dict[str, float]) -> list[int]:
+    """How many epochs each phase of a strategy gets, so that all together cost a budget.
 
     Args:
         strategy: of `STRATEGIES`.
         budget: in seconds of the machine on which `seconds` were measured.
         seconds: of an epoch of each phase, by `phase_key`.
-        more: settings that differ.
     """
+    shares = [share for share, _ in STRATEGIES[strategy][0]]
+    cost = sum(share * seconds[phase_key(strategy, i)] for i, share in enumerate(shares))
+    return [max(1, round(share * budget / cost)) for share in shares]
+
+
+def config(strategy: str, epochs: list[int], more: dict[str, Any] | None = None) -> TrainConfig:
+    """A strategy's training with so many epochs of each phase, and settings that differ."""
     parts, settings = STRATEGIES[strategy]
-    cost = sum(share * seconds[phase_key(strategy, i)] for i, (share, _) in enumerate(parts))
-    phases = []
-    for i, (share, phase) in enumerate(parts):
-        phase = phase | {"epochs": max(1, round(share * budget / cost))}
-        if strategy == REFERENCE:
-            phase["lr"] = LR["full"] * _STAGES[i][1]
-        phases.append(phase)
+    phases = [phase | {"epochs": n} for n, (_, phase) in zip(epochs, parts, strict=True)]
+    if strategy == REFERENCE:
+        for phase, (_, lr, _) in zip(phases, _STAGES, strict=True):
+            phase["lr"] = LR["full"] * lr
     own = {"phases": phases, "lr": LR[phases[-1]["strategy"]]}
     return TrainConfig.model_validate(COMMON | own | settings | (more or {}))
 
@@ -164,6 +167,11 @@ def phase_key(strategy: str, i: int) -> str:
     return f"{strategy}/{i}"
 
 
-def job_name(task: str, strategy: str, seed: int, said: str = "") -> str:
-    """Names a supernet's training, and the file of its result."""
-    return f"supernet-{task}-{strategy} {said}-{seed}".replace(" ", "_").replace(",", "")
+def job_name(task: str, strategy: str, said: str = "") -> str:
+    """Names a supernet's training where its result is kept."""
+    return " ".join(filter(None, (f"supernet {task}:", strategy, said)))
+
+
+def alone_name(task: str, i: int) -> str:
+    """Names the training of a network alone where its result is kept."""
+    return f"alone {task}: {i}"
