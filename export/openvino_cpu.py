@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter_ns
 from types import ModuleType
@@ -44,8 +44,7 @@ class OpenvinoCpu:
         self.threads = checked_threads(self.name, threads)
         self.places: Sequence[Place] = (self,)
         self._openvino = _imported()
-        self._core = self._openvino.Core()
-        self._core.set_property({"ENABLE_MMAP": False})  # a mapped file could not be removed everywhere
+        self._core = _core()
         self.description: dict[str, Any] = {
             "device": self.name,
             "runtime": "openvino",
@@ -90,6 +89,19 @@ class OpenvinoRunner:
             run()
             times.append((clock() - start) / 1e6)
         return times
+
+
+@cache
+def _core() -> Any:
+    """The one core of this process.
+
+    Each has the main thread handle signals on a stack of its own, which is freed with it. Of two that are dropped in
+    the order in which they were made, the second leaves the thread with the freed stack of the first, and the next
+    signal, such as that of a child process that ended, crashes the process.
+    """
+    core = _imported().Core()
+    core.set_property({"ENABLE_MMAP": False})  # a mapped file could not be removed everywhere
+    return core
 
 
 def _imported() -> ModuleType:

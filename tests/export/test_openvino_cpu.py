@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 import sys
 import threading
 from functools import partial
@@ -104,3 +105,27 @@ def test_threads_out_of_range(threads):
 def test_an_unknown_precision():
     with pytest.raises(DeviceError, match="precision = 'bfloat16' is not known; choose float32"):
         OpenvinoCpu(precision="bfloat16")
+
+
+DROPPED_IN_ORDER = """
+import faulthandler, gc, signal
+from functools import partial
+from torch import nn
+from export.openvino_cpu import OpenvinoCpu
+from ofa.device import Model
+faulthandler.enable()  # handlers run on a stack of their own
+seen = []
+signal.signal(signal.SIGTERM, lambda *_: seen.append("handled"))
+used = [(device, device.load(Model(partial(nn.Linear, 5, 3), (5,)))) for device in (OpenvinoCpu(), OpenvinoCpu())]
+while used:
+    used.pop(0)
+    gc.collect()
+signal.raise_signal(signal.SIGTERM)
+print(*seen)
+"""
+
+
+@needs_openvino
+def test_signals_are_handled_after_devices_were_dropped_in_the_order_they_were_made():
+    done = subprocess.run([sys.executable, "-c", DROPPED_IN_ORDER], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "handled"), done.stderr
