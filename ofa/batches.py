@@ -10,8 +10,6 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -58,16 +56,8 @@ def train_batches(
         _Augmented(data, config.augment, seed, epoch),
         batch_sampler=_Sized(batches[:, part], resolution, start),
         num_workers=config.workers,
-        multiprocessing_context=_workers_context() if config.workers else None,
         generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
     )
-
-
-def _workers_context() -> BaseContext:
-    """Starts workers from a server without threads: a fork of a process in which runtimes started some can crash it."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def eval_batches(
