@@ -22,7 +22,7 @@ from benchmarks.training.results import COSTS, of_seed, read
 from benchmarks.training.tasks import (
     DEFAULT,
     HALF,
-    LABELS,
+    PLAIN,
     SHARE,
     STRATEGIES,
     TASKS,
@@ -51,17 +51,17 @@ def main(n_seeds: int) -> None:
 
 
 def jobs(seed: int) -> Iterator[Job]:
-    """Everything that one seed needs, the longest first."""
-    for strategy in (DEFAULT, LABELS):
+    """Everything that one seed needs but the work of two processes."""
+    for strategy in (DEFAULT, PLAIN):
         yield _as_long_as_alone("cnn", strategy, seed)
-    yield _as_long_as_alone("hybrid", DEFAULT, seed)
     for name, task in TASKS.items():
         for i, arch in reversed(list(enumerate(spread_archs(task.make(), task.alone)))):
             job = {"kind": "alone", "task": name, "arch": dict(arch), "seed": seed, "epochs": task.epochs}
             yield alone_name(name, i), job
+    yield _as_long_as_alone("hybrid", DEFAULT, seed)
     for strategy in STRATEGIES:
         yield _for_a_share(strategy, seed, SHARE)
-    for strategy in (DEFAULT, LABELS):
+    for strategy in (DEFAULT, PLAIN):
         yield _for_a_share(strategy, seed, SHARE / 2, HALF)
 
 

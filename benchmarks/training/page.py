@@ -16,7 +16,7 @@ from benchmarks.training.tasks import (
     DEFAULT,
     HALF,
     IMAGES,
-    LABELS,
+    PLAIN,
     REFERENCE,
     SHARE,
     STRATEGIES,
@@ -65,7 +65,7 @@ def _inherited(found: Results, name: str) -> list[str]:
     cost = macs_m(made)(made.space.rows(archs))
     inherited = {
         strategy: np.array([_accuracies(seed[job_name(name, strategy, WHOLE)], "spread") for seed in found])
-        for strategy in ((DEFAULT, LABELS) if name == "cnn" else (DEFAULT,))
+        for strategy in ((DEFAULT, PLAIN) if name == "cnn" else (DEFAULT,))
     }
     alone = np.array([[seed[alone_name(name, i)]["accuracy"]["test"] for i in range(task.alone)] for seed in found])
     gaps = inherited[DEFAULT] - alone  # seeds x archs
@@ -116,7 +116,7 @@ def _strategies(found: Results) -> list[str]:
     rows, ends = [], []
     names = [
         *((name, "") for name in STRATEGIES),
-        *((name, HALF) for name in (DEFAULT, LABELS)),
+        *((name, HALF) for name in (DEFAULT, PLAIN)),
         *((DEFAULT, said) for said in TWO_PROCESSES),
     ]
     for name, said in names:
