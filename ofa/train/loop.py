@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from ofa import distributed
 from ofa.batches import eval_batches, seeded, train_batches
-from ofa.calibrate import calibrate, subnet_scores
+from ofa.calibrate import calibrate
 from ofa.data import Data, DataConfig
 from ofa.errors import CheckpointError, TrainError
 from ofa.files import write_text
 from ofa.sharing import shared_buffers
 from ofa.space import Arch, Rows, SearchSpace
 from ofa.supernet import Supernet
-from ofa.tensors import read_tensors, write_tensors
+from ofa.tensors import read_tensors
 from ofa.train.checkpoint import Checkpoints, pack_optimizer, unpack_optimizer
 from ofa.train.config import TrainConfig
 from ofa.train.learner import Learner
@@ -39,12 +39,11 @@ from ofa.train.sorting import channel_order, permute
 from ofa.train.stopping import Stopped, stop_asked
 from ofa.train.strategies import AnyPhase, Draw
 from ofa.train.teacher import TeacherConfig
+from ofa.train.watch import Watch
 
 Progress = Callable[[int, int, str], None]
 MacsM = Callable[[Rows], NDArray[np.float64]]
 _ALL = 10**9
-_JUDGED = 2000
-"""Validation images for the accuracies in the log."""
 
 
 def train(
@@ -151,12 +150,11 @@ class _Trainer:
             augment.mixup, augment.cutmix, label_smoothing=config.label_smoothing, num_classes=len(data.labels)
         )
         self.checkpoints = Checkpoints(folder / "checkpoints", config.checkpoints)
-        self.watched = self._watched()
-        self.shown = supernet if self.ema is None else Supernet(supernet.family)  # with the weights that are deployed
+        shown = supernet if self.ema is None else Supernet(supernet.family)  # with the weights that are deployed
+        self.watch = Watch(shown, data, config, seed, self.checkpoints.folder)
         self.step = 0
         self.loss_sums: dict[str, list[float]] = {}  # of this epoch: for each kind of arch, sum and number of losses
         self.history: list[dict[str, Any]] = []
-        self.best = 0.0
 
     def _calibrate_teacher(self) -> None:
         """A supernet's BatchNorm statistics are those of all its subnets together; as a teacher it gets its own."""
@@ -166,12 +164,6 @@ class _Trainer:
             images = eval_batches(self.data, self.data.train, resolution, limit=self.config.calibration_images)
             assert self.learner.teacher is not None
             calibrate(self.learner.teacher, images)
-
-    def _watched(self) -> dict[str, Arch]:
-        space = self.supernet.family.space
-        rows = space.sample(self.config.watched_archs, np.random.default_rng((self.seed, *b"watched")))
-        random = {f"random {i}": space.decode(row) for i, row in enumerate(rows)}
-        return {"largest": space.largest, "smallest": space.smallest} | random
 
     def run(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -324,18 +316,9 @@ class _Trainer:
                     permute({name: moment}, order)
 
     def _end_epoch(self, epoch: int) -> None:
-        """Adds the epoch's mean losses and the accuracies of some archs to the log; keeps the best weights."""
+        """Adds the epoch's mean losses and the accuracies of some archs to the log."""
         if self.ema is not None:
-            self.shown.network.load_state_dict(self.ema.module.state_dict())
-
-        found = distributed.share_out(self._accuracies, self.watched.values())
-        accuracies = {name: found[arch] for name, arch in self.watched.items()}
-        mean = sum(accuracies.values()) / len(accuracies)
-        if mean > self.best and distributed.rank() == 0:
-            best = {"family": self.supernet.family.name, "epoch": str(epoch + 1)}
-            self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
-            write_tensors(self.checkpoints.folder / "best.safetensors", self.shown.network.state_dict(), best)
-        self.best = max(self.best, mean)
+            self.watch.supernet.network.load_state_dict(self.ema.module.state_dict())
         line: dict[str, Any] = {
             "epoch": epoch + 1,
             "step": self.step,
@@ -343,18 +326,12 @@ class _Trainer:
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": {kind: total / number for kind, (total, number) in self.loss_sums.items()},
         }
-        line |= {f"{name.replace(' ', '_')}_accuracy_percent": value for name, value in accuracies.items()}
+        for name, value in self.watch.judge(epoch + 1).items():
+            line[f"{name.replace(' ', '_')}_accuracy_percent"] = value
         self.loss_sums = {}
         self.history.append(line)
         if distributed.rank() == 0:
             self.log.epoch(self.history)
-
-    def _accuracies(self, archs: list[Arch]) -> dict[Arch, float]:
-        data, n = self.data, self.config.calibration_images
-        return {
-            arch: found.top1_percent
-            for arch, found in subnet_scores(self.shown, archs, data, data.validation, n, _JUDGED)
-        }
 
     # Stopping and going on
 
@@ -380,7 +357,7 @@ class _Trainer:
             "optimizer": optimizer,
             "history": self.history,
             "loss_sums": self.loss_sums,
-            "best": self.best,
+            "best": self.watch.best,
         }
         self.checkpoints.save(self.step, tensors, state)
 
@@ -392,7 +369,7 @@ class _Trainer:
         for message in broken:
             warnings.warn(f"{message}; going on from step {state['step']}", stacklevel=2)
         self.step, self.history, self.loss_sums = state["step"], state["history"], state["loss_sums"]
-        self.best = state["best"]
+        self.watch.best = state["best"]
         self.supernet.network.load_state_dict(_under("network.", tensors))
         unpack_optimizer(self.optimizer, _under("optimizer.", tensors), state["optimizer"])
         if self.ema is not None:
