@@ -89,28 +89,27 @@ def run_all(wanted: list[Job], results: Path, at_once: int) -> None:
     """Runs the jobs that have no result yet, each in a process of its own, and adds what they found to the file."""
     found = read(results)
     todo = [(name, job) for name, job in wanted if name not in found]
-    running: list[tuple[str, subprocess.Popen[bytes]]] = []
+    running: dict[str, subprocess.Popen[bytes]] = {}
     begin, n = time.monotonic(), len(todo)
     with tempfile.TemporaryDirectory() as folder:
-        while todo or running:
-            while todo and len(running) < at_once:
-                name, job = todo.pop(0)
-                command = _command(Path(folder, name), job)
-                running.append((name, subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})))
-            time.sleep(0.2)
-            for name, process in list(running):
-                if process.poll() is None:
-                    continue
-                running.remove((name, process))
-                if process.returncode:
-                    for _, other in running:
-                        other.terminate()
-                    sys.exit(f"{name} failed; mend it and start again, what is finished is kept")
-                found[name] = json.loads(Path(folder, f"{name}.json").read_text())
-                results.parent.mkdir(parents=True, exist_ok=True)
-                write_json(results, found)
-                done = n - len(todo) - len(running)
-                print(f"{time.monotonic() - begin:6.0f} s  {done}/{n}  {results.stem}: {name}", flush=True)
+        try:
+            while todo or running:
+                while todo and len(running) < at_once:
+                    name, job = todo.pop(0)
+                    command = _command(Path(folder, name), job)
+                    running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+                time.sleep(0.2)
+                for name in [name for name, process in running.items() if process.poll() is not None]:
+                    if running.pop(name).returncode:
+                        sys.exit(f"{name} failed; mend it and start again, what is finished is kept")
+                    found[name] = json.loads(Path(folder, f"{name}.json").read_text())
+                    results.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(results, found)
+                    done = n - len(todo) - len(running)
+                    print(f"{time.monotonic() - begin:6.0f} s  {done}/{n}  {results.stem}: {name}", flush=True)
+        finally:
+            for process in running.values():
+                process.terminate()
 
 
 def _command(path: Path, job: dict[str, Any]) -> list[str]:
