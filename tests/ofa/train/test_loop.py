@@ -445,9 +445,11 @@ def test_a_loss_that_explodes_stops_the_training(tiny, data, tmp_path):
 
 def test_the_best_weights_are_kept(tiny, data, tmp_path, monkeypatch):
     accuracies = iter([50.0, 50.0, 50.0, 20.0, 20.0, 20.0])
-    monkeypatch.setattr(
-        ofa.train.watch, "subnet_scores", lambda _, archs, *__: [(a, Scores(next(accuracies), None, 0.0)) for a in archs]
-    )
+
+    def scores(supernet, archs, *_):  # noqa: ARG001
+        return [(arch, Scores(next(accuracies), None, 0.0)) for arch in archs]
+
+    monkeypatch.setattr(ofa.train.watch, "subnet_scores", scores)
     last = run(tiny, data, config(), tmp_path)
     best, metadata = read_tensors(tmp_path / "checkpoints" / "best.safetensors")
     assert metadata == {"family": tiny.name, "epoch": "1"}
