@@ -22,7 +22,6 @@ from benchmarks.training.results import COSTS, of_seed, read
 from benchmarks.training.tasks import (
     DEFAULT,
     HALF,
-    PLAIN,
     SHARE,
     STRATEGIES,
     TASKS,
@@ -42,47 +41,47 @@ Job = tuple[str, dict[str, Any]]
 
 
 def main(n_seeds: int) -> None:
-    """Every seed whose trainings are all there is on the page."""
-    run_all([("cnn", {"kind": "costs", "task": "cnn"})], COSTS, at_once=1)  # alone: it is timed
-    for seed in range(n_seeds):
-        run_all(list(jobs(seed)), of_seed(seed), AT_ONCE)
-        run_all(list(jobs_of_two_processes(seed)), of_seed(seed), at_once=1)
-        write_page(seed + 1)
+    """First what the promise rests on for all seeds, then the strategies; the page has what is there."""
+    for part, at_once in ((inherited_and_alone, AT_ONCE), (strategies, AT_ONCE), (two_processes, 1)):
+        for seed in range(n_seeds):
+            run_all(list(part(seed)), of_seed(seed), at_once)
+            write_page(n_seeds)
 
 
-def jobs(seed: int) -> Iterator[Job]:
-    """Everything that one seed needs but the work of two processes."""
-    for strategy in (DEFAULT, PLAIN):
-        yield _as_long_as_alone("cnn", strategy, seed)
+def inherited_and_alone(seed: int) -> Iterator[Job]:
+    """The supernet of each task, and networks trained alone, the largest first."""
     for name, task in TASKS.items():
         for i, arch in reversed(list(enumerate(spread_archs(task.make(), task.alone)))):
             job = {"kind": "alone", "task": name, "arch": dict(arch), "seed": seed, "epochs": task.epochs}
             yield alone_name(name, i), job
-    yield _as_long_as_alone("hybrid", DEFAULT, seed)
+    for name, task in TASKS.items():
+        yield job_name(name, DEFAULT, WHOLE), _training(name, DEFAULT, seed, [task.epochs])
+
+
+def strategies(seed: int) -> Iterator[Job]:
+    """Each strategy at the same cost, and the default's at half of it."""
     for strategy in STRATEGIES:
         yield _for_a_share(strategy, seed, SHARE)
-    for strategy in (DEFAULT, PLAIN):
-        yield _for_a_share(strategy, seed, SHARE / 2, HALF)
+    yield _for_a_share(DEFAULT, seed, SHARE / 2, HALF)
 
 
-def jobs_of_two_processes(seed: int) -> Iterator[Job]:
+def two_processes(seed: int) -> Iterator[Job]:
     """The default strategy by two processes, which draw the same archs, or each its own."""
     for said, different in TWO_PROCESSES.items():
         name, job = _for_a_share(DEFAULT, seed, SHARE, said)
         yield name, job | {"settings": {"different_archs": different}}
 
 
-def _as_long_as_alone(task: str, strategy: str, seed: int) -> Job:
-    job = {"kind": "supernet", "task": task, "strategy": strategy, "seed": seed, "epochs": [TASKS[task].epochs]}
-    return job_name(task, strategy, WHOLE), job
-
-
 def _for_a_share(strategy: str, seed: int, share: float, said: str = "") -> Job:
+    run_all([("cnn", {"kind": "costs", "task": "cnn"})], COSTS, at_once=1)  # alone: it is timed
     seconds = read(COSTS)["cnn"]
     budget = share * TASKS["cnn"].epochs * seconds[phase_key(DEFAULT, 0)]
     epochs = epochs_for(strategy, budget, seconds)
-    job = {"kind": "supernet", "task": "cnn", "strategy": strategy, "seed": seed, "epochs": epochs}
-    return job_name("cnn", strategy, said), job
+    return job_name("cnn", strategy, said), _training("cnn", strategy, seed, epochs)
+
+
+def _training(task: str, strategy: str, seed: int, epochs: list[int]) -> dict[str, Any]:
+    return {"kind": "supernet", "task": task, "strategy": strategy, "seed": seed, "epochs": epochs}
 
 
 def run_all(wanted: list[Job], results: Path, at_once: int) -> None:

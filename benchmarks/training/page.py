@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from benchmarks.training.tasks import (
     DEFAULT,
     HALF,
     IMAGES,
-    PLAIN,
     REFERENCE,
     SHARE,
     STRATEGIES,
@@ -38,15 +39,14 @@ Results = list[dict[str, Any]]
 
 
 def write_page(n_seeds: int) -> None:
-    """Writes the page from the results of some seeds."""
+    """Writes the page from what there is of some seeds; a section's numbers are of the seeds that have all of it."""
     found = [read(of_seed(seed)) for seed in range(n_seeds)]
     lines = [
         "# Training: do subnets need retraining?",
         "",
         f"Made by `python -m benchmarks.training {n_seeds}`: Fashion-MNIST, {IMAGES:,} training images (the same for",
         f"all), {BATCH} a step, all 10,000 test images; mean and standard deviation over seeds. Two trainings at once,",
-        "one thread each. The number of images was chosen after a first look at seed 0: with as many steps over 4,000",
-        "images, inherited minus alone was -1.5 points (20 archs, one seed). What follows holds for this size only.",
+        "one thread each. The number of images and what the default strategy is were picked on another seed.",
         "",
         f"Machine: {machine()}.",
         "",
@@ -58,36 +58,49 @@ def write_page(n_seeds: int) -> None:
     PAGE.write_text("\n".join(lines))
 
 
+def _with_all(found: Results, names: Iterable[str]) -> Results:
+    """The seeds that have all of these results."""
+    wanted = set(names)
+    return [seed for seed in found if wanted <= seed.keys()]
+
+
 def _inherited(found: Results, name: str) -> list[str]:
     """Inherited against trained alone: a table, a plot, the rank correlation."""
-    task = TASKS[name]
+    task, supernet = TASKS[name], job_name(name, DEFAULT, WHOLE)
+    found = _with_all(found, [supernet, *(alone_name(name, i) for i in range(task.alone))])
+    if not found:
+        return []
     made = task.make()
     archs = spread_archs(made, task.alone)
     cost = macs_m(made)(made.space.rows(archs))
-    inherited = {
-        strategy: np.array([_accuracies(seed[job_name(name, strategy, WHOLE)], "spread") for seed in found])
-        for strategy in ((DEFAULT, PLAIN) if name == "cnn" else (DEFAULT,))
-    }
+    inherited = np.array([_accuracies(seed[supernet], "spread") for seed in found])
     alone = np.array([[seed[alone_name(name, i)]["accuracy"]["test"] for i in range(task.alone)] for seed in found])
-    gaps = inherited[DEFAULT] - alone  # seeds x archs
+    gaps = inherited - alone  # seeds x archs
+    taus = np.array([kendalltau(a, b).statistic for a, b in zip(inherited, alone, strict=True)])
     figure, axes = plt.subplots(figsize=(6, 4))
-    for label, values in (*inherited.items(), ("trained alone", alone)):
+    for label, values in (("inherited", inherited), ("trained alone", alone)):
         axes.errorbar(cost, values.mean(0), values.std(0), marker="o", capsize=3, label=label)
     axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=f"{made.name}, {task.epochs} epochs")
     axes.legend()
     _save(figure, f"training-{name}")
     rows = [
-        f"| {cost[i]:.2f} | {arch['resolution']} | {_spread(inherited[DEFAULT][:, i])} | {_spread(alone[:, i])} "
+        f"| {cost[i]:.2f} | {arch['resolution']} | {_spread(inherited[:, i])} | {_spread(alone[:, i])} "
         f"| {_signed(gaps[:, i])} |"
         for i, arch in enumerate(archs)
     ]
     return [
         f"## `{made.name}`: inherited against trained alone",
         "",
-        f"{task.alone} archs spread over the space. Inherited: taken from the supernet (strategy: {DEFAULT}),",
-        f"BatchNorm re-estimated. Alone: the same network trained by itself for {task.epochs} epochs, same recipe.",
+        f"{len(archs)} archs spread over the space, {len(found)} seeds. Inherited: taken from the supernet",
+        f"({DEFAULT}), BatchNorm re-estimated. Alone: the same network trained by itself from labels for",
+        f"{task.epochs} epochs, as many as the supernet, with the same augmentation, optimiser and schedule.",
         "",
-        *(_compared(strategy, values, alone) for strategy, values in inherited.items()),
+        f"- Mean gap (inherited minus alone): {_signed(gaps.mean(1))} points.",
+        f"- Worst arch: {gaps.mean(0).min():+.2f} (mean over seeds); {(gaps.mean(0) >= -0.3).sum()} of {len(archs)}",
+        "  archs are at -0.3 or above.",
+        f"- Kendall tau between inherited and alone: {_spread(taus, 3)}; of the means over seeds",
+        f"  {kendalltau(inherited.mean(0), alone.mean(0)).statistic:.3f}.",
+        *_noise(alone),
         "",
         f"![inherited and alone](training-{name}.svg)",
         "",
@@ -98,30 +111,31 @@ def _inherited(found: Results, name: str) -> list[str]:
     ]
 
 
-def _compared(strategy: str, inherited: np.ndarray, alone: np.ndarray) -> str:
-    """One line on accuracies, seeds x archs."""
-    gaps = inherited - alone
-    taus = np.array([kendalltau(a, b).statistic for a, b in zip(inherited, alone, strict=True)])
-    return (
-        f"- `{strategy}`: mean gap {_signed(gaps.mean(1))} points; worst arch {gaps.mean(0).min():+.2f} (mean over "
-        f"seeds); {(gaps.mean(0) >= -0.3).sum()} of {alone.shape[1]} at -0.3 or above; Kendall tau "
-        f"{_spread(taus, 3)}; of the means over seeds {kendalltau(inherited.mean(0), alone.mean(0)).statistic:.3f}."
-    )
+def _noise(alone: np.ndarray) -> list[str]:
+    """How well networks alone, seeds x archs, agree with themselves: what tau could be at most."""
+    pairs = list(combinations(alone, 2))
+    if not pairs:
+        return []
+    taus = np.array([kendalltau(one, other).statistic for one, other in pairs])
+    return [f"- Kendall tau between alone and alone, of two seeds: {_spread(taus, 3)}."]
 
 
 def _strategies(found: Results) -> list[str]:
-    seconds = read(COSTS)["cnn"]
     made = TASKS["cnn"].make()
     cost = macs_m(made)(made.space.rows(fixed_archs(made)))
     middle = int(np.argsort(cost)[len(cost) // 2])
     rows, ends = [], []
     names = [
         *((name, "") for name in STRATEGIES),
-        *((name, HALF) for name in (DEFAULT, PLAIN)),
-        *((DEFAULT, said) for said in TWO_PROCESSES),
+        *((DEFAULT, said) for said in (HALF, *TWO_PROCESSES)),
     ]
+    names = [(name, said) for name, said in names if _with_all(found, [job_name("cnn", name, said)])]
+    if not names:
+        return []
+    seconds = read(COSTS)["cnn"]
     for name, said in names:
-        results = [seed[job_name("cnn", name, said)] for seed in found]
+        job = job_name("cnn", name, said)
+        results = [seed[job] for seed in _with_all(found, [job])]
         fixed = np.array([_accuracies(result, "fixed") for result in results])  # seeds x archs
         spread = np.array([_accuracies(result, "spread") for result in results])
         columns = (
@@ -133,8 +147,8 @@ def _strategies(found: Results) -> list[str]:
         )
         epochs = " + ".join(map(str, results[0]["epochs"]))
         cost_s = sum(n * seconds[phase_key(name, i)] for i, n in enumerate(results[0]["epochs"]))
-        shown = " | ".join(_spread(column) for column in columns)
-        rows.append(f"| {name} {said} | {epochs} | {cost_s:.0f} | {shown} | {_spread(fixed.mean(1))} |")
+        shown = " | ".join(_spread(column) for column in (*columns, fixed.mean(1)))
+        rows.append(f"| {name} {said} | {len(results)} | {epochs} | {cost_s:.0f} | {shown} |")
         ends.append((columns[0], columns[2], columns[4]))
     figure, axes = plt.subplots(figsize=(7, 4.5))
     for i, label in enumerate(("smallest", "median of 50", "largest")):
@@ -158,13 +172,13 @@ def _strategies(found: Results) -> list[str]:
         "",
         "The cost of an epoch of each phase was measured in interleaved rounds with nothing else running; epochs are",
         f"such that all cost the same but for rounding, {SHARE:.2f} of the supernet above. 50 random archs, the",
-        "same for all. Test top-1 in percent.",
+        "same for all: those of least, median and most MACs, and the mean of all. Test top-1 in percent.",
         f"`{REFERENCE}` has once-for-all's stages, shares of epochs and learning rates (arXiv 1908.09791).",
         "",
         "![strategies](training-strategies.svg)",
         "",
-        "| strategy | epochs | cost, s | smallest | first of 50 | median of 50 | last of 50 | largest | mean of 50 |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| strategy | seeds | epochs | cost, s | smallest | least of 50 | median | most of 50 | largest | all 50 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *rows,
         "",
         f"Recipes use `{DEFAULT}`.",
