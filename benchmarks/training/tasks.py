@@ -117,7 +117,10 @@ STRATEGIES: dict[str, tuple[list[tuple[float, dict[str, Any]]], dict[str, Any]]]
     "sandwich, labels": ([(1, _SANDWICH)], {"teacher": "none"}),
     "sandwich": ([(1, _SANDWICH)], {}),
     "sandwich, teacher and labels": ([(1, _SANDWICH)], {"distill": {"labels_weight": 1.0}}),
-    "sandwich of 10, teacher and labels": ([(1, _LARGER)], {"distill": {"labels_weight": 1.0}, "lr": 0.08}),
+    "sandwich of 10, teacher and labels": (
+        [(1, _LARGER)],
+        {"distill": {"labels_weight": 1.0}, "warmup_epochs": 2},
+    ),
     "full, then sandwich": ([(2, {"strategy": "full"}), (11, _SANDWICH)], {}),
     "sandwich, alpha divergence": ([(1, _SANDWICH)], {"distill": {"loss": "alpha"}}),
     "best-up": ([(1, {"strategy": "pareto", "random": 2, "attend": "best"})], {}),
@@ -130,6 +133,8 @@ TWO_PROCESSES = {"by two processes, same archs": False, "by two processes, diffe
 DEFAULT, REFERENCE = "sandwich of 10, teacher and labels", "progressive shrinking"
 LR = {"full": 0.2, "uniform": 0.2, "fair": 0.1, "sandwich": 0.15, "pareto": 0.15}
 """Highest learning rates, picked on validation images with another seed; losses of a step's archs are summed."""
+CLIP = 5.0
+"""Largest norm of a supernet's gradient, the sum over a step's archs."""
 COMMON: dict[str, Any] = {
     "batch_size": BATCH,
     "ema_decay": 0.99,
@@ -160,7 +165,7 @@ def config(strategy: str, epochs: list[int], more: dict[str, Any] | None = None)
     if strategy == REFERENCE:
         for phase, (_, lr, _) in zip(phases, _STAGES, strict=True):
             phase["lr"] = LR["full"] * lr
-    own = {"phases": phases, "lr": LR[phases[-1]["strategy"]]}
+    own = {"phases": phases, "lr": LR[phases[-1]["strategy"]], "clip_grad_norm": CLIP}
     return TrainConfig.model_validate(COMMON | own | settings | (more or {}))
 
 
