@@ -37,14 +37,16 @@ from ofa.files import write_json
 
 AT_ONCE = 2
 
-Job = tuple[str, dict[str, Any]]
+Job = tuple[Path, str, dict[str, Any]]
+"""Where its result goes, under which name, and what `benchmarks.training.jobs` is told."""
 
 
 def main(n_seeds: int) -> None:
     """First what the promise rests on for all seeds, then the strategies; the page has what is there."""
     for part, at_once in ((inherited_and_alone, AT_ONCE), (strategies, AT_ONCE), (two_processes, 1)):
-        for seed in range(n_seeds):
-            run_all(list(part(seed)), of_seed(seed), at_once)
+        try:
+            run_all([job for seed in range(n_seeds) for job in part(seed)], at_once)
+        finally:
             write_page(n_seeds)
 
 
@@ -53,9 +55,9 @@ def inherited_and_alone(seed: int) -> Iterator[Job]:
     for name, task in TASKS.items():
         for i, arch in reversed(list(enumerate(spread_archs(task.make(), task.alone)))):
             job = {"kind": "alone", "task": name, "arch": dict(arch), "seed": seed, "epochs": task.epochs}
-            yield alone_name(name, i), job
+            yield of_seed(seed), alone_name(name, i), job
     for name, task in TASKS.items():
-        yield job_name(name, DEFAULT, WHOLE), _training(name, DEFAULT, seed, [task.epochs])
+        yield of_seed(seed), job_name(name, DEFAULT, WHOLE), _training(name, DEFAULT, seed, [task.epochs])
 
 
 def strategies(seed: int) -> Iterator[Job]:
@@ -68,51 +70,52 @@ def strategies(seed: int) -> Iterator[Job]:
 def two_processes(seed: int) -> Iterator[Job]:
     """The default strategy by two processes, which draw the same archs, or each its own."""
     for said, different in TWO_PROCESSES.items():
-        name, job = _for_a_share(DEFAULT, seed, SHARE, said)
-        yield name, job | {"settings": {"different_archs": different}}
+        results, name, job = _for_a_share(DEFAULT, seed, SHARE, said)
+        yield results, name, job | {"settings": {"different_archs": different}}
 
 
 def _for_a_share(strategy: str, seed: int, share: float, said: str = "") -> Job:
-    run_all([("cnn", {"kind": "costs", "task": "cnn"})], COSTS, at_once=1)  # alone: it is timed
+    run_all([(COSTS, "cnn", {"kind": "costs", "task": "cnn"})], at_once=1)  # alone: it is timed
     seconds = read(COSTS)["cnn"]
     budget = share * TASKS["cnn"].epochs * seconds[phase_key(DEFAULT, 0)]
     epochs = epochs_for(strategy, budget, seconds)
-    return job_name("cnn", strategy, said), _training("cnn", strategy, seed, epochs)
+    return of_seed(seed), job_name("cnn", strategy, said), _training("cnn", strategy, seed, epochs)
 
 
 def _training(task: str, strategy: str, seed: int, epochs: list[int]) -> dict[str, Any]:
     return {"kind": "supernet", "task": task, "strategy": strategy, "seed": seed, "epochs": epochs}
 
 
-def run_all(wanted: list[Job], results: Path, at_once: int) -> None:
-    """Runs the jobs that have no result yet, each in a process of its own, and adds what they found to the file."""
-    found = read(results)
-    todo = [(name, job) for name, job in wanted if name not in found]
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    begin, n = time.monotonic(), len(todo)
+def run_all(wanted: list[Job], at_once: int) -> None:
+    """Runs the jobs that have no result yet, each in a process of its own, and writes down what each found."""
+    todo = [job for job in wanted if job[1] not in read(job[0])]
+    running: dict[tuple[Path, str], tuple[subprocess.Popen[bytes], Path]] = {}
+    begin, n, started = time.monotonic(), len(todo), 0
     with tempfile.TemporaryDirectory() as folder:
         try:
             while todo or running:
                 while todo and len(running) < at_once:
-                    name, job = todo.pop(0)
-                    command = _command(Path(folder, name), job)
-                    running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+                    results, name, job = todo.pop(0)
+                    answer, started = Path(folder, f"{started}.json"), started + 1
+                    command = _command(answer, job)
+                    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+                    running[results, name] = process, answer
                 time.sleep(0.2)
-                for name in [name for name, process in running.items() if process.poll() is not None]:
-                    if running.pop(name).returncode:
+                for results, name in [key for key, (process, _) in running.items() if process.poll() is not None]:
+                    process, answer = running.pop((results, name))
+                    if process.returncode:
                         sys.exit(f"{name} failed; mend it and start again, what is finished is kept")
-                    found[name] = json.loads(Path(folder, f"{name}.json").read_text())
                     results.parent.mkdir(parents=True, exist_ok=True)
-                    write_json(results, found)
+                    write_json(results, read(results) | {name: json.loads(answer.read_text())})
                     done = n - len(todo) - len(running)
                     print(f"{time.monotonic() - begin:6.0f} s  {done}/{n}  {results.stem}: {name}", flush=True)
         finally:
-            for process in running.values():
+            for process, _ in running.values():
                 process.terminate()
 
 
-def _command(path: Path, job: dict[str, Any]) -> list[str]:
-    asked, answer = path.with_suffix(".job"), path.with_suffix(".json")
+def _command(answer: Path, job: dict[str, Any]) -> list[str]:
+    asked = answer.with_suffix(".job")
     asked.write_text(json.dumps(job))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "settings" in job else []
     return [sys.executable, *launcher, "-m", "benchmarks.training.jobs", str(asked), str(answer)]
