@@ -82,7 +82,9 @@ def _inherited(found: Results, name: str) -> list[str]:
     taus = np.array([kendalltau(a, b).statistic for a, b in zip(inherited, alone, strict=True)])
     figure, axes = plt.subplots(figsize=(6, 4))
     for label, values in (("inherited", inherited), ("trained alone", alone)):
-        axes.errorbar(cost, values.mean(0), values.std(0), marker="o", capsize=3, label=label)
+        axes.errorbar(
+            cost, values.mean(0), values.std(0, ddof=min(1, len(values) - 1)), marker="o", capsize=3, label=label
+        )
     axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=f"{made.name}, {task.epochs} epochs")
     axes.legend()
     _save(figure, f"training-{name}")
@@ -159,7 +161,7 @@ def _strategies(found: Results) -> list[str]:
         axes.errorbar(
             [values.mean() for values in points],
             np.arange(len(names)),
-            xerr=[values.std() for values in points],
+            xerr=[values.std(ddof=min(1, len(values) - 1)) for values in points],
             fmt="o",
             capsize=3,
             label=label,
