@@ -25,7 +25,7 @@ def phase(strategy, **options):
 
 @pytest.fixture(scope="module")
 def family():
-    options = {"num_classes": 10, "in_channels": 1, "resolutions": [16, 24], "width_mult": 0.5}
+    options = {"num_classes": 10, "in_channels": 1, "resolutions": [16, 20, 24], "width_mult": 0.5}
     return ofa.family("small_mobilenet_v3", **options)
 
 
