@@ -43,11 +43,14 @@ Job = tuple[Path, str, dict[str, Any]]
 
 def main(n_seeds: int) -> None:
     """First what the promise rests on for all seeds, then the strategies; the page has what is there."""
-    for part, at_once in ((inherited_and_alone, AT_ONCE), (strategies, AT_ONCE), (two_processes, 1)):
-        try:
-            run_all([job for seed in range(n_seeds) for job in part(seed)], at_once)
-        finally:
-            write_page(n_seeds)
+    seeds = range(n_seeds)
+    try:
+        run_all([job for seed in seeds for job in inherited_and_alone(seed)], AT_ONCE)
+        run_all([(COSTS, "cnn", {"kind": "costs", "task": "cnn"})], at_once=1)  # alone: it is timed
+        run_all([job for seed in seeds for job in strategies(seed)], AT_ONCE)
+        run_all([job for seed in seeds for job in two_processes(seed)], at_once=1)
+    finally:
+        write_page(n_seeds)
 
 
 def inherited_and_alone(seed: int) -> Iterator[Job]:
@@ -75,7 +78,6 @@ def two_processes(seed: int) -> Iterator[Job]:
 
 
 def _for_a_share(strategy: str, seed: int, share: float, said: str = "") -> Job:
-    run_all([(COSTS, "cnn", {"kind": "costs", "task": "cnn"})], at_once=1)  # alone: it is timed
     seconds = read(COSTS)["cnn"]
     budget = share * TASKS["cnn"].epochs * seconds[phase_key(DEFAULT, 0)]
     epochs = epochs_for(strategy, budget, seconds)

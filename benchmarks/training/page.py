@@ -82,9 +82,7 @@ def _inherited(found: Results, name: str) -> list[str]:
     taus = np.array([kendalltau(a, b).statistic for a, b in zip(inherited, alone, strict=True)])
     figure, axes = plt.subplots(figsize=(6, 4))
     for label, values in (("inherited", inherited), ("trained alone", alone)):
-        axes.errorbar(
-            cost, values.mean(0), values.std(0, ddof=min(1, len(values) - 1)), marker="o", capsize=3, label=label
-        )
+        axes.errorbar(cost, values.mean(0), _deviation(values), marker="o", capsize=3, label=label)
     axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=f"{made.name}, {task.epochs} epochs")
     axes.legend()
     _save(figure, f"training-{name}")
@@ -117,12 +115,12 @@ def _inherited(found: Results, name: str) -> list[str]:
 
 
 def _noise(alone: np.ndarray) -> list[str]:
-    """How well networks alone, seeds x archs, agree with themselves: what tau could be at most."""
+    """How well networks alone, seeds x archs, agree with themselves: what tau to compare with."""
     pairs = list(combinations(alone, 2))
     if not pairs:
         return []
     taus = np.array([kendalltau(one, other).statistic for one, other in pairs])
-    return [f"- Kendall tau between networks alone of two seeds, which bounds the former: {_spread(taus, 3)}."]
+    return [f"- Kendall tau between networks alone of two seeds, for comparison: {_spread(taus, 3)}."]
 
 
 def _strategies(found: Results) -> list[str]:
@@ -161,7 +159,7 @@ def _strategies(found: Results) -> list[str]:
         axes.errorbar(
             [values.mean() for values in points],
             np.arange(len(names)),
-            xerr=[values.std(ddof=min(1, len(values) - 1)) for values in points],
+            xerr=[_deviation(values) for values in points],
             fmt="o",
             capsize=3,
             label=label,
@@ -210,12 +208,17 @@ def _accuracies(result: dict[str, Any], key: str) -> list[float]:
     return [entry["test"] for entry in result[key]]
 
 
+def _deviation(values: np.ndarray) -> Any:
+    """Standard deviation over seeds, the first axis; 0 of one seed."""
+    return values.std(0, ddof=min(1, len(values) - 1))
+
+
 def _spread(values: np.ndarray, digits: int = 2) -> str:
-    return f"{values.mean():.{digits}f}" + (f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else "")
+    return f"{values.mean():.{digits}f}" + (f" ± {_deviation(values):.{digits}f}" if len(values) > 1 else "")
 
 
 def _signed(values: np.ndarray) -> str:
-    return f"{values.mean():+.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
+    return f"{values.mean():+.2f}" + (f" ± {_deviation(values):.2f}" if len(values) > 1 else "")
 
 
 def _save(figure: Any, name: str) -> None:
