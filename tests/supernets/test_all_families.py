@@ -1,5 +1,7 @@
 """What every registered family must keep; a new family is tested by being registered."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -286,14 +288,23 @@ def test_another_number_of_classes_and_channels(family):
     assert made.input_shape(arch) == (1, 32, 32)
 
 
+def rounding(network, batches):
+    """How far float32 alone takes the logits from float64's: no runtime can be asked to agree better than that."""
+    exact = copy.deepcopy(network).eval().double()
+    with torch.inference_mode():
+        return max((network.eval()(images) - exact(images.double())).abs().max().item() for images in batches)
+
+
 def onnx_parity(trained, awake, smooth_images, tmp_path, some):
+    """Untrained networks of many layers hardly tell images apart; logits scaled to do so have errors near 1e-4."""
     for number, arch in enumerate(some):
         resolution = int(arch["resolution"])
         network = awake(trained.extract(arch), smooth_images(128, 3, resolution))
         batches = [smooth_images(n, 3, resolution, seed=n) for n in (1, 8)]
         path = tmp_path / f"{number}.onnx"
-        result = export_checked(network, trained.family.input_shape(arch), batches, path)
-        assert result.max_abs_diff <= 1e-4
+        tolerance = max(1e-4, 3 * rounding(network, batches))
+        assert tolerance < 1e-3
+        result = export_checked(network, trained.family.input_shape(arch), batches, path, tolerance)
         assert (result.same_top1, result.n_images, path.is_file()) == (1.0, 9, True)
 
 
