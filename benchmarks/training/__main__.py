@@ -22,6 +22,7 @@ from benchmarks.training.results import COSTS, of_seed, read
 from benchmarks.training.tasks import (
     DEFAULT,
     HALF,
+    LARGE,
     SHARE,
     STRATEGIES,
     TASKS,
@@ -60,26 +61,27 @@ def inherited_and_alone(seed: int) -> Iterator[Job]:
             job = {"kind": "alone", "task": name, "arch": dict(arch), "seed": seed, "epochs": task.epochs}
             yield of_seed(seed), alone_name(name, i), job
     for name, task in TASKS.items():
-        yield of_seed(seed), job_name(name, DEFAULT, WHOLE), _training(name, DEFAULT, seed, [task.epochs])
+        yield of_seed(seed), job_name(name, LARGE, WHOLE), _training(name, LARGE, seed, [task.epochs])
 
 
 def strategies(seed: int) -> Iterator[Job]:
-    """Each strategy at the same cost, and the default's at half of it."""
+    """Each strategy at the same cost, and two of them at half of it."""
     for strategy in STRATEGIES:
         yield _for_a_share(strategy, seed, SHARE)
-    yield _for_a_share(DEFAULT, seed, SHARE / 2, HALF)
+    for strategy in (DEFAULT, LARGE):
+        yield _for_a_share(strategy, seed, SHARE / 2, HALF)
 
 
 def two_processes(seed: int) -> Iterator[Job]:
-    """The default strategy by two processes, which draw the same archs, or each its own."""
+    """The larger sandwich by two processes, which draw the same archs, or each its own."""
     for said, different in TWO_PROCESSES.items():
-        results, name, job = _for_a_share(DEFAULT, seed, SHARE, said)
+        results, name, job = _for_a_share(LARGE, seed, SHARE, said)
         yield results, name, job | {"settings": {"different_archs": different}}
 
 
 def _for_a_share(strategy: str, seed: int, share: float, said: str = "") -> Job:
     seconds = read(COSTS)["cnn"]
-    budget = share * TASKS["cnn"].epochs * seconds[phase_key(DEFAULT, 0)]
+    budget = share * TASKS["cnn"].epochs * seconds[phase_key(LARGE, 0)]
     epochs = epochs_for(strategy, budget, seconds)
     return of_seed(seed), job_name("cnn", strategy, said), _training("cnn", strategy, seed, epochs)
 

@@ -134,7 +134,9 @@ STRATEGIES: dict[str, tuple[list[tuple[float, dict[str, Any]]], dict[str, Any]]]
 """By name: phases with how many epochs each has relative to the others, and the settings that differ."""
 WHOLE, HALF = "as long as alone", "at half the cost"
 TWO_PROCESSES = {"by two processes, same archs": False, "by two processes, different archs": True}
-DEFAULT, REFERENCE = "sandwich of 10, teacher and labels", "progressive shrinking"
+LARGE, DEFAULT = "sandwich of 10, teacher and labels", "sandwich, teacher and labels"
+"""The one that is compared with networks alone, and the one of this project's recipes."""
+REFERENCE = "progressive shrinking"
 LR = {"full": 0.2, "uniform": 0.2, "fair": 0.1, "sandwich": 0.15, "pareto": 0.15}
 """Highest learning rates, picked on validation images with another seed; losses of a step's archs are summed.
 
