@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
+from benchmarks.plots import save
 from ofa import Family, LatencyTable, family
 from ofa.cost import TableConfig, macs_m, profile
 from ofa.cost.agreement import agreement
@@ -171,10 +172,8 @@ def _intervals(cases: list[Case]) -> list[str]:
         ends = [measured_ms.min(), measured_ms.max()]
         axes.plot(ends, ends, color="black", linewidth=0.8)
         axes.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms", title=case.name)
-        figure.tight_layout()
         name = f"latency-{case.name.replace(', ', '-').replace(' ', '_')}.svg"
-        figure.savefig(PAGE.with_name(name), metadata={"Date": None})
-        plt.close(figure)
+        save(figure, PAGE.with_name(name))
         plots.append(f"![{case.name}]({name})")
     return [*lines, "", *plots]
 

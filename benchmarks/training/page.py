@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from benchmarks.machine import machine
+from benchmarks.plots import save
 from benchmarks.training.results import COSTS, of_seed, read
 from benchmarks.training.tasks import (
     BATCH,
@@ -86,7 +87,7 @@ def _inherited(found: Results, name: str) -> list[str]:
         axes.errorbar(cost, values.mean(0), _deviation(values), marker="o", capsize=3, label=label)
     axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=f"{made.name}, {task.epochs} epochs")
     axes.legend()
-    _save(figure, f"training-{name}")
+    save(figure, PAGE.with_name(f"training-{name}.svg"))
     rows = [
         f"| {cost[i]:.2f} | {arch['resolution']} | {_spread(inherited[:, i])} | {_spread(alone[:, i])} "
         f"| {_signed(gaps[:, i])} |"
@@ -171,7 +172,7 @@ def _strategies(found: Results) -> list[str]:
     axes.grid(axis="x", alpha=0.3)
     axes.set(xlabel="test top-1, %", title="strategies at equal cost")
     axes.legend(fontsize=8)
-    _save(figure, "training-strategies")
+    save(figure, PAGE.with_name("training-strategies.svg"))
     return [
         f"## Strategies at equal cost, `{made.name}`",
         "",
@@ -220,9 +221,3 @@ def _spread(values: np.ndarray, digits: int = 2) -> str:
 
 def _signed(values: np.ndarray) -> str:
     return f"{values.mean():+.2f}" + (f" ± {_deviation(values):.2f}" if len(values) > 1 else "")
-
-
-def _save(figure: Any, name: str) -> None:
-    figure.tight_layout()
-    figure.savefig(PAGE.with_name(f"{name}.svg"), metadata={"Date": None})
-    plt.close(figure)

@@ -110,26 +110,24 @@ _STAGES: list[tuple[float, float, dict[str, Any]]] = [
 ]
 _SANDWICH = {"strategy": "sandwich", "random": 2}
 _LARGER = _SANDWICH | {"random": 8}
+_TEACHER_ONLY = {"distill": {"labels_weight": 0.0}}
 
 STRATEGIES: dict[str, tuple[list[tuple[float, dict[str, Any]]], dict[str, Any]]] = {
     "single path, labels": ([(1, {"strategy": "uniform"})], {"teacher": "none"}),
     "strictly fair, labels": ([(1, {"strategy": "fair"})], {"teacher": "none"}),
     "progressive shrinking": (
         [(epochs, phase) for epochs, _, phase in _STAGES],
-        {"teacher": "full", "distill": {"labels_weight": 1.0}},
+        {"teacher": "full"},
     ),
     "sandwich, labels": ([(1, _SANDWICH)], {"teacher": "none"}),
-    "sandwich": ([(1, _SANDWICH)], {}),
-    "sandwich, teacher and labels": ([(1, _SANDWICH)], {"distill": {"labels_weight": 1.0}}),
-    "sandwich of 10, teacher and labels": (
-        [(1, _LARGER)],
-        {"distill": {"labels_weight": 1.0}, "warmup_epochs": 2},
-    ),
-    "full, then sandwich": ([(2, {"strategy": "full"}), (11, _SANDWICH)], {}),
-    "sandwich, alpha divergence": ([(1, _SANDWICH)], {"distill": {"loss": "alpha"}}),
-    "best-up": ([(1, {"strategy": "pareto", "random": 2, "attend": "best"})], {}),
-    "worst-up": ([(1, {"strategy": "pareto", "random": 2, "attend": "worst"})], {}),
-    "delayed shrinking": ([(1, {"strategy": "full"}), (1, _SANDWICH | {"ramp_epochs": 2.0})], {}),
+    "sandwich": ([(1, _SANDWICH)], _TEACHER_ONLY),
+    "sandwich, teacher and labels": ([(1, _SANDWICH)], {}),
+    "sandwich of 10, teacher and labels": ([(1, _LARGER)], {"warmup_epochs": 2}),
+    "full, then sandwich": ([(2, {"strategy": "full"}), (11, _SANDWICH)], _TEACHER_ONLY),
+    "sandwich, alpha divergence": ([(1, _SANDWICH)], {"distill": {"loss": "alpha", "labels_weight": 0.0}}),
+    "best-up": ([(1, {"strategy": "pareto", "random": 2, "attend": "best"})], _TEACHER_ONLY),
+    "worst-up": ([(1, {"strategy": "pareto", "random": 2, "attend": "worst"})], _TEACHER_ONLY),
+    "delayed shrinking": ([(1, {"strategy": "full"}), (1, _SANDWICH | {"ramp_epochs": 2.0})], _TEACHER_ONLY),
 }
 """By name: phases with how many epochs each has relative to the others, and the settings that differ."""
 WHOLE, HALF = "as long as alone", "at half the cost"

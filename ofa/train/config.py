@@ -37,14 +37,15 @@ class TrainConfig(Config):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Of the labels."""
     teacher: Literal["largest", "full", "none"] | TeacherConfig = "largest"
-    """Whom archs learn from instead of the labels. `largest`: the largest network in the same step (in-place
-    distillation), where the strategy has it. `full`: the largest network as the last phase of strategy `full` left it.
-    Or a section: a network from elsewhere, which the largest learns from as well."""
+    """Whom archs learn from beside the labels (`distill.labels_weight`). `largest`: the largest network in
+    the same step (in-place distillation), where the strategy has it. `full`: the largest network as the last phase of
+    strategy `full` left it. Or a section: a network from elsewhere, which the largest learns from as well."""
     distill: DistillConfig = DistillConfig()
     """How archs learn from a teacher."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Chance that a sample skips the last residual branch of an arch, growing from 0 at its first one; for families
-    with stochastic depth. As dropout, only for archs that learn from the labels (BigNAS, arXiv 2003.11142, 3.1)."""
+    with stochastic depth. As dropout, only for archs that learn from the labels alone (BigNAS, arXiv 2003.11142,
+    3.1)."""
     clip_grad_norm: float | None = Field(None, gt=0)
     """Largest norm of a step's gradient; null for no bound."""
     max_loss: float = Field(100.0, gt=0)

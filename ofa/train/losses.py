@@ -29,8 +29,8 @@ class DistillConfig(Config):
     keep their size."""
     teacher_weight: float = Field(1.0, gt=0)
     """Of the loss from the teacher in the sum of both."""
-    labels_weight: float = Field(0.0, ge=0)
-    """Of the loss from the labels in that sum: 0 for AlphaNet and BigNAS, 1 for once-for-all."""
+    labels_weight: float = Field(1.0, ge=0)
+    """Of the loss from the labels in that sum: 1 for once-for-all, 0 for AlphaNet and BigNAS."""
 
     @model_validator(mode="after")
     def _temperature_is_used(self) -> DistillConfig:

@@ -31,7 +31,7 @@ def gradients(supernet):
     return {name: p.grad.clone() for name, p in supernet.network.named_parameters()}
 
 
-def test_smaller_archs_learn_from_the_largest_and_are_not_dropped_out(supernet, batch):
+def test_smaller_archs_learn_from_the_largest_and_the_labels_and_are_not_dropped_out(supernet, batch):
     images, labels = batch
     space = supernet.family.space
     learner = Learner(supernet, config())
@@ -43,7 +43,8 @@ def test_smaller_archs_learn_from_the_largest_and_are_not_dropped_out(supernet, 
         logits = supernet.subnet(space.largest)(images)  # with dropout
         subnet = supernet.subnet(space.smallest)
         subnet.get_submodule("head.dropout").eval()
-        expected = -(logits.softmax(1) * subnet(images).log_softmax(1)).sum(1).mean()
+        answers = subnet(images)
+        expected = -(logits.softmax(1) * answers.log_softmax(1)).sum(1).mean() + F.cross_entropy(answers, labels)
     assert losses[0] == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
     assert losses[1] == pytest.approx(float(expected), rel=1e-5)
 
@@ -73,7 +74,8 @@ def test_an_arch_alone_learns_from_the_labels(supernet, batch):
 def test_the_frozen_largest_network_teaches_as_it_was(supernet, batch):
     images, labels = batch
     space = supernet.family.space
-    learner = Learner(supernet, config(teacher="full"))
+    teacher_only = config(teacher="full", distill={"labels_weight": 0.0})
+    learner = Learner(supernet, teacher_only)
     learner.freeze_teacher()
     frozen = supernet.extract(space.largest).eval()
     with torch.no_grad():
@@ -84,7 +86,7 @@ def test_the_frozen_largest_network_teaches_as_it_was(supernet, batch):
         expected = -(frozen(images).softmax(1) * subnet(images).log_softmax(1)).sum(1).mean()
     (loss,) = learner.learn([space.smallest], images, labels)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    other = Learner(supernet, config(teacher="full"))
+    other = Learner(supernet, teacher_only)
     other.freeze_teacher(frozen.state_dict())
     assert float(other.learn([space.smallest], images, labels)[0]) == pytest.approx(float(expected), rel=1e-5)
 

@@ -307,9 +307,12 @@ SHRINKING = [
     {"strategy": "uniform", "epochs": 1, "subnets": 2, "lr": 0.02, "sort_channels": True},
 ]
 OTHERS = {
-    "progressive shrinking": {"phases": SHRINKING, "teacher": "full", "distill": {"labels_weight": 1.0}},
+    "progressive shrinking": {"phases": SHRINKING, "teacher": "full"},
     "fair": {"phases": [{"strategy": "fair", "epochs": 2}], "teacher": "none"},
-    "pareto": {"phases": [{"strategy": "pareto", "epochs": 1, "random": 1}], "distill": {"loss": "alpha"}},
+    "pareto": {
+        "phases": [{"strategy": "pareto", "epochs": 1, "random": 1}],
+        "distill": {"loss": "alpha", "labels_weight": 0.0},
+    },
     "delayed": {
         "phases": [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 1, "ramp_epochs": 0.5}]
     },

@@ -58,12 +58,12 @@ def test_probabilities_are_taken_as_they_are():
 def test_soft_is_cross_entropy_with_the_teachers_probabilities_to_the_last_bit():
     student, teacher = (made.detach().float() for made in pair())
     expected = SoftTargetCrossEntropy()(student, teacher.softmax(dim=1))
-    assert torch.equal(distillation_loss(DistillConfig())(student, teacher, LABELS), expected)
+    assert torch.equal(distillation_loss(DistillConfig(labels_weight=0.0))(student, teacher, LABELS), expected)
 
 
 def test_hard_takes_the_teachers_top_class_for_the_label():
     student, teacher = pair()
-    config = DistillConfig(loss="hard")
+    config = DistillConfig(loss="hard", labels_weight=0.0)
     expected = label_loss()(student, teacher.argmax(1))
     assert torch.isclose(distillation_loss(config, 0.5)(student, teacher, LABELS), expected, rtol=1e-12)
 
@@ -75,7 +75,7 @@ def test_a_high_temperature_keeps_the_size_of_gradients(loss):
     For alpha it is the same, as all alpha-divergences of near distributions are one.
     """
     student, teacher = pair()
-    config = DistillConfig(loss=loss, temperature=1e4)
+    config = DistillConfig(loss=loss, temperature=1e4, labels_weight=0.0)
     found = gradient(distillation_loss(config)(student, teacher, LABELS), student)
     difference = (student - teacher).detach()
     expected = (difference - difference.mean(1, keepdim=True)) / 5 / 6
@@ -86,7 +86,7 @@ def test_a_high_temperature_keeps_the_size_of_gradients(loss):
 def test_teacher_and_labels_are_weighed_and_summed(loss):
     student, teacher = pair()
     both = DistillConfig(loss=loss, teacher_weight=0.3, labels_weight=0.7)
-    alone = distillation_loss(DistillConfig(loss=loss))(student, teacher, LABELS)
+    alone = distillation_loss(DistillConfig(loss=loss, labels_weight=0.0))(student, teacher, LABELS)
     expected = 0.3 * alone + 0.7 * label_loss(0.1)(student, LABELS)
     assert torch.isclose(distillation_loss(both, 0.1)(student, teacher, LABELS), expected, rtol=1e-12)
 
@@ -95,7 +95,7 @@ def test_teacher_and_labels_are_weighed_and_summed(loss):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_student_learns_and_its_teacher_does_not(loss, labels):
     student, teacher = pair()
-    value = distillation_loss(DistillConfig(loss=loss, labels_weight=1.0))(student, teacher, labels)
+    value = distillation_loss(DistillConfig(loss=loss))(student, teacher, labels)
     assert value.shape == ()
     value.backward()
     assert student.grad.abs().min() > 0
@@ -171,7 +171,7 @@ def test_near_alpha_1_it_is_kl_divergence(side):
 def test_alpha_1_is_soft_cross_entropy_less_the_teachers_entropy():
     student, teacher = pair()
     entropy = torch.distributions.Categorical(logits=teacher).entropy().mean()
-    soft = distillation_loss(DistillConfig())(student, teacher, LABELS)
+    soft = distillation_loss(DistillConfig(labels_weight=0.0))(student, teacher, LABELS)
     kl = alpha_divergence(student, teacher, 1.0).mean()
     assert torch.isclose(kl, soft - entropy)
     assert torch.allclose(gradient(kl, student), gradient(soft, student))
@@ -179,7 +179,7 @@ def test_alpha_1_is_soft_cross_entropy_less_the_teachers_entropy():
 
 def test_the_adaptive_loss_is_the_larger_divergence_of_each_sample_and_so_is_its_gradient():
     student, teacher = pair(batch=40, spread=2.0)
-    found = distillation_loss(DistillConfig(loss="alpha"))(student, teacher, LABELS)
+    found = distillation_loss(DistillConfig(loss="alpha", labels_weight=0.0))(student, teacher, LABELS)
     slopes = gradient(found, student)
     divergences = [alpha_divergence(student, teacher, -1.0, clip=5.0), alpha_divergence(student, teacher, 1.0)]
     each = [gradient(divergence.sum(), student) / 40 for divergence in divergences]
@@ -218,7 +218,8 @@ def test_never_negative_and_zero_for_equal_distributions(shape, seed, spread, al
 def test_a_gradient_moves_no_logits_together_and_is_bounded(shape, seed, spread, loss):
     """Logits matter by their differences alone; weights clipped at 5 bound a sample's gradient by 5 in each class."""
     student, teacher = logits(*shape, seed, spread), logits(*shape, seed + 1, spread)
-    value = distillation_loss(DistillConfig(loss=loss))(student, teacher, torch.zeros(shape[0], dtype=torch.int64))
+    config = DistillConfig(loss=loss, labels_weight=0.0)
+    value = distillation_loss(config)(student, teacher, torch.zeros(shape[0], dtype=torch.int64))
     slopes = gradient(value, student) * shape[0]
     assert slopes.sum(1).abs().max() < 1e-9
     assert slopes.abs().max() <= 5
@@ -229,7 +230,7 @@ def test_extreme_logits_give_finite_losses_and_gradients(shape, seed, loss, temp
     generator = torch.Generator().manual_seed(seed)
     student, teacher = (1e4 * (2 * torch.randint(2, shape, generator=generator) - 1).float() for _ in range(2))
     student.requires_grad_()
-    config = DistillConfig(loss=loss, temperature=1.0 if loss == "hard" else temperature, labels_weight=1.0)
+    config = DistillConfig(loss=loss, temperature=1.0 if loss == "hard" else temperature)
     value = distillation_loss(config, 0.1)(student, teacher, torch.zeros(shape[0], dtype=torch.int64))
     assert value.isfinite()
     assert gradient(value, student).isfinite().all()
@@ -241,7 +242,7 @@ def test_a_student_comes_to_agree_with_its_teacher(loss):
     optimizer = torch.optim.SGD([student], lr=5.0)
     for _ in range(400):
         optimizer.zero_grad()
-        distillation_loss(DistillConfig(loss=loss))(student, teacher, LABELS).backward()
+        distillation_loss(DistillConfig(loss=loss, labels_weight=0.0))(student, teacher, LABELS).backward()
         optimizer.step()
     assert (student.argmax(1) == teacher.argmax(1)).all()
     if loss != "hard":

@@ -1,0 +1,17 @@
+"""Plots of the pages of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+plt.rcParams["svg.hashsalt"] = "ofa"  # the same plot is the same file
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as an SVG file and closes it."""
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
