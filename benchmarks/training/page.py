@@ -180,7 +180,7 @@ def _strategies(found: Results) -> list[str]:
         f"such that all cost the same but for rounding, {SHARE:.2f} of the supernet above. 50 random archs, the",
         "same for all: those of least, median and most MACs, and the mean of all. Test top-1 in percent.",
         f"`{REFERENCE}` has once-for-all's stages, shares of epochs and learning rates (arXiv 1908.09791).",
-        f"The recipes use `{DEFAULT}` because of this table ([why](../training.md#what-the-subnets-are-worth)).",
+        f"The recipes for Fashion-MNIST use `{DEFAULT}` because of this table ([why](../training.md#what-the-subnets-are-worth)).",
         "",
         "![strategies](training-strategies.svg)",
         "",
