@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import machine
 from benchmarks.plots import save
-from ofa import Family, LatencyTable, family
+from ofa import Arch, Family, LatencyTable, family
 from ofa.cost import TableConfig, macs_m, profile
 from ofa.cost.agreement import agreement
 from ofa.device import device
@@ -97,7 +97,7 @@ def _case(name: str, suffix: str = "") -> Case:
 def _rows(case: Case) -> list[str]:
     table = case.table
     rows, measured_ms = _checks(table)
-    networks, checks = ({json.dumps(dict(one.arch)) for one in some} for some in (table.networks, table.checks))
+    networks, checks = ({_key(one.arch) for one in some} for some in (table.networks, table.checks))
     blocks = case.samples.keys() - networks - checks
     methods = {
         "repeat": (_repeated(case), checks),
@@ -116,6 +116,11 @@ def _rows(case: Case) -> list[str]:
             f"| {found.within_5_percent:.0f} | {found.within_10_percent:.0f} | {found.spearman:.4f} | {worst:.3f} |"
         )
     return lines
+
+
+def _key(arch: Arch) -> str:
+    """Names a whole network in the samples of a table."""
+    return json.dumps(dict(arch))
 
 
 def _minutes(case: Case, needed: Iterable[str]) -> float:
@@ -138,7 +143,7 @@ def _repeated(case: Case) -> tuple[Floats, Floats]:
     """The checks in the odd and in the even rounds."""
     halves = []
     for start in (0, 1):
-        bursts = [np.array(case.samples[json.dumps(dict(check.arch))])[start::2] for check in case.table.checks]
+        bursts = [np.array(case.samples[_key(check.arch)])[start::2] for check in case.table.checks]
         halves.append(np.array([np.median(took / tick) for took, tick in (part.T for part in bursts)]))
     return halves[0], halves[1]
 

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ofa
-from export.onnx import export_checked
+from export.onnx import export_checked, parity
+from export.session import session
 from ofa.cost import macs_m, params_m
 from ofa.cost.slots import distinct_blocks
 from ofa.families import family_names
@@ -288,23 +289,26 @@ def test_another_number_of_classes_and_channels(family):
     assert made.input_shape(arch) == (1, 32, 32)
 
 
-def rounding(network, batches):
-    """How far float32 alone takes the logits from float64's: no runtime can be asked to agree better than that."""
-    exact = copy.deepcopy(network).eval().double()
-    with torch.inference_mode():
-        return max((network.eval()(images) - exact(images.double())).abs().max().item() for images in batches)
+def exact(network):
+    """The same network, computing in float64."""
+    made = copy.deepcopy(network).double()
+    made.register_forward_pre_hook(lambda _, args: (args[0].double(),))
+    return made
 
 
 def onnx_parity(trained, awake, smooth_images, tmp_path, some):
-    """Untrained networks of many layers hardly tell images apart; logits scaled to do so have errors near 1e-4."""
+    """ONNX is within 1e-4 of float64, and so is PyTorch in float32: the two may be twice that apart.
+
+    Untrained networks of many layers hardly tell images apart; logits scaled to do so carry errors near 1e-4.
+    """
     for number, arch in enumerate(some):
         resolution = int(arch["resolution"])
         network = awake(trained.extract(arch), smooth_images(128, 3, resolution))
         batches = [smooth_images(n, 3, resolution, seed=n) for n in (1, 8)]
         path = tmp_path / f"{number}.onnx"
-        tolerance = max(1e-4, 3 * rounding(network, batches))
-        assert tolerance < 1e-3
-        result = export_checked(network, trained.family.input_shape(arch), batches, path, tolerance)
+        export_checked(network, trained.family.input_shape(arch), batches, path, tolerance=2e-4)
+        result = parity(session(path), exact(network), batches)
+        assert result.max_abs_diff <= 1e-4
         assert (result.same_top1, result.n_images, path.is_file()) == (1.0, 9, True)
 
 
