@@ -107,16 +107,20 @@ def average_(tensors: Iterable[Tensor]) -> None:
             tensor.copy_(part.view(tensor.shape))
 
 
-def share_out(work: Callable[[list[T]], Mapping[T, float]], items: Iterable[T]) -> dict[T, float]:
-    """A number for each different item, worked out by one of the processes and known to all.
+def share_out(
+    work: Callable[[list[T]], Mapping[T, tuple[float, ...]]], items: Iterable[T], n: int
+) -> dict[T, tuple[float, ...]]:
+    """Numbers for each different item, worked out by one of the processes and known to all.
 
     Args:
         work: gives the numbers of this process's items.
         items: the same in all processes.
+        n: how many numbers each item gets.
     """
     every = list(dict.fromkeys(items))
     mine = work(every[rank() :: world_size()])
-    numbers = torch.tensor([mine.get(item, 0.0) for item in every], dtype=torch.float64, device=device())
+    nothing = (0.0,) * n
+    numbers = torch.tensor([mine.get(item, nothing) for item in every], dtype=torch.float64, device=device())
     if dist.is_initialized():
         dist.all_reduce(numbers)
-    return dict(zip(every, numbers.tolist(), strict=True))
+    return dict(zip(every, map(tuple, numbers.tolist()), strict=True))

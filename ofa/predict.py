@@ -135,12 +135,28 @@ class AccuracyPredictor:
 
 
 def fit_and_judge(
-    space: SearchSpace, rows: Rows, accuracy_percent: Floats, config: PredictorConfig, seed: int
+    space: SearchSpace,
+    rows: Rows,
+    accuracy_percent: Floats,
+    loss: Floats,
+    n_images: int,
+    config: PredictorConfig,
+    seed: int,
 ) -> tuple[AccuracyPredictor, Fit]:
-    """Judges a predictor on archs kept apart, then fits the one to use on all archs."""
+    """Judges a predictor on archs kept apart, by their accuracies as measured, then fits the one to use on all archs.
+
+    Args:
+        space: the archs' space.
+        rows: archs `[n, n_choices]`.
+        accuracy_percent: of each, measured on the same images `[n]`.
+        loss: of each on those images, in nats `[n]`; see `denoised_percent`.
+        n_images: how many images.
+        config: of the predictor.
+        seed: of its first weights, and of which archs are kept apart.
+    """
     fitted, kept = train_test_split(np.arange(len(rows)), test_size=config.test_percent / 100, random_state=seed)
-    judged = AccuracyPredictor.fit(space, rows[fitted], accuracy_percent[fitted], config, seed)
-    predicted, _ = judged(rows[kept])
+    targets = denoised_percent(accuracy_percent[fitted], loss[fitted], n_images)
+    predicted, _ = AccuracyPredictor.fit(space, rows[fitted], targets, config, seed)(rows[kept])
     measured = accuracy_percent[kept]
     fit = Fit(
         kendall_tau=float(np.nan_to_num(kendalltau(predicted, measured).statistic)),  # constant values rank nothing
@@ -150,7 +166,26 @@ def fit_and_judge(
         measured_percent=tuple(measured.tolist()),
         predicted_percent=tuple(predicted.tolist()),
     )
-    return AccuracyPredictor.fit(space, rows, accuracy_percent, config, seed), fit
+    targets = denoised_percent(accuracy_percent, loss, n_images)
+    return AccuracyPredictor.fit(space, rows, targets, config, seed), fit
+
+
+def denoised_percent(accuracy_percent: Floats, loss: Floats, n_images: int) -> Floats:
+    """Accuracies with less of the noise of few images, by the losses on the same images.
+
+    A loss also counts how sure each answer is, so it needs fewer images to tell networks apart. Accuracies are drawn to
+    a line through the losses, as far as they scatter around it no more than that noise does: where losses say little
+    about accuracies, these stay as they are.
+
+    Args:
+        accuracy_percent: of each arch, measured `[n]`.
+        loss: mean cross-entropy of each on the same images, in nats `[n]`.
+        n_images: how many images.
+    """
+    spread = loss - loss.mean()
+    slope = float(spread @ accuracy_percent) / max(float(spread @ spread), 1e-12)
+    line = accuracy_percent.mean() + slope * spread
+    return estimate_percent(accuracy_percent, line, n_images, model_rmse_percent(accuracy_percent, line, n_images))
 
 
 def estimate_percent(measured: Floats, predicted: Floats, n_images: int, model_rmse_percent: float) -> Floats:

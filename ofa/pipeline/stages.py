@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ofa.errors import InfeasibleError
 from ofa.files import write_json
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run, Stage
-from ofa.predict import AccuracyPredictor, estimate_percent, fit_and_judge, model_rmse_percent
+from ofa.predict import AccuracyPredictor, denoised_percent, estimate_percent, fit_and_judge, model_rmse_percent
 from ofa.search import Constraint, Front, Objective, non_dominated, search
 from ofa.space import Arch, Rows
 from ofa.supernet import Supernet
@@ -29,11 +29,18 @@ _AT_ONCE = 24
 """Archs that a process measures between two times that results are kept."""
 
 
-def measure_accuracies(run: Run, supernet: Supernet, archs: list[Arch]) -> Iterator[tuple[Arch, float]]:
-    """Validation accuracy of subnets, each with its own BatchNorm statistics; grouped by resolution."""
+class Sample(NamedTuple):
+    """What a subnet scores on validation images: top-1 accuracy in percent, and mean cross-entropy in nats."""
+
+    accuracy_percent: float
+    loss: float
+
+
+def measure_samples(run: Run, supernet: Supernet, archs: list[Arch]) -> Iterator[tuple[Arch, Sample]]:
+    """Validation scores of subnets, each with its own BatchNorm statistics; grouped by resolution."""
     config, data = run.recipe.sample, run.data
     for arch, found in subnet_scores(supernet, archs, data, data.validation, config.calibration_images, config.images):
-        yield arch, found.top1_percent
+        yield arch, Sample(found.top1_percent, found.loss)
 
 
 def _train(run: Run, progress: Progress) -> None:
@@ -65,56 +72,65 @@ def _sample(run: Run, progress: Progress) -> None:
 
 
 class _Measured:
-    """The validation accuracies that a stage measures: kept in a file, so that a stopped stage goes on with them."""
+    """The validation scores that a stage measures: kept in a file, so that a stopped stage goes on with them."""
 
     def __init__(self, run: Run, stage: Stage, name: str) -> None:
         self.run, self.name, self.fingerprint = run, name, run.fingerprint(stage)
-        self.accuracies: dict[Arch, float] = {}
+        self.samples: dict[Arch, Sample] = {}
         if run.path(name).exists():
             content = run.read_json(name)
             if content["fingerprint"] == self.fingerprint:
-                self.accuracies = dict(_archs_of(run, content["samples"]))
+                self.samples = _samples_of(run, content["samples"])
 
-    def __call__(self, archs: list[Arch], said: Callable[[int, str], None]) -> dict[Arch, float]:
-        """The accuracies of archs, in percent; says how many are known."""
-        todo = sorted((arch for arch in archs if arch not in self.accuracies), key=lambda arch: arch["resolution"])
+    def __call__(self, archs: list[Arch], said: Callable[[int, str], None]) -> dict[Arch, Sample]:
+        """The scores of archs; says how many are known."""
+        todo = sorted((arch for arch in archs if arch not in self.samples), key=lambda arch: arch["resolution"])
         step = _AT_ONCE * distributed.world_size()
         for part in (todo[start : start + step] for start in range(0, len(todo), step)):
-            self.accuracies |= distributed.share_out(partial(self._measure, said), part)
+            found = distributed.share_out(partial(self._measure, said), part, len(Sample._fields))
+            self.samples |= {arch: Sample(*scores) for arch, scores in found.items()}
             self._save()
-        return {arch: self.accuracies[arch] for arch in archs}
+        return {arch: self.samples[arch] for arch in archs}
 
     @cached_property
     def _supernet(self) -> Supernet:
         return load_supernet(self.run)
 
-    def _measure(self, said: Callable[[int, str], None], mine: list[Arch]) -> dict[Arch, float]:
-        found: dict[Arch, float] = {}
-        for arch, accuracy in measure_accuracies(self.run, self._supernet, mine):
-            found[arch] = accuracy
-            said(len(self.accuracies) + len(found) * distributed.world_size(), f"accuracy {accuracy:.1f}%")
+    def _measure(self, said: Callable[[int, str], None], mine: list[Arch]) -> dict[Arch, Sample]:
+        found: dict[Arch, Sample] = {}
+        for arch, sample in measure_samples(self.run, self._supernet, mine):
+            found[arch] = sample
+            done = len(self.samples) + len(found) * distributed.world_size()
+            said(done, f"accuracy {sample.accuracy_percent:.1f}%")
         return found
 
     def _save(self) -> None:
         if distributed.rank() != 0:
             return
-        samples = [{"arch": dict(arch), "accuracy_percent": value} for arch, value in self.accuracies.items()]
+        samples = [{"arch": dict(arch)} | sample._asdict() for arch, sample in self.samples.items()]
         write_json(self.run.path(self.name), {"fingerprint": self.fingerprint, "samples": samples})
 
 
-def _archs_of(run: Run, samples: list[Entry]) -> Iterator[tuple[Arch, float]]:
-    return ((run.family.space.arch(sample["arch"]), sample["accuracy_percent"]) for sample in samples)
+def _samples_of(run: Run, entries: list[Entry]) -> dict[Arch, Sample]:
+    return {run.family.space.arch(one["arch"]): Sample(one["accuracy_percent"], one["loss"]) for one in entries}
 
 
-def read_samples(run: Run) -> dict[Arch, float]:
-    """The archs that the sample stage measured and their validation accuracies in percent."""
-    return dict(_archs_of(run, run.read_json("samples.json")["samples"]))
+def read_samples(run: Run) -> dict[Arch, Sample]:
+    """The archs that the sample stage measured, and what they scored."""
+    return _samples_of(run, run.read_json("samples.json")["samples"])
+
+
+def _columns(samples: Mapping[Arch, Sample]) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies in percent, and losses, `[n]` each."""
+    accuracy_percent, loss = np.array(list(samples.values())).T
+    return accuracy_percent, loss
 
 
 def _fit(run: Run, progress: Progress) -> None:
-    samples = read_samples(run)
-    rows, accuracies = run.family.space.rows(samples), np.array(list(samples.values()))
-    predictor, fit = fit_and_judge(run.family.space, rows, accuracies, run.recipe.predictor, run.recipe.seed)
+    samples, space, config = read_samples(run), run.family.space, run.recipe.predictor
+    accuracies, losses = _columns(samples)
+    rows, n_images = space.rows(samples), _n_images(run)
+    predictor, fit = fit_and_judge(space, rows, accuracies, losses, n_images, config, run.recipe.seed)
     predictor.save(run.path("predictor.safetensors"))
     write_json(run.path("predictor.json"), asdict(fit))
     progress(1, 1, f"Kendall tau {fit.kendall_tau:.2f}")
@@ -177,8 +193,8 @@ def _search(run: Run, progress: Progress) -> None:
         found = [space.decode(row) for row in space.unique(np.concatenate(chosen))]
         new = [arch for arch in found if arch not in known]
         known |= verified(new, lambda done, said: progress(done, total, said))
-        rows, accuracies = space.rows(known), np.array(list(known.values()))
-        predictor = AccuracyPredictor.fit(space, rows, accuracies, run.recipe.predictor, run.recipe.seed)
+        targets = denoised_percent(*_columns(known), _n_images(run))
+        predictor = AccuracyPredictor.fit(space, space.rows(known), targets, run.recipe.predictor, run.recipe.seed)
         n_evaluated += sum(front.n_evaluated for front in fronts)
     predictor.save(run.path("refined.safetensors"))
     entries = _entries(run, table, known, predictor)
@@ -191,7 +207,7 @@ def _search(run: Run, progress: Progress) -> None:
         run.path("front.json"),
         {
             "n_evaluated": n_evaluated,
-            "verified": len(verified.accuracies),
+            "verified": len(verified.samples),
             "front": front,
             "levels": _pick_levels(run, front),
         },
@@ -209,11 +225,11 @@ def _n_images(run: Run) -> int:
     return min(run.recipe.sample.images, len(run.data.validation))
 
 
-def _entries(run: Run, table: LatencyTable, known: dict[Arch, float], predictor: AccuracyPredictor) -> list[Entry]:
+def _entries(run: Run, table: LatencyTable, known: dict[Arch, Sample], predictor: AccuracyPredictor) -> list[Entry]:
     """Every measured arch with all that is predicted and estimated of it."""
     rows = run.family.space.rows(known)
     predicted, _ = predictor(rows)
-    measured, off = np.array(list(known.values())), read_model_rmse_percent(run)
+    measured, off = denoised_percent(*_columns(known), _n_images(run)), read_model_rmse_percent(run)
     costs = {
         "predicted_latency_ms": table(rows),
         "predicted_accuracy_percent": predicted,
@@ -222,8 +238,8 @@ def _entries(run: Run, table: LatencyTable, known: dict[Arch, float], predictor:
         "params_m": params_m(run.family)(rows),
     }
     return [
-        {"arch": dict(arch), "accuracy_percent": accuracy} | {name: float(cost[i]) for name, cost in costs.items()}
-        for i, (arch, accuracy) in enumerate(known.items())
+        {"arch": dict(arch)} | sample._asdict() | {name: float(cost[i]) for name, cost in costs.items()}
+        for i, (arch, sample) in enumerate(known.items())
     ]
 
 

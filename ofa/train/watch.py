@@ -39,8 +39,8 @@ class Watch:
 
     def judge(self, epoch: int) -> dict[str, float]:
         """Accuracies in percent by the archs' names, shared out among all processes; keeps the best weights."""
-        found = distributed.share_out(self._accuracies, self.archs.values())
-        accuracies = {name: found[arch] for name, arch in self.archs.items()}
+        found = distributed.share_out(self._accuracies, self.archs.values(), 1)
+        accuracies = {name: found[arch][0] for name, arch in self.archs.items()}
         mean = sum(accuracies.values()) / len(accuracies)
         if mean > self.best and distributed.rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class Watch:
         self.best = max(self.best, mean)
         return accuracies
 
-    def _accuracies(self, archs: list[Arch]) -> dict[Arch, float]:
+    def _accuracies(self, archs: list[Arch]) -> dict[Arch, tuple[float]]:
         data, n = self.data, self.config.calibration_images
         scores = subnet_scores(self.supernet, archs, data, data.validation, n, _JUDGED)
-        return {arch: found.top1_percent for arch, found in scores}
+        return {arch: (found.top1_percent,) for arch, found in scores}

@@ -11,8 +11,8 @@ def test_a_single_process_is_alone():
         tensor = torch.tensor([1.0, 2.0])
         distributed.average_([tensor])
         assert tensor.tolist() == [1.0, 2.0]
-        shared = distributed.share_out(lambda items: {item: 2.0 * item for item in items}, [1, 2, 3, 1])
-        assert shared == {1: 2.0, 2: 4.0, 3: 6.0}
+        shared = distributed.share_out(lambda items: {n: (2.0 * n, 1.0) for n in items}, [1, 2, 3, 1], 2)
+        assert shared == {1: (2.0, 1.0), 2: (4.0, 1.0), 3: (6.0, 1.0)}
 
 
 def of_each_rank():
@@ -22,7 +22,7 @@ def of_each_rank():
     bias = torch.tensor([10.0 * rank])
     distributed.average_([weight, bias])
     calls = []
-    shared = distributed.share_out(lambda items: calls.extend(items) or {n: n**2 for n in items}, [1, 2, 3, 4, 5])
+    shared = distributed.share_out(lambda some: calls.extend(some) or {n: (n**2, -n) for n in some}, [1, 2, 3, 4, 5], 2)
     distributed.wait_for_all()
     return {
         "world": distributed.world_size(),
@@ -41,5 +41,5 @@ def test_several_processes_agree(together, n):
         assert seen["world"] == n
         assert seen["weight"] == [[pytest.approx(mean)] * 2] * 3
         assert seen["bias"] == [pytest.approx(10 * mean)]
-        assert seen["shared"] == [[1, 1.0], [2, 4.0], [3, 9.0], [4, 16.0], [5, 25.0]]
+        assert seen["shared"] == [[n, [float(n**2), float(-n)]] for n in (1, 2, 3, 4, 5)]
         assert seen["calls"] == [1, 2, 3, 4, 5][rank::n]

@@ -5,7 +5,14 @@ from sklearn.neural_network import MLPRegressor
 
 import ofa
 from ofa.errors import CheckpointError
-from ofa.predict import AccuracyPredictor, PredictorConfig, estimate_percent, fit_and_judge, model_rmse_percent
+from ofa.predict import (
+    AccuracyPredictor,
+    PredictorConfig,
+    denoised_percent,
+    estimate_percent,
+    fit_and_judge,
+    model_rmse_percent,
+)
 from ofa.space import Choice, SearchSpace
 from ofa.tensors import read_tensors, write_tensors
 
@@ -127,27 +134,53 @@ def test_damaged_or_other_files(space, predictor, tmp_path):
 def test_judging_uses_archs_kept_apart(space, monkeypatch):
     rows = space.unique(space.sample(60, np.random.default_rng(2)))[:50]
     accuracy = additive(space, rows)
+    loss, n_images = 5 - accuracy / 20 + np.random.default_rng(3).normal(0, 0.01, 50), 500
     fitted = []
     fit = AccuracyPredictor.fit.__func__
 
     def spy(cls, space_, some, values, config, seed):
-        fitted.append(some)
+        fitted.append((some, values))
         return fit(cls, space_, some, values, config, seed)
 
     monkeypatch.setattr(AccuracyPredictor, "fit", classmethod(spy))
-    predictor, judged = fit_and_judge(space, rows, accuracy, QUICK, seed=3)
+    predictor, judged = fit_and_judge(space, rows, accuracy, loss, n_images, QUICK, seed=3)
     assert (judged.n_fit, judged.n_test) == (40, 10)
-    first, last = fitted
+    (first, targets), (last, _) = fitted
     assert np.array_equal(last, rows)
     apart = [i for i, row in enumerate(rows) if not (first == row).all(axis=1).any()]
+    positions = [int(np.flatnonzero((rows == row).all(axis=1))[0]) for row in first]
+    assert np.array_equal(targets, denoised_percent(accuracy[positions], loss[positions], n_images))
     assert sorted(judged.measured_percent) == sorted(accuracy[apart])
     assert len(apart) == 10
     predicted, measured = np.array(judged.predicted_percent), np.array(judged.measured_percent)
     signs = [np.sign((predicted[i] - predicted[j]) * (measured[i] - measured[j])) for i in range(10) for j in range(i)]
     assert judged.kendall_tau == pytest.approx(np.mean(signs))
     assert judged.rmse_percent == pytest.approx(np.sqrt(np.mean((predicted - measured) ** 2)))
-    whole = fit(AccuracyPredictor, space, rows, accuracy, QUICK, 3)
+    whole = fit(AccuracyPredictor, space, rows, denoised_percent(accuracy, loss, n_images), QUICK, 3)
     assert np.array_equal(predictor(rows)[0], whole(rows)[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_take_noise_out_of_accuracies_that_follow_them(seed):
+    """Networks that differ in how far the right answer is ahead of others, each seen on the same few images."""
+    rng = np.random.default_rng(seed)
+    lead = rng.uniform(1.5, 2.5, (200, 1))
+    # how hard the images are, then what networks make of them
+    ahead = lead + rng.logistic(0, 1, (1, 20_000)) + rng.logistic(0, 0.3, (200, 20_000))
+    right, loss = 100.0 * (ahead > 0), np.log1p(np.exp(-ahead))
+    n_images = 500
+    measured, true = right[:, :n_images].mean(axis=1), right[:, n_images:].mean(axis=1)
+    denoised = denoised_percent(measured, loss[:, :n_images].mean(axis=1), n_images)
+    gain = kendalltau(denoised, true).statistic - kendalltau(measured, true).statistic
+    assert gain > 0.03
+    assert denoised.mean() == pytest.approx(measured.mean(), abs=0.1)
+
+
+def test_losses_that_say_nothing_leave_accuracies_as_they_are():
+    rng = np.random.default_rng(0)
+    measured, n_images = rng.uniform(60, 90, 100), 10_000  # differences far above the noise of so many images
+    for loss in (rng.uniform(0, 1, 100), np.full(100, 0.5)):
+        assert np.abs(denoised_percent(measured, loss, n_images) - measured).max() < 0.2
 
 
 def test_an_estimate_weighs_measurement_and_prediction_by_their_variances():

@@ -12,7 +12,7 @@ from ofa.errors import CheckpointError, DataError, RunError, SpaceError
 from ofa.pipeline import evaluate as pipeline
 from ofa.pipeline.evaluate import evaluate, load_supernet
 from ofa.pipeline.run import Run
-from ofa.pipeline.stages import measure_accuracies, read_samples
+from ofa.pipeline.stages import measure_samples, read_samples
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_scores_are_those_of_a_plain_loop_over_an_extracted_network(run, archs, 
 def test_what_the_sample_stage_measured_is_measured_again(run):
     samples = read_samples(run)
     found = evaluate(run, list(samples), limit=run.recipe.sample.images)
-    assert [entry["top1_percent"] for entry in found["archs"]] == list(samples.values())
-    assert dict(measure_accuracies(run, load_supernet(run), list(samples))) == samples
+    assert [(entry["top1_percent"], entry["loss"]) for entry in found["archs"]] == list(samples.values())
+    assert dict(measure_samples(run, load_supernet(run), list(samples))) == samples
 
 
 def test_each_arch_once_by_resolution_and_in_the_order_given(run, archs):

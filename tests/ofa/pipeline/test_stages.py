@@ -15,7 +15,7 @@ from ofa.pipeline import stages as pipeline
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, stages
-from ofa.predict import AccuracyPredictor, estimate_percent
+from ofa.predict import AccuracyPredictor, denoised_percent, estimate_percent
 
 
 def quiet(done, total, message):
@@ -55,16 +55,19 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
         assert level["parity_max_abs_diff"] <= 1e-4
 
 
+def verified_samples(run):
+    entries = run.read_json("verified.json")["samples"]
+    return {run.family.space.arch(one.pop("arch")): pipeline.Sample(**one) for one in entries}
+
+
 def test_the_front_is_not_beaten_by_any_measured_arch(finished):
     run = Run.open(finished)
     front = run.read_json("front.json")["front"]
     table = LatencyTable.load(finished / "latency_table.json", run.family)
     off = pipeline.read_model_rmse_percent(run)
-    verified = {
-        run.family.space.arch(s["arch"]): s["accuracy_percent"] for s in run.read_json("verified.json")["samples"]
-    }
-    known = pipeline.read_samples(run) | verified
-    rows, measured = run.family.space.rows(known), np.array(list(known.values()))
+    known = pipeline.read_samples(run) | verified_samples(run)
+    rows, (accuracies, losses) = run.family.space.rows(known), np.array(list(known.values())).T
+    measured = denoised_percent(accuracies, losses, run.recipe.sample.images)
     estimates = estimate_percent(measured, pipeline.read_predictor(run)(rows)[0], run.recipe.sample.images, off)
     for latency, estimate in zip(table(rows), estimates, strict=True):
         assert any(
@@ -74,13 +77,13 @@ def test_the_front_is_not_beaten_by_any_measured_arch(finished):
 
 def count_measured(monkeypatch):
     measured = []
-    measure = pipeline.measure_accuracies
+    measure = pipeline.measure_samples
 
     def counting(run, supernet, archs):
         measured.extend(archs)
         return measure(run, supernet, archs)
 
-    monkeypatch.setattr(pipeline, "measure_accuracies", counting)
+    monkeypatch.setattr(pipeline, "measure_samples", counting)
     return measured
 
 
@@ -100,10 +103,10 @@ def test_the_search_fits_its_predictor_to_what_it_measures_and_goes_on_where_it_
     whole, refined = run.read_json("verified.json"), (finished / "refined.safetensors").read_bytes()
     known = pipeline.read_samples(run)
     sampled = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
-    verified = {run.family.space.arch(s["arch"]): s["accuracy_percent"] for s in whole["samples"]}
+    verified = verified_samples(run)
     assert verified
     assert not verified.keys() & known.keys()
-    rows, measured = run.family.space.rows(verified), np.array(list(verified.values()))
+    rows, measured = run.family.space.rows(verified), np.array(list(verified.values()))[:, 0]
     errors = [np.abs(predictor(rows)[0] - measured).mean() for predictor in (sampled, pipeline.read_predictor(run))]
     assert errors[1] < errors[0]
     (finished / "verified.json").write_text(json.dumps(whole | {"samples": whole["samples"][:2]}))
