@@ -188,7 +188,8 @@ class Run:
     def execute(self, stage: Stage, progress: Progress) -> None:
         """Runs one stage, also if it was finished before; what was begun with the same settings is gone on with.
 
-        Of processes that work together (`ofa.distributed`), one keeps the records.
+        Stages that read its result have to be run again. Of processes that work together (`ofa.distributed`), one keeps
+        the records.
 
         Raises:
             RunError: a stage that it needs is missing or was made with another recipe.
@@ -206,6 +207,8 @@ class Run:
         going_on = record.get("fingerprint") == fingerprint and (stage.keep or not record["finished"])
         seconds = float(record["seconds"]) if going_on else 0.0
         write_text(self.path("recipe.yaml"), self.recipe.to_yaml())
+        if not stage.keep:  # what is kept comes out the same
+            self._forget_readers(stage)
         self._record(stage, fingerprint, seconds, None)
         begin = time.monotonic()
         try:
@@ -221,6 +224,17 @@ class Run:
         """What `stages.json` says of each stage: fingerprint, seconds, finished."""
         records: dict[str, dict[str, Any]] = self.read_json("stages.json") if self.path("stages.json").exists() else {}
         return records
+
+    def _forget_readers(self, stage: Stage) -> None:
+        """Takes the stages that read a stage's result, or what was made of it, out of `stages.json`."""
+        stale = {stage.name}
+        for name, other in stages().items():  # each after those it needs
+            if stale & set(other.needs):
+                stale.add(name)
+        records = self.records()
+        kept = {name: record for name, record in records.items() if name == stage.name or name not in stale}
+        if kept != records:
+            write_json(self.path("stages.json"), kept)
 
     def _record(self, stage: Stage, fingerprint: str, seconds: float, finished: str | None) -> None:
         record = {"fingerprint": fingerprint, "seconds": round(seconds, 2), "finished": finished}

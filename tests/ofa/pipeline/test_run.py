@@ -61,6 +61,16 @@ def test_a_later_stage_can_be_made_again_with_other_settings(finished, tiny_reci
     assert not run.finished(stages()["export"])
 
 
+def test_what_reads_a_stage_that_is_made_again_has_to_be_made_again(finished):
+    run = Run.open(finished)
+    run.execute(stages()["train"], quiet)  # comes out the same
+    assert all(run.finished(stage) for stage in stages().values())
+    run.execute(stages()["fit"], quiet)
+    assert {name for name, stage in stages().items() if run.finished(stage)} == {"train", "sample", "fit", "profile"}
+    with pytest.raises(RunError, match="'export' needs the 'search' stage"):
+        run.execute(stages()["export"], quiet)
+
+
 def test_a_folder_of_other_files_is_left_alone(tiny_recipe, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(RunError, match="holds other files"):
