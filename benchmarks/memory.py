@@ -22,7 +22,7 @@ from benchmarks.speed import SMALL_IMAGES
 from ofa import Supernet, family
 
 RESULT = Path("docs/results/memory.md")
-FAMILIES = ("small_mobilenet_v3", "hybrid_small", "ofa_mobilenet_v3", "hybrid", "autoformer_tiny")
+FAMILIES = ("small_mobilenet_v3", "hybrid_small", "autoformer_tiny", "ofa_mobilenet_v3", "hybrid")
 STEPS, REPEATS = 4, 3
 MALLOC = {"in use": {"MALLOC_MMAP_THRESHOLD_": "65536"}, "of the process": {}}
 """Settings of glibc's malloc, whose default keeps freed blocks for later ones that fit into them."""
@@ -49,7 +49,7 @@ def main(names: list[str]) -> None:
             sandwich, static = peaks[0] - peaks[2], peaks[1] - peaks[2]
             lines.append(f"| `{name}` | {batch} | {said} | {sandwich:.0f} | {static:.0f} | {sandwich / static:.3f} |")
             print(lines[-1], flush=True)
-    RESULT.write_text("\n".join(lines) + "\n")
+        RESULT.write_text("\n".join(lines) + "\n")
 
 
 def _peak_mib(name: str, batch: int, what: str, malloc: dict[str, str]) -> float:
