@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from benchmarks.machine import machine
 from ofa import Arch, cost
 from ofa.batches import eval_batches
-from ofa.calibrate import Scores, calibrate, scores
+from ofa.calibrate import calibrate, scores
 from ofa.cli.output import progress
 from ofa.device import Model
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run
-from ofa.predict import denoised_percent
+from ofa.pipeline.stages import Sample, denoised
 from ofa.search import hypervolume, non_dominated
 
 RESULT = Path("docs/results/fashion_mnist.md")
@@ -77,7 +77,7 @@ def measure(run: Run, archs: list[Arch], on_progress: Progress) -> tuple[Floats,
         in ms `[n]`.
     """
     supernet, config = load_supernet(run), run.recipe.sample
-    validation: dict[int, Scores] = {}
+    validation: dict[int, Sample] = {}
     right: dict[int, NDArray[np.bool_]] = {}
     networks = {}
     for resolution in run.family.resolutions:
@@ -88,15 +88,15 @@ def measure(run: Run, archs: list[Arch], on_progress: Progress) -> tuple[Floats,
             if arch["resolution"] == resolution:
                 network = supernet.extract(arch).to(memory_format=torch.channels_last)
                 calibrate(network, training)
-                validation[i] = scores(network, judged)
+                found = scores(network, judged)
+                validation[i] = Sample(found.top1_percent, found.loss)
                 with torch.no_grad():
                     right[i] = np.concatenate([(network(x).argmax(1) == y).numpy() for x, y in test])
                 networks[str(i)] = Model.of(network, run.family.input_shape(arch))
                 on_progress(len(right), len(archs), f"accuracy {100 * right[i].mean():.1f}%")
     timings = cost.measure(run.device, networks, cost.reference(run.family), run.rng("benchmark"))
     order = range(len(archs))
-    accuracies, losses = (np.array([getattr(validation[i], name) for i in order]) for name in ("top1_percent", "loss"))
-    estimates = denoised_percent(accuracies, losses, min(config.images, len(run.data.validation)))
+    estimates = denoised(run, [validation[i] for i in order])
     return estimates, np.stack([right[i] for i in order]), np.array([timings[str(i)].median_ms for i in order])
 
 

@@ -207,8 +207,6 @@ class Run:
         going_on = record.get("fingerprint") == fingerprint and (stage.keep or not record["finished"])
         seconds = float(record["seconds"]) if going_on else 0.0
         write_text(self.path("recipe.yaml"), self.recipe.to_yaml())
-        if not stage.keep:  # what is kept comes out the same
-            self._forget_readers(stage)
         self._record(stage, fingerprint, seconds, None)
         begin = time.monotonic()
         try:
@@ -225,17 +223,17 @@ class Run:
         records: dict[str, dict[str, Any]] = self.read_json("stages.json") if self.path("stages.json").exists() else {}
         return records
 
-    def _forget_readers(self, stage: Stage) -> None:
-        """Takes the stages that read a stage's result, or what was made of it, out of `stages.json`."""
-        stale = {stage.name}
-        for name, other in stages().items():  # each after those it needs
-            if stale & set(other.needs):
-                stale.add(name)
-        records = self.records()
-        kept = {name: record for name, record in records.items() if name == stage.name or name not in stale}
-        if kept != records:
-            write_json(self.path("stages.json"), kept)
-
     def _record(self, stage: Stage, fingerprint: str, seconds: float, finished: str | None) -> None:
         record = {"fingerprint": fingerprint, "seconds": round(seconds, 2), "finished": finished}
-        write_json(self.path("stages.json"), self.records() | {stage.name: record})
+        stale = set() if stage.keep else _readers(stage)  # what is kept comes out the same
+        others = {name: other for name, other in self.records().items() if name not in stale}
+        write_json(self.path("stages.json"), others | {stage.name: record})
+
+
+def _readers(stage: Stage) -> set[str]:
+    """The stages that read a stage's result, or what was made of it."""
+    found: set[str] = set()
+    for name, other in stages().items():  # each after those it needs
+        if {stage.name, *found} & set(other.needs):
+            found.add(name)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -120,15 +120,20 @@ def read_samples(run: Run) -> dict[Arch, Sample]:
     return _samples_of(run, run.read_json("samples.json")["samples"])
 
 
-def _columns(samples: Mapping[Arch, Sample]) -> tuple[np.ndarray, np.ndarray]:
+def _columns(samples: Iterable[Sample]) -> tuple[np.ndarray, np.ndarray]:
     """Accuracies in percent, and losses, `[n]` each."""
-    accuracy_percent, loss = np.array(list(samples.values())).T
+    accuracy_percent, loss = np.array(list(samples)).T
     return accuracy_percent, loss
+
+
+def denoised(run: Run, samples: Iterable[Sample]) -> np.ndarray:
+    """Accuracies in percent with less of the validation images' noise, `[n]`; see `denoised_percent`."""
+    return denoised_percent(*_columns(samples), _n_images(run))
 
 
 def _fit(run: Run, progress: Progress) -> None:
     samples, space, config = read_samples(run), run.family.space, run.recipe.predictor
-    accuracies, losses = _columns(samples)
+    accuracies, losses = _columns(samples.values())
     rows, n_images = space.rows(samples), _n_images(run)
     predictor, fit = fit_and_judge(space, rows, accuracies, losses, n_images, config, run.recipe.seed)
     predictor.save(run.path("predictor.safetensors"))
@@ -193,8 +198,8 @@ def _search(run: Run, progress: Progress) -> None:
         found = [space.decode(row) for row in space.unique(np.concatenate(chosen))]
         new = [arch for arch in found if arch not in known]
         known |= verified(new, lambda done, said: progress(done, total, said))
-        targets = denoised_percent(*_columns(known), _n_images(run))
-        predictor = AccuracyPredictor.fit(space, space.rows(known), targets, run.recipe.predictor, run.recipe.seed)
+        rows, targets = space.rows(known), denoised(run, known.values())
+        predictor = AccuracyPredictor.fit(space, rows, targets, run.recipe.predictor, run.recipe.seed)
         n_evaluated += sum(front.n_evaluated for front in fronts)
     predictor.save(run.path("refined.safetensors"))
     entries = _entries(run, table, known, predictor)
@@ -229,7 +234,7 @@ def _entries(run: Run, table: LatencyTable, known: dict[Arch, Sample], predictor
     """Every measured arch with all that is predicted and estimated of it."""
     rows = run.family.space.rows(known)
     predicted, _ = predictor(rows)
-    measured, off = denoised_percent(*_columns(known), _n_images(run)), read_model_rmse_percent(run)
+    measured, off = denoised(run, known.values()), read_model_rmse_percent(run)
     costs = {
         "predicted_latency_ms": table(rows),
         "predicted_accuracy_percent": predicted,
