@@ -1,23 +1,30 @@
-"""From the timings of blocks to the latency of networks: a regression on a few measured networks.
+"""From the timings of blocks to the latency of networks: a regression on measured networks.
 
 The sum of blocks that were timed alone is not the network's latency: a runtime fuses across their borders, converts
-layouts at the ends only, pays once for a run, and finds less in the processor's caches the larger the network is. So
-weights are fitted: one for all blocks together, one for the overhead, and corrections of five kinds (`_features`).
-Each kind is drawn to 0 as strongly as the networks say it should be (empirical Bayes; Bishop, Pattern Recognition and
-Machine Learning, 3.3 and 3.5), so that a few dozen networks are enough. All errors are relative.
+layouts at the ends only, pays once for a run, picks other kernels beside other blocks, and finds less in the
+processor's caches the larger the network is. So weights are fitted: one for all blocks together, one for the overhead,
+and corrections of seven kinds (`_features`, `_codes`). Each kind is drawn to 0 as strongly as the networks say it
+should be (empirical Bayes; Bishop, Pattern Recognition and Machine Learning, 3.3 and 3.5), so that a few dozen networks
+are enough. All errors are relative.
+
+Intervals are as wide as the errors at networks that were left out one by one (conformal prediction; Barber et al.,
+Predictive inference with the jackknife+, 2021), and wider for networks unlike the measured ones.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.linalg import cho_factor, cho_solve
 
 Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
 
-_STRENGTHS = np.logspace(-3, 4, 29)
+_STRENGTHS = np.logspace(-3, 4, 15)
 """Variances of the corrections, relative to the noise's, among which the evidence decides."""
 _SWEEPS = 3
 _FREE = 1e6
@@ -37,11 +44,15 @@ class Networks:
             `[n, n_slots]`.
         resolution: of the images that each sees, in pixels `[n]`.
         params_m: parameters of each, in millions `[n]`.
+        blocks: which block each slot has, as a number from 0; any where a slot is empty `[n, n_slots]`.
+        choices: the value of each choice at that resolution, as a number from 0 `[n, n_choices]`.
     """
 
     blocks_ms: Floats
     resolution: Floats
     params_m: Floats
+    blocks: Codes
+    choices: Codes
 
 
 @dataclass(frozen=True)
@@ -52,17 +63,17 @@ class BlockRegression:
         overhead_ms: of a run that does nothing.
         known: the networks that it was fitted to.
         weights: of the features.
-        covariance: of the weights, relative to the noise's variance.
-        noise: relative standard deviation of a network around its prediction.
-        freedom: degrees of freedom that the noise was estimated with.
+        covariance: of those weights, relative to the noise's variance.
+        shares: of each block and of each choice, by how much it changes the whole, relative to the sum.
+        half: the relative half width of intervals, of networks like the measured ones.
     """
 
     overhead_ms: float
     known: Networks
     weights: Floats
     covariance: Floats
-    noise: float
-    freedom: int
+    shares: tuple[_Shares, ...]
+    half: float
 
     @classmethod
     def fit(cls, known: Networks, latency_ms: Floats, overhead_ms: float) -> BlockRegression:
@@ -73,38 +84,59 @@ class BlockRegression:
             latency_ms: what they take `[n]`.
             overhead_ms: of a run that does nothing.
         """
-        n = len(latency_ms)
-        freedom, kinds = max(n - 2, 1), _features(known, known, overhead_ms)
-        sizes = [kind.shape[1] for kind in kinds]
-        relative = np.concatenate(kinds, axis=1) / latency_ms[:, None]
-        plain = np.zeros(sum(sizes))
-        plain[:2] = 1.0
-        residual = 1 - relative @ plain
-
-        def judge(strengths: list[float]) -> tuple[float, float]:
-            """The evidence for kinds of these strengths, and the variance of the noise that goes with them."""
-            spread = np.eye(n) + (relative * np.repeat(strengths, sizes)) @ relative.T  # relative to the noise
-            noise = float(residual @ np.linalg.solve(spread, residual)) / freedom + _LEAST
-            return -0.5 * float(freedom * np.log(noise) + np.linalg.slogdet(spread)[1]), noise
-
-        strengths = [_FREE] + [1.0] * (len(kinds) - 1)
-        for _ in range(_SWEEPS):
-            for kind in range(1, len(kinds)):
-                tried = [[*strengths[:kind], float(strength), *strengths[kind + 1 :]] for strength in _STRENGTHS]
-                strengths = max(tried, key=lambda one: judge(one)[0])
-        precision = relative.T @ relative + np.diag(1 / np.repeat(strengths, sizes))
-        covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
-        weights: Floats = plain + covariance @ relative.T @ residual
-        return cls(overhead_ms, known, weights, covariance, float(np.sqrt(judge(strengths)[1])), freedom)
+        features = _features(known, known, overhead_ms)
+        indicators = [_indicators(codes) for codes in _codes(known)]
+        total = features[0][:, 1:]
+        kinds = [kind / latency_ms[:, None] for kind in (*features, *(total * one for one in indicators))]
+        residual = 1 - kinds[0].sum(axis=1)
+        strengths = _strengths(kinds, residual)
+        spread = np.linalg.inv(_spread(kinds, strengths))  # relative to the noise's variance
+        pull = spread @ residual
+        found = [strength * (kind.T @ pull) for kind, strength in zip(kinds, strengths, strict=True)]
+        n_dense = len(features)
+        weights = np.concatenate(found[:n_dense])
+        weights[:2] += 1.0
+        relative = np.concatenate(kinds[:n_dense], axis=1)
+        scale = np.repeat(strengths[:n_dense], [kind.shape[1] for kind in features])
+        covariance = np.diag(scale) - (scale[:, None] * relative.T) @ spread @ (relative * scale)
+        left_out = np.abs(pull / np.diag(spread)) / _widening(relative, covariance)
+        shares = tuple(_Shares.of(c, one) for c, one in zip(_codes(known), found[n_dense:], strict=True))
+        return cls(overhead_ms, known, weights, covariance, shares, _quantile(left_out))
 
     def predict(self, networks: Networks) -> tuple[Floats, Floats, Floats]:
         """Latency `[n]`, and the ends of the interval that holds `INTERVAL` of such networks."""
         features = np.concatenate(_features(networks, self.known, self.overhead_ms), axis=1)
         latency_ms = features @ self.weights
-        relative = features / latency_ms[:, None]
-        variance = 1 + ((relative @ self.covariance) * relative).sum(axis=1)
-        half = student.ppf((1 + INTERVAL) / 2, self.freedom) * self.noise * np.sqrt(variance)
+        for codes, share in zip(_codes(networks), self.shares, strict=True):
+            latency_ms += features[:, 1] * share(codes)
+        half = self.half * _widening(features / latency_ms[:, None], self.covariance)
         return latency_ms, latency_ms * np.exp(-half), latency_ms * np.exp(half)
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """A number for each code of each column; 0 for those that no measured network has."""
+
+    columns: tuple[Floats, ...]
+
+    @classmethod
+    def of(cls, codes: Codes, found: Floats) -> _Shares:
+        """From the weights of the `_indicators` of these codes."""
+        columns, start = [], 0
+        for column in codes.T:
+            seen = np.unique(column)
+            values = np.zeros(seen[-1] + 2)
+            values[seen] = found[start : start + len(seen)]
+            columns.append(values)
+            start += len(seen)
+        return cls(tuple(columns))
+
+    def __call__(self, codes: Codes) -> Floats:
+        """The sum over the columns `[n]`."""
+        total = np.zeros(len(codes))
+        for column, values in zip(codes.T, self.columns, strict=True):
+            total += values.take(column, mode="clip")
+        return total
 
 
 def _features(networks: Networks, known: Networks, overhead_ms: float) -> list[Floats]:
@@ -121,3 +153,53 @@ def _features(networks: Networks, known: Networks, overhead_ms: float) -> list[F
     at = networks.resolution[:, None] == np.unique(known.resolution)
     first = np.concatenate([np.full_like(total, overhead_ms), total], axis=1)
     return [first, filled, slots, slots * area[:, None], at * total, filled * size[:, None]]
+
+
+def _codes(networks: Networks) -> tuple[Codes, Codes]:
+    """Two kinds more, each in proportion to the sum: which block each slot has, and the value of each choice."""
+    return np.where(np.isnan(networks.blocks_ms), 0, networks.blocks + 1), networks.choices
+
+
+def _indicators(codes: Codes) -> Floats:
+    """1 where a column has a code, for each of its codes `[n, codes of all columns]`."""
+    return np.concatenate([column[:, None] == np.unique(column) for column in codes.T], axis=1).astype(np.float64)
+
+
+def _spread(kinds: Sequence[Floats], strengths: Sequence[float]) -> Floats:
+    """Covariance of the networks' errors before anything is fitted, relative to the noise's variance."""
+    spread = np.eye(len(kinds[0]))
+    for kind, strength in zip(kinds, strengths, strict=True):
+        spread += strength * (kind @ kind.T)
+    return spread
+
+
+def _strengths(kinds: Sequence[Floats], residual: Floats) -> list[float]:
+    """How freely each kind may correct the residual `[n]`: where the evidence is greatest, one kind after another."""
+    strengths = [_FREE] + [1.0] * (len(kinds) - 1)
+    spread = _spread(kinds, strengths)
+    for _ in range(_SWEEPS):
+        for index in range(1, len(kinds)):
+            own = kinds[index] @ kinds[index].T
+            others = spread - strengths[index] * own
+            strengths[index] = float(max(_STRENGTHS, key=lambda strength: _evidence(others + strength * own, residual)))
+            spread = others + strengths[index] * own
+    return strengths
+
+
+def _evidence(spread: Floats, residual: Floats) -> float:
+    """Logarithm of the residual's likelihood, up to a constant, where its covariance is so much noise."""
+    freedom, factor = max(len(residual) - 2, 1), cho_factor(spread, lower=True)
+    noise = float(residual @ cho_solve(factor, residual)) / freedom + _LEAST
+    return -0.5 * freedom * math.log(noise) - float(np.log(np.diag(factor[0])).sum())
+
+
+def _widening(relative: Floats, covariance: Floats) -> Floats:
+    """How much wider than the noise the interval of each network is, for what the weights are not sure of `[n]`."""
+    variance: Floats = ((relative @ covariance) * relative).sum(axis=1)
+    return np.sqrt(1 + np.maximum(variance, 0.0))
+
+
+def _quantile(left_out: Floats) -> float:
+    """What `INTERVAL` of new errors are below, by as many known ones `[n]`; of fewer than 9, the largest."""
+    n = len(left_out)
+    return float(np.sort(left_out)[min(math.ceil(INTERVAL * (n + 1)), n) - 1]) + math.sqrt(_LEAST)

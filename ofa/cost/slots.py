@@ -41,6 +41,14 @@ class SlotSum:
         """The cost of each slot's block `[n, n_slots]`, NaN where an arch has none there."""
         return np.stack([self._slot(index, rows) for index in range(len(self._tables))], axis=1)
 
+    def codes(self, rows: Rows) -> Rows:
+        """Of each slot, a number that tells its blocks apart `[n, n_slots]`; all 0 where it reads too many choices."""
+        codes = np.zeros((len(rows), len(self._tables)), dtype=np.int64)
+        for index, (table, (_, *columns)) in enumerate(zip(self._tables, self._columns, strict=True)):
+            if columns and isinstance(table, _Dense):
+                codes[:, index] = np.ravel_multi_index(tuple(rows[:, columns].T), table.shape[1:])
+        return codes
+
     def _slot(self, index: int, rows: Rows) -> NDArray[np.float64]:
         table, indices = self._tables[index], rows[:, self._columns[index]]
         values = table[indices]
@@ -65,14 +73,14 @@ class _Dense:
     """Entries by value indices, in an array; infinite where not known yet."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._shape, self._values = shape, np.full(math.prod(shape), np.inf)
+        self.shape, self._values = shape, np.full(math.prod(shape), np.inf)
 
     def __getitem__(self, indices: Rows) -> NDArray[np.float64]:
-        values: NDArray[np.float64] = self._values[np.ravel_multi_index(tuple(indices.T), self._shape)]
+        values: NDArray[np.float64] = self._values[np.ravel_multi_index(tuple(indices.T), self.shape)]
         return values
 
     def __setitem__(self, entry: Rows, value: float) -> None:
-        self._values[np.ravel_multi_index(tuple(entry), self._shape)] = value
+        self._values[np.ravel_multi_index(tuple(entry), self.shape)] = value
 
 
 class _Sparse:

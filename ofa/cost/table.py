@@ -140,9 +140,15 @@ class LatencyTable:
         return params_m(self.family)
 
     def _networks(self, rows: Rows) -> Networks:
+        space, measured = self.family.space, list(self.measured.resolutions)
+        index = rows[:, space.column("resolution")]
         resolutions = np.array(self.family.resolutions, dtype=float)
-        resolution = resolutions[rows[:, self.family.space.column("resolution")]]
-        return Networks(self._blocks.parts(rows), resolution, self._params_m(rows))
+        place = np.array([measured.index(r) if r in measured else len(measured) for r in self.family.resolutions])
+        value = np.where(space.active(rows), rows + 1, 0)
+        n_values = 1 + max(len(choice.values) for choice in space.choices)
+        choices = value + n_values * place[index][:, None]
+        blocks = self._blocks
+        return Networks(blocks.parts(rows), resolutions[index], self._params_m(rows), blocks.codes(rows), choices)
 
     @cached_property
     def _regression(self) -> BlockRegression:

@@ -93,7 +93,7 @@ def test_a_small_space_is_measured_as_far_as_it_goes(pretend):
 
 
 def test_a_stopped_profile_goes_on_with_what_is_missing(tiny, table, pretend, place, tmp_path):
-    path, dies, lives = tmp_path / "samples.json", place(lasts=100), place()
+    path, dies, lives = tmp_path / "samples.json", place(lasts=60), place()
     with pytest.raises(DeviceError, match="is lost"):
         profiled(tiny, pretend(dies), path, TableConfig(networks=12, checks=4, weights_mib=0.3, min_rounds=2))
     known = json.loads(path.read_text())["samples"]

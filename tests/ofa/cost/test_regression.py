@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 from ofa.cost.regression import INTERVAL, BlockRegression, Networks
 
 OVERHEAD_MS = 0.1
-N_SLOTS = 10
+N_SLOTS, N_CHOICES = 10, 4
 
 
 def some_blocks(n, seed=0):
@@ -18,8 +18,11 @@ def some_blocks(n, seed=0):
     return blocks
 
 
-def networks(blocks, resolution=10.0, params_m=1.0):
-    return Networks(blocks, np.full(len(blocks), resolution), np.full(len(blocks), params_m))
+def networks(blocks, resolution=10.0, params_m=1.0, codes=0, choices=0):
+    """Networks of these blocks; what is not given is alike in all."""
+    n = len(blocks)
+    of_slots, of_choices = np.zeros((n, N_SLOTS), int) + codes, np.zeros((n, N_CHOICES), int) + choices
+    return Networks(blocks, np.full(n, resolution), np.full(n, params_m), of_slots, of_choices)
 
 
 def fit(blocks, latency_ms):
@@ -100,10 +103,7 @@ def test_what_grows_with_the_pixels_is_found():
     resolution, blocks = np.random.default_rng(5).choice([10.0, 14.0, 20.0], 120), some_blocks(120)
     saved = np.linspace(0.05, 0.2, N_SLOTS) * (resolution**2 / 200)[:, None]
     true = OVERHEAD_MS + np.nansum(blocks - saved, axis=1)
-    known, new = (
-        Networks(blocks[:80], resolution[:80], np.ones(80)),
-        Networks(blocks[80:], resolution[80:], np.ones(40)),
-    )
+    known, new = networks(blocks[:80], resolution[:80]), networks(blocks[80:], resolution[80:])
     assert BlockRegression.fit(known, true[:80], OVERHEAD_MS).predict(new)[0] == pytest.approx(true[80:], rel=0.01)
 
 
@@ -111,14 +111,43 @@ def test_what_grows_with_the_parameters_is_found():
     """Weights that do not stay in the processor's caches."""
     params_m, blocks = np.random.default_rng(5).uniform(0.5, 4.0, 120), some_blocks(120)
     true = OVERHEAD_MS + np.nansum(blocks, axis=1) * (0.8 + 0.1 * params_m)
-    known, new = Networks(blocks[:80], np.ones(80), params_m[:80]), Networks(blocks[80:], np.ones(40), params_m[80:])
+    known, new = networks(blocks[:80], 1.0, params_m[:80]), networks(blocks[80:], 1.0, params_m[80:])
     assert BlockRegression.fit(known, true[:80], OVERHEAD_MS).predict(new)[0] == pytest.approx(true[80:], rel=0.01)
 
 
 def test_resolutions_that_no_measured_network_has():
     blocks, new = some_blocks(80), networks(some_blocks(40, seed=2), resolution=14.0)
     resolution = np.random.default_rng(5).choice([10.0, 20.0], 80)
-    known = Networks(blocks, resolution, np.ones(80))
+    known = networks(blocks, resolution)
     fitted = BlockRegression.fit(known, latencies(blocks, 0.9) * np.where(resolution < 15, 1.0, 1.1), OVERHEAD_MS)
     low, high = latencies(new.blocks_ms, 0.9), 1.1 * latencies(new.blocks_ms, 0.9)
     assert np.all((0.98 * low < fitted.predict(new)[0]) & (fitted.predict(new)[0] < 1.02 * high))
+
+
+@pytest.mark.parametrize("kind", ["codes", "choices"])
+def test_what_a_block_or_a_choice_does_to_the_whole_is_found(kind):
+    """Such as kernels that a runtime picks for a block only where it stands between others."""
+    rng = np.random.default_rng(5)
+    blocks, drawn = some_blocks(160), rng.integers(0, 3, (160, N_SLOTS if kind == "codes" else N_CHOICES))
+    blocks[:, :6] = blocks[:, :6].mean(axis=0)  # these say nothing of which block it is
+    share = np.array([0.0, 0.05, -0.1])[drawn[:, 2]]
+    true = latencies(blocks, 0.9) * (1 + share)
+    known, new = networks(blocks[:120], **{kind: drawn[:120]}), networks(blocks[120:], **{kind: drawn[120:]})
+    fitted = BlockRegression.fit(known, true[:120], OVERHEAD_MS)
+    blind = BlockRegression.fit(networks(blocks[:120]), true[:120], OVERHEAD_MS)
+    assert fitted.predict(new)[0] == pytest.approx(true[120:], rel=0.01)
+    assert np.abs(blind.predict(new)[0] / true[120:] - 1).max() > 0.05
+    unseen = networks(blocks[120:], **{kind: drawn[120:] + 100})
+    assert fitted.predict(unseen)[0] == pytest.approx(latencies(blocks[120:], 0.9), rel=0.1)
+
+
+def test_intervals_of_errors_that_are_not_normal():
+    """A few networks are far slower than the others for reasons of their own."""
+    held = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        blocks = some_blocks(300, seed)
+        measured = latencies(blocks, 0.9) * np.exp(0.01 * rng.standard_t(2, 300))
+        _, low, high = fit(blocks[:100], measured[:100]).predict(networks(blocks[100:]))
+        held.append(np.mean((low < measured[100:]) & (measured[100:] < high)))
+    assert np.mean(held) == pytest.approx(INTERVAL, abs=0.04)

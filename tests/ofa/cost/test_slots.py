@@ -57,6 +57,16 @@ def test_the_sum_over_a_large_family(tiny):
         assert cost(part) == pytest.approx(plain(tiny, part), rel=1e-12)
 
 
+def test_codes_tell_the_blocks_of_a_slot_apart(tiny):
+    rows = tiny.space.sample(300, np.random.default_rng(0))
+    codes = SlotSum(tiny, made_up_cost).codes(rows)
+    blocks = [[repr(block) for _, block in tiny.blocks(row)] for row in rows]
+    for slot in range(codes.shape[1]):
+        pairs = {(code, one[slot]) for code, one in zip(codes[:, slot].tolist(), blocks, strict=True)}
+        assert len(pairs) == len({code for code, _ in pairs})
+        assert codes[:, slot].min() >= 0
+
+
 def test_each_distinct_block_is_asked_for_once(family):
     asked = []
     cost = SlotSum(family, lambda block, size: asked.append((block, size)) or 1.0)
