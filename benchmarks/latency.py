@@ -69,7 +69,7 @@ def main(names: list[str]) -> None:
         "Made by `make bench-latency`: tables of all blocks and some networks, judged on random archs of all sizes",
         f"that predictions were never fitted to ({sizes}). Errors are relative to the measured",
         "latency. *Repeat*: the same archs in the odd and in the even rounds; no prediction can be much better.",
-        "Minutes: what the method's measurements took; the table's are of blocks and networks, *repeat*'s of the checks.",
+        "Minutes: what the method's measurements took; the table's are of blocks and networks, *repeat*'s of checks.",
         "The last column is the lowest rank correlation at one resolution.",
         "",
         f"Machine: {machine()}.",
