@@ -105,12 +105,21 @@ class BlockRegression:
 
     def predict(self, networks: Networks) -> tuple[Floats, Floats, Floats]:
         """Latency `[n]`, and the ends of the interval that holds `INTERVAL` of such networks."""
+        features, latency_ms = self._features(networks)
+        half = self.half * _widening(features / latency_ms[:, None], self.covariance)
+        return latency_ms, latency_ms * np.exp(-half), latency_ms * np.exp(half)
+
+    def latency_ms(self, networks: Networks) -> Floats:
+        """Latency `[n]` alone, in half the time."""
+        return self._features(networks)[1]
+
+    def _features(self, networks: Networks) -> tuple[Floats, Floats]:
+        """The features `[n, n_features]`, and the latency that follows `[n]`."""
         features = np.concatenate(_features(networks, self.known, self.overhead_ms), axis=1)
         latency_ms = features @ self.weights
         for codes, share in zip(_codes(networks), self.shares, strict=True):
             latency_ms += features[:, 1] * share(codes)
-        half = self.half * _widening(features / latency_ms[:, None], self.covariance)
-        return latency_ms, latency_ms * np.exp(-half), latency_ms * np.exp(half)
+        return features, latency_ms
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,8 @@ def _features(networks: Networks, known: Networks, overhead_ms: float) -> list[F
     Each slot's block; a typical block where a slot has one; that in proportion to the pixels, as layout conversions
     are; the sum at each resolution; each slot's block in proportion to the parameters, which fill the caches.
     """
-    filled, there = np.nan_to_num(networks.blocks_ms), ~np.isnan(networks.blocks_ms)
+    there = ~np.isnan(networks.blocks_ms)
+    filled = np.where(there, networks.blocks_ms, 0.0)
     typical_ms = np.nansum(known.blocks_ms, axis=0) / np.maximum((~np.isnan(known.blocks_ms)).sum(axis=0), 1)
     total, slots = filled.sum(axis=1, keepdims=True), there * typical_ms
     area = networks.resolution**2 / np.mean(known.resolution**2)

