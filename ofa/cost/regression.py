@@ -205,8 +205,9 @@ def _evidence(spread: Floats, residual: Floats) -> float:
 
 def _widening(relative: Floats, covariance: Floats) -> Floats:
     """How much wider than the noise the interval of each network is, for what the weights are not sure of `[n]`."""
-    variance: Floats = ((relative @ covariance) * relative).sum(axis=1)
-    return np.sqrt(1 + np.maximum(variance, 0.0))
+    variance = ((relative @ covariance) * relative).sum(axis=1)
+    wider: Floats = np.sqrt(1 + np.maximum(variance, 0.0))
+    return wider
 
 
 def _quantile(left_out: Floats) -> float:
