@@ -18,6 +18,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
@@ -189,6 +190,10 @@ def _intervals(cases: list[Case]) -> list[str]:
         ends = [measured_ms.min(), measured_ms.max()]
         axes.plot(ends, ends, color="black", linewidth=0.8)
         axes.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms", title=case.name)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         name = f"latency-{_stem(case.name)}.svg"
         save(figure, PAGE.with_name(name))
         plots.append(f"![{case.name}]({name})")
