@@ -12,6 +12,7 @@ import io
 import json
 import os
 import platform
+import signal
 import socket
 import ssl
 import sys
@@ -133,7 +134,7 @@ def serve(config: AgentConfig) -> ThreadingHTTPServer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs an agent until it is interrupted; the exit code, 2 for a wrong option."""
+    """Runs an agent until Ctrl-C or SIGTERM; the exit code, 2 for a wrong option."""
     parser = argparse.ArgumentParser("ofa agent", description="Runs ONNX models for `ofa profile`.", allow_abbrev=False)
     parser.add_argument("--token-file", type=Path, required=True, help="holds the token that clients must know")
     parser.add_argument("--host", default=AgentConfig.host, help="address to listen on; 0.0.0.0 for all")
@@ -151,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     scheme = "http" if options["cert"] is None else "https"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its worker ends with it, whatever it computes
     print(f"the agent listens on {scheme}://{options['host']}:{server.server_address[1]}", flush=True)
     with server, suppress(KeyboardInterrupt):
         server.serve_forever()

@@ -102,6 +102,18 @@ def assert_it_works(port):
     assert all(0 < ms < 1000 for ms in answer["milliseconds"])
 
 
+def assert_it_ends(process):
+    """Not by Ctrl-C: children of a job in the background ignore that."""
+    worker = worker_of(process)
+    process.terminate()
+    try:
+        assert process.communicate(timeout=20) == ("", "")
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert not worker.is_running()
+
+
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory):
     """An agent as users start it."""
@@ -113,9 +125,7 @@ def agent(tmp_path_factory):
         listens = process.stdout.readline()
         assert listens.startswith("the agent listens on http://127.0.0.1:")
         yield SimpleNamespace(port=int(listens.rpartition(":")[2]), process=process)
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20) == ("", "")
-        assert process.returncode == 0
+        assert_it_ends(process)
 
 
 @contextmanager
