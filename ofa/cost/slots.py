@@ -15,50 +15,79 @@ from ofa.space import Rows
 BlockCost = Callable[[Block, int], float]
 """`cost(block, size)`: of one block at an input of `size` by `size` pixels."""
 
+_DENSE = 100_000
+"""Entries of a slot at most for which an array is made."""
+_AT_ONCE = 4096
+
 
 class SlotSum:
     """The sum of a block cost over the slots of many archs.
 
-    Entries are made when they are first asked for, each distinct block and size once.
+    The entries of all slots lie in one array; that of a slot that reads too many choices, as the only one of a family
+    that is not made of blocks does, in a dictionary. They are made when they are first asked for, each distinct block
+    and size once.
     """
 
     def __init__(self, family: Family, block_cost: BlockCost) -> None:
         self._family, self._block_cost = family, block_cost
         self._costs: dict[tuple[Block, int], float] = {}
         n_values = [len(choice.values) for choice in family.space.choices]
-        resolution = family.space.column("resolution")
-        self._columns = [(resolution, *columns) for columns in family.columns]
-        self._tables = [_table(tuple(n_values[column] for column in columns)) for columns in self._columns]
+        self._resolution = family.space.column("resolution")
+        self._shapes = [tuple(n_values[column] for column in columns) for columns in family.columns]
+        n_resolutions, n_codes = n_values[self._resolution], [math.prod(shape) for shape in self._shapes]
+        self._large = [index for index, n in enumerate(n_codes) if n * n_resolutions > _DENSE]
+        self._n_codes = np.array([1 if index in self._large else n for index, n in enumerate(n_codes)])
+        self._starts = np.cumsum([0, *self._n_codes[:-1]]) * n_resolutions
+        self._values = np.full(self._n_codes.sum() * n_resolutions, np.inf)
+        for index in self._large:
+            self._values[self._starts[index] :][:n_resolutions] = 0.0  # known, and not used
+        self._others: dict[tuple[int, bytes], float] = {}
 
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
         """The cost `[n]` of rows `[n, n_choices]`."""
-        total = np.zeros(len(rows))
-        for index in range(len(self._tables)):
-            values = self._slot(index, rows)
-            total += np.where(np.isnan(values), 0.0, values)  # a third of nan_to_num's time
-        return total
+        total = [np.zeros(0)]
+        for some in in_parts(rows):
+            parts = self.parts(some)
+            total.append(np.where(np.isnan(parts), 0.0, parts).sum(axis=1))
+        return np.concatenate(total)
 
-    def parts(self, rows: Rows) -> NDArray[np.float64]:
-        """The cost of each slot's block `[n, n_slots]`, NaN where an arch has none there."""
-        return np.stack([self._slot(index, rows) for index in range(len(self._tables))], axis=1)
+    def parts(self, rows: Rows, codes: Rows | None = None) -> NDArray[np.float64]:
+        """The cost of each slot's block `[n, n_slots]`, NaN where an arch has none there.
+
+        Args:
+            rows: `[n, n_choices]`.
+            codes: of the rows, where they are known, from any sum over the same family.
+        """
+        codes = self.codes(rows) if codes is None else codes
+        resolution = rows[:, self._resolution]
+        entries = codes + (self._starts[:, None] + self._n_codes[:, None] * resolution).T
+        found: NDArray[np.float64] = self._values.take(entries)
+        unknown = found == np.inf
+        for index in np.flatnonzero(unknown.any(axis=0)).tolist():
+            for entry in np.unique(entries[unknown[:, index], index]).tolist():
+                place, code = divmod(entry - int(self._starts[index]), int(self._n_codes[index]))
+                self._values[entry] = self._entry(index, place, *map(int, np.unravel_index(code, self._shapes[index])))
+            found[:, index] = self._values.take(entries[:, index])
+        for index in self._large:
+            read = rows[:, [self._resolution, *self._family.columns[index]]]
+            found[:, index] = [self._looked_up(index, row) for row in read]
+        return found
 
     def codes(self, rows: Rows) -> Rows:
         """Of each slot, a number that tells its blocks apart `[n, n_slots]`; all 0 where it reads too many choices."""
-        codes = np.zeros((len(rows), len(self._tables)), dtype=np.int64)
-        for index, (table, (_, *columns)) in enumerate(zip(self._tables, self._columns, strict=True)):
-            if columns and isinstance(table, _Dense):
-                codes[:, index] = np.ravel_multi_index(tuple(rows[:, columns].T), table.shape[1:])
-        return codes
+        columns = np.ascontiguousarray(rows.T)
+        codes = np.zeros((len(self._shapes), len(rows)), dtype=np.int64)
+        for index, shape in enumerate(self._shapes):
+            if index not in self._large:
+                for column, n_values in zip(self._family.columns[index], shape, strict=True):
+                    codes[index] = codes[index] * n_values + columns[column]
+        return codes.T
 
-    def _slot(self, index: int, rows: Rows) -> NDArray[np.float64]:
-        table, indices = self._tables[index], rows[:, self._columns[index]]
-        values = table[indices]
-        unknown = np.isinf(values)
-        if unknown.any():
-            for entry in np.unique(indices[unknown], axis=0):
-                table[entry] = self._entry(index, *entry.tolist())
-            values = table[indices]
-        return values
+    def _looked_up(self, index: int, row: Rows) -> float:
+        key = (index, row.tobytes())
+        if key not in self._others:
+            self._others[key] = self._entry(index, *row.tolist())
+        return self._others[key]
 
     def _entry(self, index: int, resolution: int, *indices: int) -> float:
         block = self._family.slot_block(index, indices)
@@ -70,35 +99,10 @@ class SlotSum:
         return self._costs[key]
 
 
-class _Dense:
-    """Entries by value indices, in an array; infinite where not known yet."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape, self._values = shape, np.full(math.prod(shape), np.inf)
-
-    def __getitem__(self, indices: Rows) -> NDArray[np.float64]:
-        values: NDArray[np.float64] = self._values[np.ravel_multi_index(tuple(indices.T), self.shape)]
-        return values
-
-    def __setitem__(self, entry: Rows, value: float) -> None:
-        self._values[np.ravel_multi_index(tuple(entry), self.shape)] = value
-
-
-class _Sparse:
-    """The same, in a dictionary: for slots that read too many choices, as whole networks do."""
-
-    def __init__(self) -> None:
-        self._values: dict[bytes, float] = {}
-
-    def __getitem__(self, indices: Rows) -> NDArray[np.float64]:
-        return np.array([self._values.get(entry.tobytes(), np.inf) for entry in np.ascontiguousarray(indices)])
-
-    def __setitem__(self, entry: Rows, value: float) -> None:
-        self._values[entry.tobytes()] = value
-
-
-def _table(shape: tuple[int, ...]) -> _Dense | _Sparse:
-    return _Dense(shape) if math.prod(shape) <= 100_000 else _Sparse()
+def in_parts(rows: Rows) -> Iterator[Rows]:
+    """Some at a time, as much as the processor's caches hold."""
+    for start in range(0, len(rows), _AT_ONCE):
+        yield rows[start : start + _AT_ONCE]
 
 
 def distinct_blocks(family: Family) -> Iterator[tuple[Block, int]]:

@@ -26,7 +26,7 @@ from ofa.cost.agreement import agreement
 from ofa.cost.counted import params_m
 from ofa.cost.process import NetworkProcess
 from ofa.cost.regression import BlockRegression, Networks
-from ofa.cost.slots import SlotSum
+from ofa.cost.slots import SlotSum, in_parts
 from ofa.device import Timing
 from ofa.errors import SpaceError, TableError
 from ofa.families import Family, family
@@ -36,8 +36,6 @@ from ofa.space import Arch, Rows, SearchSpace
 FORMAT, VERSION = "ofa-latency-table", 2
 
 Floats = NDArray[np.float64]
-
-_AT_ONCE = 4096
 
 
 class InterpolatedLatency(UserWarning):
@@ -99,7 +97,7 @@ class LatencyTable:
         if not self.networks:
             latency_ms = self.plain_sum(rows)
             return Prediction(latency_ms, np.zeros(len(rows)), np.full(len(rows), np.inf))
-        found = [np.stack(self._regression.predict(part)) for part in self._parts(rows)]
+        found = [np.stack(self._regression.predict(self._networks(some))) for some in in_parts(rows)]
         latency_ms, low_ms, high_ms = np.concatenate([np.zeros((3, 0)), *found], axis=1)
         far = self._far(rows)
         low_ms[far], high_ms[far] = low_ms[far] ** 2 / latency_ms[far], high_ms[far] ** 2 / latency_ms[far]
@@ -110,7 +108,8 @@ class LatencyTable:
         if not (self.rows and self.networks):
             return self.predict(rows).latency_ms
         self._far(rows)
-        return np.concatenate([np.zeros(0), *map(self._regression.latency_ms, self._parts(rows))])
+        found = [self._regression.latency_ms(self._networks(some)) for some in in_parts(rows)]
+        return np.concatenate([np.zeros(0), *found])
 
     def judge(self) -> dict[str, float]:
         """How far predictions of the checks are off, in percent, and how many of them are within their interval."""
@@ -132,11 +131,6 @@ class LatencyTable:
     def _params_m(self) -> SlotSum:
         return params_m(self.family)
 
-    def _parts(self, rows: Rows) -> Iterator[Networks]:
-        """Some at a time, as much as the processor's caches hold."""
-        for start in range(0, len(rows), _AT_ONCE):
-            yield self._networks(rows[start : start + _AT_ONCE])
-
     def _far(self, rows: Rows) -> NDArray[np.bool_]:
         """Which archs are at a resolution that was not measured `[n]`; a warning says so if any are."""
         far = self._unmeasured[rows[:, self.family.space.column("resolution")]]
@@ -157,8 +151,9 @@ class LatencyTable:
         value = np.where(space.active(rows), rows + 1, 0)
         n_values = 1 + max(len(choice.values) for choice in space.choices)
         choices = value + n_values * place[index][:, None]
-        blocks = self._blocks
-        return Networks(blocks.parts(rows), resolutions[index], self._params_m(rows), blocks.codes(rows), choices)
+        codes = self._blocks.codes(rows)
+        blocks_ms, params_m = self._blocks.parts(rows, codes), np.nansum(self._params_m.parts(rows, codes), axis=1)
+        return Networks(blocks_ms, resolutions[index], params_m, codes, choices)
 
     @cached_property
     def _regression(self) -> BlockRegression:

@@ -82,7 +82,7 @@ def test_without_a_measured_network_nothing_is_known_of_the_error(small, table):
 
 def test_many_archs_are_predicted_as_few_are(small, table, monkeypatch):
     whole = table.predict(rows(small))
-    monkeypatch.setattr("ofa.cost.table._AT_ONCE", 7)
+    monkeypatch.setattr("ofa.cost.slots._AT_ONCE", 7)
     for parts, at_once in zip(table.predict(rows(small)), whole, strict=True):
         assert parts == pytest.approx(at_once, rel=1e-12)
     assert [part.shape for part in table.predict(rows(small, 0))] == [(0,)] * 3
