@@ -24,6 +24,7 @@ from ofa.device import Model
 from ofa.files import write_json
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run, Stage
+from ofa.pipeline.stages import read_table
 from ofa.space import Value
 from ofa.supernet import Supernet
 
@@ -58,7 +59,8 @@ def _export(run: Run, progress: Progress) -> None:
         str(i): Model.of(network, run.family.input_shape(entry["arch"]))
         for i, (network, entry) in enumerate(zip(networks, entries, strict=True))
     }
-    measured = measure(run.device, models, reference(run.family), run.rng("export"), run.recipe.profile)
+    as_in_table = run.recipe.profile.model_copy(update={"bursts": read_table(run).device.get("bursts", "all")})
+    measured = measure(run.device, models, reference(run.family), run.rng("export"), as_in_table)
     timings = [measured[name] for name in models]
     slowest_first = sorted(range(len(entries)), key=lambda i: -timings[i].median_ms)
     levels: list[dict[str, Any]] = []

@@ -39,11 +39,6 @@ class Timing:
         if not (math.isfinite(self.median_ms) and math.isfinite(self.spread_ms)):
             raise ValueError(f"{self} is not finite")
 
-    @property
-    def error_ms(self) -> float:
-        """Standard error of the median, as for bursts that vary normally."""
-        return 0.93 * self.spread_ms / math.sqrt(self.repeats)
-
 
 @dataclass(frozen=True)
 class Model:

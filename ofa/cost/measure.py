@@ -3,7 +3,9 @@
 - Rounds: each visits every model once, in a new random order, for a burst of runs of about `burst_ms` after one that is
   not timed. So a drift of the machine falls on all models alike.
 - Drift: a reference network is timed along, after every few models; a burst counts relative to it.
-- Robust: a burst counts by its median, a model by the median over its bursts.
+- Robust: a burst counts by its median, a model by the median over its bursts; or, where others use the machine now and
+  then, by the median over the fastest eighth of its bursts, if odd and even visits agree better on that
+  (`Statistic`).
 - Groups: models that do not fit into memory at once are measured in groups, several times over with other groups each
   time: a place whose clock or whose other users changed meanwhile favours small models over large ones, or the
   reverse, which no reference takes out. (AutoFormer-tiny on 2 threads, in three groups one after another: predictions
@@ -16,28 +18,40 @@ lost go to the others.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ofa.config import Config
 from ofa.device import Device, Model, Place, PlaceLost, Runner, Timing
 from ofa.errors import DeviceError
 
-Samples = dict[str, list[tuple[float, float]]]
-"""Of each model: the medians of its bursts in ms, and how long the reference took around each."""
+Burst = tuple[float, float, int]
+"""The median of its runs in ms, how long the reference took around it, and the number of the session it was in: models
+of one session were visited in the same rounds."""
+Samples = dict[str, list[Burst]]
+"""Of each model: its bursts."""
 
 _REFERENCE_EVERY = 8
 _PASSES = 4
 """Over all groups, where there are several."""
 _WARMUP_RUNS = 5
+_FASTEST_SHARE = 1 / 8
+_ENOUGH = 16
+"""Visits from which on the fastest of a model are looked at."""
+_CLEARLY = 0.7
+"""So much better the fastest bursts must agree than all do."""
+_FEWEST, _MOST = 30, 100
+"""Models by which that is decided, at least and at most."""
 _DOUBTFUL_SHARE = 0.1
 """Of the latencies that may be less sure than wanted before the device is called noisy."""
 
@@ -53,6 +67,9 @@ class MeasureConfig(Config):
     """How often at most."""
     burst_ms: float = Field(3.0, gt=0)
     """About how long each visit lasts; a slow model is run once per visit."""
+    bursts: Literal["auto", "all", "fastest"] = "auto"
+    """Which count: all, or the fastest eighth of each model's, when nobody disturbed; "auto" takes those that repeat
+    better, from 30 models on."""
     weights_mib: float = Field(2048.0, gt=0)
     """Of the models that one place holds at once, which takes about twice as much memory; where there are more, they
     are measured in groups, several times over."""
@@ -108,17 +125,17 @@ def measure(
             kept = list(pool.map(work.at, places, shares, rng.spawn(len(places))))
         todo = [name for share, is_kept in zip(shares, kept, strict=True) if not is_kept for name in share]
         places = [place for place, is_kept in zip(places, kept, strict=True) if is_kept]
-    timings = _timings({name: samples[name] for name in models})
-    unsure = [timing for timing in timings.values() if not _sure(timing, config.precision_percent)]
-    doubtful = [timing.error_ms / timing.median_ms for timing in unsure]
-    if len(doubtful) > _DOUBTFUL_SHARE * len(timings):
+    statistic = Statistic.of({name: samples[name] for name in models}, config.bursts)
+    errors_percent = [statistic.error_percent(samples[name]) for name in models]
+    doubtful = [error for error in errors_percent if error > config.precision_percent]
+    if len(doubtful) > _DOUBTFUL_SHARE * len(models):
         warnings.warn(
-            f"{len(doubtful)} of {len(timings)} latencies are less sure than {config.precision_percent:g}%, the worst "
-            f"to {100 * max(doubtful):.1f}%: the device is busy; close other programs and measure again",
+            f"{len(doubtful)} of {len(models)} latencies are less sure than {config.precision_percent:g}%, the worst "
+            f"to {max(doubtful):.1f}%: the device is busy; close other programs and measure again",
             NoisyDevice,
             stacklevel=2,
         )
-    return timings
+    return {name: statistic(samples[name]) for name in models}
 
 
 @dataclass
@@ -133,9 +150,14 @@ class _Work:
     loaded: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __post_init__(self) -> None:
+        self._statistic = Statistic.of(self.samples, self.config.bursts)
+        self._sessions = itertools.count(1 + max((session for _, _, session in _all(self.samples)), default=-1))
+
     def is_done(self, name: str, min_rounds: int) -> bool:
         """Whether a model was visited so often, and is known precisely."""
-        return _precise(self.samples.get(name), self.config.precision_percent, min_rounds)
+        bursts = self.samples.get(name, ())
+        return len(bursts) >= min_rounds and self._statistic.error_percent(bursts) <= self.config.precision_percent
 
     def at(self, place: Place, names: list[str], rng: np.random.Generator) -> bool:
         """Visits some models at one place until all are done; whether the place is still there."""
@@ -149,11 +171,12 @@ class _Work:
                 todo = [name for name in names if not self.is_done(name, least)]
                 for group in _groups([todo[i] for i in rng.permutation(len(todo))], self.models, config.weights_mib):
                     bursts = {name: self._loaded(place, name) for name in group}
+                    session = next(self._sessions)
                     for _ in range(math.ceil(config.max_rounds / n_passes)):
                         left = [name for name in group if not self.is_done(name, least)]
                         if not left:
                             break
-                        self._add(left, _round([bursts[name] for name in left], clock, rng))
+                        self._add(left, _round([bursts[name] for name in left], clock, rng), session)
         except PlaceLost:
             return False
         return True
@@ -165,10 +188,11 @@ class _Work:
             self._tell()
         return burst
 
-    def _add(self, names: list[str], found: list[tuple[float, float]]) -> None:
+    def _add(self, names: list[str], found: list[tuple[float, float]], session: int) -> None:
         with self.lock:
-            for name, sample in zip(names, found, strict=True):
-                self.samples.setdefault(name, []).append(sample)
+            for name, (took, around) in zip(names, found, strict=True):
+                self.samples.setdefault(name, []).append((took, around, session))
+            self._statistic = Statistic.of(self.samples, self.config.bursts)
             self._tell()
 
     def _tell(self) -> None:
@@ -222,20 +246,68 @@ def _round(bursts: list[_Burst], clock: _Burst, rng: np.random.Generator) -> lis
     return list(zip(took.tolist(), around.tolist(), strict=True))
 
 
-def _timings(samples: Samples) -> dict[str, Timing]:
-    """Robust statistics of bursts, each relative to the reference around it."""
-    ticks = np.median([tick for bursts in samples.values() for _, tick in bursts]) if samples else 1.0
-    return {name: _timing(bursts, float(ticks)) for name, bursts in samples.items()}
+@dataclass(frozen=True)
+class Statistic:
+    """How bursts become a latency: which of them count, and relative to what.
+
+    Where only one program runs, the median over all bursts, each relative to the reference around it, varies least.
+    A machine that others use too has two speeds or more, and changes between them within a burst; then the fastest
+    bursts, when nobody disturbed, repeat better, and say more of the model.
+
+    Attributes:
+        around_ms: what the reference took, the median over all bursts.
+        undisturbed_ms: what it took at its fastest, of each session.
+        fastest: whether the fastest bursts count, relative to that, or all, relative to what is around them.
+    """
+
+    around_ms: float
+    undisturbed_ms: Mapping[int, float]
+    fastest: bool
+
+    @classmethod
+    def of(cls, samples: Samples, bursts: Literal["auto", "all", "fastest"] = "auto") -> Self:
+        """The same for all models; see `MeasureConfig.bursts`."""
+        undisturbed: dict[int, float] = {}
+        for _, around, session in _all(samples):
+            undisturbed[session] = min(around, undisturbed.get(session, math.inf))
+        around_ms = float(np.median([around for _, around, _ in _all(samples)])) if samples else 1.0
+        every, fastest = (cls(around_ms, undisturbed, which) for which in (False, True))
+        often = [some for some in samples.values() if len(some) >= _ENOUGH]
+        if bursts == "auto" and len(often) >= _FEWEST:
+            compared = often[:: math.ceil(len(often) / _MOST)]
+            return fastest if fastest._disagreement(compared) < _CLEARLY * every._disagreement(compared) else every
+        return fastest if bursts == "fastest" else every
+
+    def __call__(self, bursts: Sequence[Burst]) -> Timing:
+        """Of the bursts of one model, one or more."""
+        counted_ms = self._counted_ms(bursts)
+        low, median, high = np.percentile(counted_ms, (25, 50, 75))
+        return Timing(float(median), float(high - low), len(counted_ms))
+
+    def error_percent(self, bursts: Sequence[Burst]) -> float:
+        """Standard error of a model's latency: of a median as for bursts that vary normally, of the fastest bursts by
+        the binomial spread of a quantile's rank; infinite where too few count.
+        """
+        timing = self(bursts)
+        n = timing.repeats
+        if self.fastest:
+            error_ms = 1.37 * timing.spread_ms * math.sqrt(n) / (n - 1) if n > 2 else math.inf
+        else:
+            error_ms = 0.93 * timing.spread_ms / math.sqrt(n)
+        return 100 * error_ms / timing.median_ms
+
+    def _counted_ms(self, bursts: Sequence[Burst]) -> NDArray[np.float64]:
+        if not self.fastest:
+            return self.around_ms * np.array([took / around for took, around, _ in bursts])
+        ratios = np.sort([took / self.undisturbed_ms[session] for took, _, session in bursts])
+        scale = float(np.mean(list(self.undisturbed_ms.values())))
+        return scale * ratios[: math.ceil(_FASTEST_SHARE * len(bursts))]
+
+    def _disagreement(self, models: Sequence[Sequence[Burst]]) -> float:
+        """How far odd and even visits are apart, relative, the median over models."""
+        pairs = [[self(bursts[start::2]).median_ms for start in (0, 1)] for bursts in models]
+        return float(np.median([abs(math.log(odd / even)) for odd, even in pairs]))
 
 
-def _timing(bursts: list[tuple[float, float]], tick: float) -> Timing:
-    low, median, high = np.percentile([took / around * tick for took, around in bursts], (25, 50, 75))
-    return Timing(float(median), float(high - low), len(bursts))
-
-
-def _precise(bursts: list[tuple[float, float]] | None, precision_percent: float, min_rounds: int) -> bool:
-    return bursts is not None and len(bursts) >= min_rounds and _sure(_timing(bursts, 1.0), precision_percent)
-
-
-def _sure(timing: Timing, precision_percent: float) -> bool:
-    return 100 * timing.error_ms <= precision_percent * timing.median_ms
+def _all(samples: Samples) -> Iterator[Burst]:
+    return itertools.chain.from_iterable(samples.values())

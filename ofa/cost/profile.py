@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from ofa.cost.counted import macs_m
-from ofa.cost.measure import MeasureConfig, Samples, measure
+from ofa.cost.measure import MeasureConfig, Samples, Statistic, measure
 from ofa.cost.slots import distinct_blocks
 from ofa.cost.table import LatencyTable, Measured
 from ofa.device import Device, Model, Timing
@@ -23,7 +23,7 @@ from ofa.families import Family
 from ofa.files import write_json
 from ofa.space import Arch
 
-FORMAT, VERSION = "ofa-latency-samples", 1
+FORMAT, VERSION = "ofa-latency-samples", 2
 _OVERHEAD = "overhead"
 
 
@@ -66,10 +66,10 @@ def profile(
     models = {_OVERHEAD: Model(nn.Identity, (1, 1, 1))}
     models |= {_row(*key): Model(block.build, block.input_shape(key[1])) for key, block in blocks.items()}
     archs = _archs(family, config.networks + config.checks, rng)
-    timings = _measured(family, models, archs, device, rng, config, samples_path, on_progress)
+    timings, taken = _measured(family, models, archs, device, rng, config, samples_path, on_progress)
     networks, checks = _split(archs, timings, config.checks)
     rows = {key: timings[_row(*key)] for key in blocks}
-    return LatencyTable(family, family, device.description, _now(), timings[_OVERHEAD], rows, networks, checks)
+    return LatencyTable(family, family, taken, _now(), timings[_OVERHEAD], rows, networks, checks)
 
 
 def adapt(
@@ -100,10 +100,10 @@ def adapt(
     if not table.rows:
         raise TableError(f"the table of {family.name!r} has no blocks to adapt; profile the new device instead")
     archs = _archs(family, config.networks + config.checks, rng)
-    timings = _measured(family, {}, archs, device, rng, config, samples_path, on_progress)
+    timings, taken = _measured(family, {}, archs, device, rng, config, samples_path, on_progress)
     networks, checks = _split(archs, timings, config.checks)
-    description = device.description | {"blocks_of": dict(table.device)}
-    return replace(table, device=description, date=_now(), networks=networks, checks=checks)
+    taken |= {"blocks_of": dict(table.device)}
+    return replace(table, device=taken, date=_now(), networks=networks, checks=checks)
 
 
 def _measured(
@@ -115,8 +115,8 @@ def _measured(
     config: TableConfig,
     samples_path: Path | None,
     on_progress: Callable[[int, int], None],
-) -> dict[str, Timing]:
-    """Timings of models and of whole networks; every burst is kept as soon as it is there."""
+) -> tuple[dict[str, Timing], dict[str, Any]]:
+    """Timings of models and of whole networks, and how they were taken; every burst is kept as soon as it is there."""
     about = {"family": {"name": family.name, "options": dict(family.options)}, "device": device.description}
     samples = {} if samples_path is None else _read(samples_path, about)
     n_kept = 0
@@ -130,7 +130,9 @@ def _measured(
         on_progress(done, total)
 
     every = dict(models) | {_network(arch): network(family, arch) for arch in archs}
-    return measure(device, every, reference(family), rng, config, samples, keep)
+    timings = measure(device, every, reference(family), rng, config, samples, keep)
+    statistic = Statistic.of({name: samples[name] for name in every}, config.bursts)
+    return timings, device.description | {"bursts": "fastest" if statistic.fastest else "all"}
 
 
 def _split(
@@ -180,7 +182,8 @@ def _read(path: Path, about: Mapping[str, Any]) -> Samples:
         same = all(content[key] == json.loads(json.dumps(value)) for key, value in about.items())
         same = same and (content["format"], content["version"]) == (FORMAT, VERSION)
         samples: Samples = {
-            name: [(float(ms), float(tick)) for ms, tick in bursts] for name, bursts in content["samples"].items()
+            name: [(float(ms), float(around), int(session)) for ms, around, session in bursts]
+            for name, bursts in content["samples"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TableError(f"{path} is not a readable file of samples ({error!r}); remove it to begin anew") from error
