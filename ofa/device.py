@@ -39,6 +39,17 @@ class Timing:
         if not (math.isfinite(self.median_ms) and math.isfinite(self.spread_ms)):
             raise ValueError(f"{self} is not finite")
 
+    def error(self, fastest: bool = False) -> float:
+        """Relative standard error of the median, as for bursts that vary normally.
+
+        Args:
+            fastest: the bursts are the fastest of more: by the binomial spread of a quantile's rank; infinite for one.
+        """
+        relative, n = self.spread_ms / self.median_ms, self.repeats
+        if fastest:
+            return 1.37 * relative * math.sqrt(n) / (n - 1) if n > 1 else math.inf
+        return 0.93 * relative / math.sqrt(n)
+
 
 @dataclass(frozen=True)
 class Model:

@@ -285,16 +285,8 @@ class Statistic:
         return Timing(float(median), float(high - low), len(counted_ms))
 
     def error_percent(self, bursts: Sequence[Burst]) -> float:
-        """Standard error of a model's latency: of a median as for bursts that vary normally, of the fastest bursts by
-        the binomial spread of a quantile's rank; infinite where too few count.
-        """
-        timing = self(bursts)
-        n = timing.repeats
-        if self.fastest:
-            error_ms = 1.37 * timing.spread_ms * math.sqrt(n) / (n - 1) if n > 2 else math.inf
-        else:
-            error_ms = 0.93 * timing.spread_ms / math.sqrt(n)
-        return 100 * error_ms / timing.median_ms
+        """Standard error of a model's latency."""
+        return 100 * self(bursts).error(self.fastest)
 
     def _counted_ms(self, bursts: Sequence[Burst]) -> NDArray[np.float64]:
         if not self.fastest:

@@ -5,17 +5,17 @@ layouts at the ends only, pays once for a run, picks other kernels beside other 
 processor's caches the larger the network is. So weights are fitted: one for all blocks together, one for the overhead,
 and corrections of seven kinds (`_features`, `_codes`). Each kind is drawn to 0 as strongly as the networks say it
 should be (empirical Bayes; Bishop, Pattern Recognition and Machine Learning, 3.3 and 3.5), so that a few dozen networks
-are enough. All errors are relative.
+are enough; what the measurements themselves are unsure of is not fitted. All errors are relative.
 
-Intervals are as wide as the errors at networks that were left out one by one (conformal prediction; Barber et al.,
-Predictive inference with the jackknife+, 2021), and wider for networks unlike the measured ones.
+Intervals are as wide as the errors at networks that were left out, a fifth at a time (conformal prediction; Barber et
+al., Predictive inference with the jackknife+, 2021, 4), and wider for networks unlike the measured ones.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ _FREE = 1e6
 """The same of the weights of the sum and of the overhead, which are hardly drawn to 1."""
 _LEAST = 1e-8
 """Relative variance of the noise at least."""
+_FOLDS = 5
 INTERVAL = 0.9
 """The share of networks that lie within their interval."""
 
@@ -54,6 +55,10 @@ class Networks:
     blocks: Codes
     choices: Codes
 
+    def at(self, index: NDArray[np.bool_]) -> Networks:
+        """Some of them."""
+        return Networks(*(getattr(self, field.name)[index] for field in fields(self)))
+
 
 @dataclass(frozen=True)
 class BlockRegression:
@@ -76,20 +81,36 @@ class BlockRegression:
     half: float
 
     @classmethod
-    def fit(cls, known: Networks, latency_ms: Floats, overhead_ms: float) -> BlockRegression:
+    def fit(cls, known: Networks, latency_ms: Floats, overhead_ms: float, error: float = 0.0) -> BlockRegression:
         """Fits to measured networks.
 
         Args:
-            known: the networks.
+            known: the networks, one or more.
             latency_ms: what they take `[n]`.
             overhead_ms: of a run that does nothing.
+            error: the relative standard error of `latency_ms`: noise is at least that.
         """
+        least = max(error**2, _LEAST)
+        fold = np.arange(len(latency_ms)) % _FOLDS
+        left_out = []
+        for number in range(_FOLDS if len(latency_ms) > 1 else 0):
+            out = fold == number
+            if out.any():
+                found = cls._fit(known.at(~out), latency_ms[~out], overhead_ms, least)
+                predicted_ms, widening = found._wide(known.at(out))
+                left_out.append(np.abs(np.log(latency_ms[out] / predicted_ms)) / widening)
+        half = _quantile(np.concatenate(left_out)) if left_out else math.inf
+        return replace(cls._fit(known, latency_ms, overhead_ms, least), half=half)
+
+    @classmethod
+    def _fit(cls, known: Networks, latency_ms: Floats, overhead_ms: float, least: float) -> BlockRegression:
+        """All but the width of intervals."""
         features = _features(known, known, overhead_ms)
         indicators = [_indicators(codes) for codes in _codes(known)]
         total = features[0][:, 1:]
         kinds = [kind / latency_ms[:, None] for kind in (*features, *(total * one for one in indicators))]
         residual = 1 - kinds[0].sum(axis=1)
-        strengths = _strengths(kinds, residual)
+        strengths = _strengths(kinds, residual, least)
         spread = np.linalg.inv(_spread(kinds, strengths))  # relative to the noise's variance
         pull = spread @ residual
         found = [strength * (kind.T @ pull) for kind, strength in zip(kinds, strengths, strict=True)]
@@ -99,19 +120,25 @@ class BlockRegression:
         relative = np.concatenate(kinds[:n_dense], axis=1)
         scale = np.repeat(strengths[:n_dense], [kind.shape[1] for kind in features])
         covariance = np.diag(scale) - (scale[:, None] * relative.T) @ spread @ (relative * scale)
-        left_out = np.abs(pull / np.diag(spread)) / _widening(relative, covariance)
         shares = tuple(_Shares.of(c, one) for c, one in zip(_codes(known), found[n_dense:], strict=True))
-        return cls(overhead_ms, known, weights, covariance, shares, _quantile(left_out))
+        return cls(overhead_ms, known, weights, covariance, shares, math.inf)
 
     def predict(self, networks: Networks) -> tuple[Floats, Floats, Floats]:
         """Latency `[n]`, and the ends of the interval that holds `INTERVAL` of such networks."""
-        features, latency_ms = self._features(networks)
-        half = self.half * _widening(features / latency_ms[:, None], self.covariance)
+        latency_ms, widening = self._wide(networks)
+        half = self.half * widening
         return latency_ms, latency_ms * np.exp(-half), latency_ms * np.exp(half)
 
     def latency_ms(self, networks: Networks) -> Floats:
         """Latency `[n]` alone, in half the time."""
         return self._features(networks)[1]
+
+    def _wide(self, networks: Networks) -> tuple[Floats, Floats]:
+        """Latency `[n]`, and how much wider than the noise its interval is, for what the weights are not sure of."""
+        features, latency_ms = self._features(networks)
+        relative = features / latency_ms[:, None]
+        variance = ((relative @ self.covariance) * relative).sum(axis=1)
+        return latency_ms, np.sqrt(1 + np.maximum(variance, 0.0))
 
     def _features(self, networks: Networks) -> tuple[Floats, Floats]:
         """The features `[n, n_features]`, and the latency that follows `[n]`."""
@@ -183,7 +210,7 @@ def _spread(kinds: Sequence[Floats], strengths: Sequence[float]) -> Floats:
     return spread
 
 
-def _strengths(kinds: Sequence[Floats], residual: Floats) -> list[float]:
+def _strengths(kinds: Sequence[Floats], residual: Floats, least: float) -> list[float]:
     """How freely each kind may correct the residual `[n]`: where the evidence is greatest, one kind after another."""
     strengths = [_FREE] + [1.0] * (len(kinds) - 1)
     spread = _spread(kinds, strengths)
@@ -191,23 +218,18 @@ def _strengths(kinds: Sequence[Floats], residual: Floats) -> list[float]:
         for index in range(1, len(kinds)):
             own = kinds[index] @ kinds[index].T
             others = spread - strengths[index] * own
-            strengths[index] = float(max(_STRENGTHS, key=lambda strength: _evidence(others + strength * own, residual)))
+            evidence = [_evidence(others + strength * own, residual, least) for strength in _STRENGTHS]
+            strengths[index] = float(_STRENGTHS[np.argmax(evidence)])
             spread = others + strengths[index] * own
     return strengths
 
 
-def _evidence(spread: Floats, residual: Floats) -> float:
-    """Logarithm of the residual's likelihood, up to a constant, where its covariance is so much noise."""
+def _evidence(spread: Floats, residual: Floats, least: float) -> float:
+    """Logarithm of the residual's likelihood, up to a constant, if its covariance is that of noise, or of the least."""
     freedom, factor = max(len(residual) - 2, 1), cho_factor(spread, lower=True)
-    noise = float(residual @ cho_solve(factor, residual)) / freedom + _LEAST
-    return -0.5 * freedom * math.log(noise) - float(np.log(np.diag(factor[0])).sum())
-
-
-def _widening(relative: Floats, covariance: Floats) -> Floats:
-    """How much wider than the noise the interval of each network is, for what the weights are not sure of `[n]`."""
-    variance = ((relative @ covariance) * relative).sum(axis=1)
-    wider: Floats = np.sqrt(1 + np.maximum(variance, 0.0))
-    return wider
+    squares = float(residual @ cho_solve(factor, residual))
+    noise = max(squares / freedom, least)
+    return -0.5 * (freedom * math.log(noise) + squares / noise) - float(np.log(np.diag(factor[0])).sum())
 
 
 def _quantile(left_out: Floats) -> float:

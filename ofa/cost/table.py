@@ -9,6 +9,7 @@ and a Gaussian process over their choices predicts the others (`ofa.cost.process
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from bisect import bisect
 from collections.abc import Iterator, Mapping
@@ -159,7 +160,9 @@ class LatencyTable:
     def _regression(self) -> BlockRegression:
         rows, latency_ms = self._known
         known = replace(self, family=self.measured)._networks(rows)
-        return BlockRegression.fit(known, latency_ms, self.overhead.median_ms)
+        fastest = self.device.get("bursts") == "fastest"
+        error = float(np.median([network.timing.error(fastest) for network in self.networks]))
+        return BlockRegression.fit(known, latency_ms, self.overhead.median_ms, error if math.isfinite(error) else 0.0)
 
     @cached_property
     def _process(self) -> NetworkProcess:
