@@ -59,6 +59,7 @@ def test_models_are_visited_until_they_are_known_well_enough(pretend, place):
     assert 20 < np.median(repeats) < 200  # 1.25 * 5 % / sqrt(n) = 1 % after about 40, and the reference varies too
     errors = np.abs(np.array(medians(timings)) / np.arange(1, 13) / (medians(timings)[9] / 10) - 1)
     assert errors.mean() < 0.02
+    assert all(timing.error() <= 0.01 for timing in timings.values())
 
 
 def disturbed(seed):
