@@ -40,6 +40,7 @@ Burst = tuple[float, float, int]
 of one session were visited in the same rounds."""
 Samples = dict[str, list[Burst]]
 """Of each model: its bursts."""
+Counted = Literal["auto", "all", "fastest"]
 
 _REFERENCE_EVERY = 8
 _PASSES = 4
@@ -67,7 +68,7 @@ class MeasureConfig(Config):
     """How often at most."""
     burst_ms: float = Field(3.0, gt=0)
     """About how long each visit lasts; a slow model is run once per visit."""
-    bursts: Literal["auto", "all", "fastest"] = "auto"
+    bursts: Counted = "auto"
     """Which count: all, or the fastest eighth of each model's, when nobody disturbed; "auto" takes those that repeat
     better, from 30 models on."""
     weights_mib: float = Field(2048.0, gt=0)
@@ -265,7 +266,7 @@ class Statistic:
     fastest: bool
 
     @classmethod
-    def of(cls, samples: Samples, bursts: Literal["auto", "all", "fastest"] = "auto") -> Self:
+    def of(cls, samples: Samples, bursts: Counted = "auto") -> Self:
         """The same for all models; see `MeasureConfig.bursts`."""
         undisturbed: dict[int, float] = {}
         for _, around, session in _all(samples):

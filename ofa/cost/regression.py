@@ -70,7 +70,7 @@ class BlockRegression:
         weights: of the features.
         covariance: of those weights, relative to the noise's variance.
         shares: of each block and of each choice, by how much it changes the whole, relative to the sum.
-        half: the relative half width of intervals, of networks like the measured ones.
+        half: the relative half width of intervals, of networks like the measured ones; infinite if only one is known.
     """
 
     overhead_ms: float
@@ -90,15 +90,13 @@ class BlockRegression:
             overhead_ms: of a run that does nothing.
             error: the relative standard error of `latency_ms`: noise is at least that.
         """
-        least = max(error**2, _LEAST)
-        fold = np.arange(len(latency_ms)) % _FOLDS
+        least, n = max(error**2, _LEAST), len(latency_ms)
         left_out = []
-        for number in range(_FOLDS if len(latency_ms) > 1 else 0):
-            out = fold == number
-            if out.any():
-                found = cls._fit(known.at(~out), latency_ms[~out], overhead_ms, least)
-                predicted_ms, widening = found._wide(known.at(out))
-                left_out.append(np.abs(np.log(latency_ms[out] / predicted_ms)) / widening)
+        for fold in range(min(_FOLDS, n) if n > 1 else 0):
+            out = np.arange(n) % _FOLDS == fold
+            found = cls._fit(known.at(~out), latency_ms[~out], overhead_ms, least)
+            predicted_ms, widening = found._wide(known.at(out))
+            left_out.append(np.abs(np.log(latency_ms[out] / predicted_ms)) / widening)
         half = _quantile(np.concatenate(left_out)) if left_out else math.inf
         return replace(cls._fit(known, latency_ms, overhead_ms, least), half=half)
 

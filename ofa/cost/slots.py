@@ -45,11 +45,7 @@ class SlotSum:
 
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
         """The cost `[n]` of rows `[n, n_choices]`."""
-        total = [np.zeros(0)]
-        for some in in_parts(rows):
-            parts = self.parts(some)
-            total.append(np.where(np.isnan(parts), 0.0, parts).sum(axis=1))
-        return np.concatenate(total)
+        return np.concatenate([np.zeros(0), *(np.nansum(self.parts(some), axis=1) for some in in_parts(rows))])
 
     def parts(self, rows: Rows, codes: Rows | None = None) -> NDArray[np.float64]:
         """The cost of each slot's block `[n, n_slots]`, NaN where an arch has none there.
