@@ -221,7 +221,7 @@ class LatencyTable:
         write_json(path, content)
 
     @classmethod
-    def load(cls, path: Path, family_: Family | None = None) -> LatencyTable:
+    def load(cls, path: str | Path, family_: Family | None = None) -> LatencyTable:
         """Reads a table.
 
         Args:
@@ -232,6 +232,7 @@ class LatencyTable:
         Raises:
             TableError: unreadable, of another format or version, or of another family.
         """
+        path = Path(path)
         with _reading(path) as content:
             if (content["format"], content["version"]) != (FORMAT, VERSION):
                 raise TableError(

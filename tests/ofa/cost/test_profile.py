@@ -139,7 +139,7 @@ def test_samples_of_something_else(tiny, pretend, tmp_path, change, message):
 
 def test_a_table_that_was_profiled_is_read_again(table, tmp_path):
     table.save(tmp_path / "table.json")
-    loaded = ofa.LatencyTable.load(tmp_path / "table.json")
+    loaded = ofa.LatencyTable.load(str(tmp_path / "table.json"))
     assert isinstance(loaded, LatencyTable)
     assert (loaded.rows, loaded.networks, loaded.checks) == (table.rows, table.networks, table.checks)
 
