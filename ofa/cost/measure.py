@@ -49,7 +49,7 @@ _WARMUP_RUNS = 5
 _FASTEST_SHARE = 1 / 8
 _ENOUGH = 16
 """Visits from which on the fastest of a model are looked at."""
-_CLEARLY = 0.7
+_CLEARLY = 0.8
 """So much better the fastest bursts must agree than all do."""
 _FEWEST, _MOST = 30, 100
 """Models by which that is decided, at least and at most."""
