@@ -7,8 +7,8 @@ and corrections of seven kinds (`_features`, `_codes`). Each kind is drawn to 0 
 should be (empirical Bayes; Bishop, Pattern Recognition and Machine Learning, 3.3 and 3.5), so that a few dozen networks
 are enough; what the measurements themselves are unsure of is not fitted. All errors are relative.
 
-Intervals are as wide as the errors at networks that were left out, a fifth at a time (conformal prediction; Barber et
-al., Predictive inference with the jackknife+, 2021, 4), and wider for networks unlike the measured ones.
+Intervals are as wide as the errors at networks that were left out, a tenth at a time (conformal prediction;
+Barber et al., Predictive inference with the jackknife+, 2021, 4), and wider for networks unlike the measured ones.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -31,7 +32,7 @@ _FREE = 1e6
 """The same of the weights of the sum and of the overhead, which are hardly drawn to 1."""
 _LEAST = 1e-8
 """Relative variance of the noise at least."""
-_FOLDS = 5
+_FOLDS = 10
 INTERVAL = 0.9
 """The share of networks that lie within their interval."""
 
@@ -90,33 +91,31 @@ class BlockRegression:
             overhead_ms: of a run that does nothing.
             error: the relative standard error of `latency_ms`: noise is at least that.
         """
-        least, n = max(error**2, _LEAST), len(latency_ms)
-        left_out = []
-        for fold in range(min(_FOLDS, n) if n > 1 else 0):
-            out = np.arange(n) % _FOLDS == fold
-            found = cls._fit(known.at(~out), latency_ms[~out], overhead_ms, least)
-            predicted_ms, widening = found._wide(known.at(out))
-            left_out.append(np.abs(np.log(latency_ms[out] / predicted_ms)) / widening)
-        half = _quantile(np.concatenate(left_out)) if left_out else math.inf
-        return replace(cls._fit(known, latency_ms, overhead_ms, least), half=half)
+        n, left_out = len(latency_ms), []
+        with threadpool_limits(1):  # matrices are small, and threads would wait for each other on a busy machine
+            strengths = _strengths(*_relative(known, latency_ms, overhead_ms), max(error**2, _LEAST))
+            for fold in range(min(_FOLDS, n) if n > 1 else 0):
+                out = np.arange(n) % _FOLDS == fold
+                found = cls._fit(known.at(~out), latency_ms[~out], overhead_ms, strengths)
+                predicted_ms, widening = found._wide(known.at(out))
+                left_out.append(np.abs(np.log(latency_ms[out] / predicted_ms)) / widening)
+            half = _quantile(np.concatenate(left_out)) if left_out else math.inf
+            return replace(cls._fit(known, latency_ms, overhead_ms, strengths), half=half)
 
     @classmethod
-    def _fit(cls, known: Networks, latency_ms: Floats, overhead_ms: float, least: float) -> BlockRegression:
+    def _fit(
+        cls, known: Networks, latency_ms: Floats, overhead_ms: float, strengths: Sequence[float]
+    ) -> BlockRegression:
         """All but the width of intervals."""
-        features = _features(known, known, overhead_ms)
-        indicators = [_indicators(codes) for codes in _codes(known)]
-        total = features[0][:, 1:]
-        kinds = [kind / latency_ms[:, None] for kind in (*features, *(total * one for one in indicators))]
-        residual = 1 - kinds[0].sum(axis=1)
-        strengths = _strengths(kinds, residual, least)
+        kinds, residual = _relative(known, latency_ms, overhead_ms)
         spread = np.linalg.inv(_spread(kinds, strengths))  # relative to the noise's variance
         pull = spread @ residual
         found = [strength * (kind.T @ pull) for kind, strength in zip(kinds, strengths, strict=True)]
-        n_dense = len(features)
+        n_dense = len(kinds) - len(_codes(known))
         weights = np.concatenate(found[:n_dense])
         weights[:2] += 1.0
         relative = np.concatenate(kinds[:n_dense], axis=1)
-        scale = np.repeat(strengths[:n_dense], [kind.shape[1] for kind in features])
+        scale = np.repeat(strengths[:n_dense], [kind.shape[1] for kind in kinds[:n_dense]])
         covariance = np.diag(scale) - (scale[:, None] * relative.T) @ spread @ (relative * scale)
         shares = tuple(_Shares.of(c, one) for c, one in zip(_codes(known), found[n_dense:], strict=True))
         return cls(overhead_ms, known, weights, covariance, shares, math.inf)
@@ -188,6 +187,15 @@ def _features(networks: Networks, known: Networks, overhead_ms: float) -> list[F
     at = networks.resolution[:, None] == np.unique(known.resolution)
     first = np.concatenate([np.full_like(total, overhead_ms), total], axis=1)
     return [first, filled, slots, slots * area[:, None], at * total, filled * size[:, None]]
+
+
+def _relative(known: Networks, latency_ms: Floats, overhead_ms: float) -> tuple[list[Floats], Floats]:
+    """All kinds of features relative to the latency, and what is left of it without corrections `[n]`."""
+    features = _features(known, known, overhead_ms)
+    total = features[0][:, 1:]
+    indicators = [total * _indicators(codes) for codes in _codes(known)]
+    kinds = [kind / latency_ms[:, None] for kind in (*features, *indicators)]
+    return kinds, 1 - kinds[0].sum(axis=1)
 
 
 def _codes(networks: Networks) -> tuple[Codes, Codes]:
