@@ -116,13 +116,18 @@ class LatencyTable:
         """How far predictions of the checks are off, in percent, and how many of them are within their interval."""
         rows = self.measured.space.rows(check.arch for check in self.checks)
         measured_ms = np.array([check.timing.median_ms for check in self.checks])
-        latency_ms, low_ms, high_ms = replace(self, family=self.measured).predict(rows)
+        latency_ms, low_ms, high_ms = self._of_measured.predict(rows)
         inside = float(100 * np.mean((low_ms <= measured_ms) & (measured_ms <= high_ms)))
         return asdict(agreement(measured_ms, latency_ms)) | {"in_interval_percent": inside}
 
     def plain_sum(self, rows: Rows) -> Floats:
         """The overhead and each block's timing less the overhead `[n]`: the prediction without a regression."""
         return self.overhead.median_ms + self._blocks(rows)
+
+    @property
+    def _of_measured(self) -> LatencyTable:
+        """The table for the family that was measured: mostly this one, whose blocks need not be counted again."""
+        return self if self.family is self.measured else replace(self, family=self.measured)
 
     @cached_property
     def _blocks(self) -> SlotSum:
@@ -159,7 +164,7 @@ class LatencyTable:
     @cached_property
     def _regression(self) -> BlockRegression:
         rows, latency_ms = self._known
-        known = replace(self, family=self.measured)._networks(rows)
+        known = self._of_measured._networks(rows)
         fastest = self.device.get("bursts") == "fastest"
         error = float(np.median([network.timing.error(fastest) for network in self.networks]))
         return BlockRegression.fit(known, latency_ms, self.overhead.median_ms, error if math.isfinite(error) else 0.0)
