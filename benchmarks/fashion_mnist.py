@@ -16,15 +16,18 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
-from ofa import Arch, cost
-from ofa.batches import eval_batches
-from ofa.calibrate import calibrate, scores
+from ofa import Arch
 from ofa.cli.output import progress
-from ofa.device import Model
+from ofa.cost.latency.profile import reference
+from ofa.data.loaders import eval_batches
+from ofa.devices import measure as devices
+from ofa.devices.device import Model
+from ofa.evaluate.calibrate import calibrate
+from ofa.evaluate.metrics import evaluate
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run
 from ofa.pipeline.stages import Sample, denoised
-from ofa.search import hypervolume, non_dominated
+from ofa.search.pareto import hypervolume, non_dominated
 
 RESULT = Path("docs/results/fashion_mnist.md")
 N_RANDOM, DRAWS, RESAMPLED = 200, 3, 500
@@ -88,13 +91,13 @@ def measure(run: Run, archs: list[Arch], on_progress: Progress) -> tuple[Floats,
             if arch["resolution"] == resolution:
                 network = supernet.extract(arch).to(memory_format=torch.channels_last)
                 calibrate(network, training)
-                found = scores(network, judged)
+                found = evaluate(network, judged)
                 validation[i] = Sample(found.top1_percent, found.loss)
                 with torch.no_grad():
                     right[i] = np.concatenate([(network(x).argmax(1) == y).numpy() for x, y in test])
                 networks[str(i)] = Model.of(network, run.family.input_shape(arch))
                 on_progress(len(right), len(archs), f"accuracy {100 * right[i].mean():.1f}%")
-    timings = cost.measure(run.device, networks, cost.reference(run.family), run.rng("benchmark"))
+    timings = devices.measure(run.device, networks, reference(run.family), run.rng("benchmark"))
     order = range(len(archs))
     estimates = denoised(run, [validation[i] for i in order])
     return estimates, np.stack([right[i] for i in order]), np.array([timings[str(i)].median_ms for i in order])

@@ -1,6 +1,7 @@
 """Latency predicted against measured: `python -m benchmarks.latency [CASE ...]` writes docs/results/latency.md.
 
-For each family and device: a table (`ofa.cost.profile`), and 100 to 200 random archs more, measured in the same rounds
+For each family and device: a table (`ofa.cost.latency.profile`), and 100 to 200 random archs more, measured in the
+same rounds
 and never used for predictions. Tables are kept in `runs/benchmark-latency/`; what is there is not measured again.
 `--again [CASE]` measures a case, the first if none is named, once more for the page.
 """
@@ -25,11 +26,12 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import machine
 from benchmarks.plots import save
-from ofa import Arch, Family, LatencyTable, family
-from ofa.cost import TableConfig, macs_m, profile
-from ofa.cost.agreement import agreement
-from ofa.cost.measure import Samples, Statistic
-from ofa.device import device
+from ofa import Arch, Family, LatencyTable, create_family
+from ofa.cost.counted import macs_m
+from ofa.cost.latency.metrics import agreement
+from ofa.cost.latency.profile import TableConfig, profile
+from ofa.devices.registry import create_device
+from ofa.devices.statistic import Samples, Statistic
 
 FOLDER, PAGE = Path("runs/benchmark-latency"), Path("docs/results/latency.md")
 FEW = 20
@@ -113,10 +115,10 @@ def _case(name: str, suffix: str = "") -> Case:
 def _measure(name: str, path: Path) -> None:
     """Measures a case, and keeps it."""
     kind, on = name.split(", ")
-    made, (device_name, options) = family(kind, **FAMILIES[kind]), DEVICES[on]
+    made, (device_name, options) = create_family(kind, **FAMILIES[kind]), DEVICES[on]
     config = CONFIGS.get(name) or CONFIGS.get(kind, MANY)
     begin = time.monotonic()
-    table = profile(made, device(device_name, **options), np.random.default_rng(0), config, _samples(path))
+    table = profile(made, create_device(device_name, **options), np.random.default_rng(0), config, _samples(path))
     minutes = (time.monotonic() - begin) / 60
     _minutes_file(path).write_text(str(minutes))
     table.save(path)

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from benchmarks.machine import machine
 from benchmarks.speed import SMALL_IMAGES
-from ofa import Supernet, family
+from ofa import Supernet, create_family
 
 RESULT = Path("docs/results/memory.md")
 FAMILIES = ("small_mobilenet_v3", "hybrid_small", "autoformer_tiny", "ofa_mobilenet_v3", "hybrid")
@@ -43,7 +43,7 @@ def main(names: list[str]) -> None:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name in names:
-        batch = 64 if max(family(name).resolutions) <= SMALL_IMAGES else 16
+        batch = 64 if max(create_family(name).resolutions) <= SMALL_IMAGES else 16
         for said, malloc in MALLOC.items():
             peaks = [_peak_mib(name, batch, what, malloc) for what in ("sandwich", "static", "nothing")]
             sandwich, static = peaks[0] - peaks[2], peaks[1] - peaks[2]
@@ -61,7 +61,7 @@ def _peak_mib(name: str, batch: int, what: str, malloc: dict[str, str]) -> float
 def work(name: str, batch: int, what: str) -> float:
     """Trains some steps; the peak of this process in MiB."""
     torch.manual_seed(0)
-    made = family(name)
+    made = create_family(name)
     space, rng = made.space, np.random.default_rng(0)
     images, labels = torch.randn(batch, *made.input_shape(space.largest)), torch.randint(0, 10, (batch,))
     images = images.contiguous(memory_format=torch.channels_last)

@@ -15,11 +15,13 @@ import torch
 from torch.nn import functional
 
 from benchmarks.machine import machine
-from export.onnx import export_checked
-from ofa import Supernet, family, family_names
-from ofa.batches import eval_batches
-from ofa.calibrate import calibrate
-from ofa.data import Data, DataConfig, load
+from export.formats.onnx import export_checked
+from ofa import Supernet, create_family, list_families
+from ofa.data.config import DataConfig
+from ofa.data.dataset import Data
+from ofa.data.load import load_data
+from ofa.data.loaders import eval_batches
+from ofa.evaluate.calibrate import calibrate
 
 RESULT = Path("docs/results/parity.md")
 N_ARCHS, STEPS, BATCH = 20, 40, 16
@@ -29,7 +31,7 @@ test split of every arch."""
 
 
 def main(names: list[str]) -> None:
-    data = load(DataConfig(name="digits"))
+    data = load_data(DataConfig(name="digits"))
     lines = [
         "# ONNX against PyTorch",
         "",
@@ -51,8 +53,8 @@ def main(names: list[str]) -> None:
 
 def row(name: str, data: Data) -> str:
     """The line of one family."""
-    resolutions = tuple(r for r in family(name).resolutions if r <= LARGE) or (96, 128)
-    made = family(name, num_classes=len(data.labels), in_channels=data.in_channels, resolutions=resolutions)
+    resolutions = tuple(r for r in create_family(name).resolutions if r <= LARGE) or (96, 128)
+    made = create_family(name, num_classes=len(data.labels), in_channels=data.in_channels, resolutions=resolutions)
     supernet = trained(Supernet(made), data)
     rng = np.random.default_rng(0)
     archs = [made.space.decode(arch) for arch in made.space.sample(N_ARCHS, rng)]
@@ -93,4 +95,4 @@ def trained(supernet: Supernet, data: Data) -> Supernet:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or family_names())
+    main(sys.argv[1:] or list_families())

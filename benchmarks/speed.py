@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.machine import machine
-from ofa import AccuracyPredictor, Arch, Family, LatencyTable, Supernet, family, family_names
-from ofa.cost.slots import distinct_blocks
-from ofa.cost.table import Measured
-from ofa.device import Timing
-from ofa.predict import PredictorConfig
+from ofa import AccuracyPredictor, Arch, Family, LatencyTable, Supernet, create_family, list_families
+from ofa.cost.block_table import distinct_blocks
+from ofa.cost.latency.table import Measured
+from ofa.devices.device import Timing
+from ofa.predict.mlp import PredictorConfig
 
 RESULT = Path("docs/results/speed.md")
 SMALL_IMAGES = 64
@@ -47,7 +47,7 @@ def main(names: list[str]) -> None:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name in names:
-        made = family(name)
+        made = create_family(name)
         batch = 64 if max(made.resolutions) <= SMALL_IMAGES else 16
         supernet = Supernet(made).to(memory_format=torch.channels_last)
         rng = np.random.default_rng(0)
@@ -119,4 +119,4 @@ def cost_seconds(made: Family, rng: np.random.Generator, n: int = 10_000) -> flo
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or family_names())
+    main(sys.argv[1:] or list_families())

@@ -24,8 +24,8 @@ from torch import nn
 
 from benchmarks.machine import machine
 from benchmarks.throughput_peer import SGD, Contender, Trainer, Update
-from ofa import Arch, family, import_checkpoint
-from supernets import import_once_for_all
+from ofa import Arch, create_family, import_checkpoint
+from supernets.checkpoints import once_for_all
 
 RESULT = Path("docs/results/throughput.md")
 PEER = "ofa==0.1.0.post202307202001"
@@ -41,7 +41,7 @@ THEIRS = ("peer", "contiguous"), ("peer", "channels last")
 
 def main(rounds: int = ROUNDS) -> None:
     threads = torch.get_num_threads()
-    made = family(FAMILY, resolutions=(PIXELS,))
+    made = create_family(FAMILY, resolutions=(PIXELS,))
     rng = np.random.default_rng(0)
     ends = made.space.largest, made.space.smallest
     archs = [[*ends, *map(made.space.decode, made.space.sample(RANDOM, rng))] for _ in range(SANDWICHES)]
@@ -229,7 +229,7 @@ def description(arch: Arch) -> dict[str, Any]:
 
 def this_project(settings: dict[str, Any]) -> dict[str, Contender]:
     """The supernet with the peer's weights, and static networks extracted from it; channels last."""
-    made = family(FAMILY, resolutions=(settings["pixels"],), dropout=0.0)
+    made = create_family(FAMILY, resolutions=(settings["pixels"],), dropout=0.0)
     supernet = import_checkpoint("once-for-all", settings["weights"], made).to(memory_format=torch.channels_last)
     trainer = Trainer(supernet)
 
@@ -250,7 +250,7 @@ def this_project(settings: dict[str, Any]) -> dict[str, Contender]:
         network: nn.Module = supernet.extract(arch).to(memory_format=torch.channels_last)
         return Trainer(network), lambda: [network]
 
-    sandwiches = [[import_once_for_all.arch(made, it) for it in four] for four in settings["sandwiches"]]
+    sandwiches = [[once_for_all.arch(made, it) for it in four] for four in settings["sandwiches"]]
     return {
         "shared": Contender(torch.channels_last, [[shared(archs)] for archs in sandwiches]),
         "compiled": Contender(torch.channels_last, [[compiled(archs)] for archs in sandwiches]),

@@ -6,7 +6,7 @@ Format, version 1. The folder holds `level-0.onnx`, `level-1.onnx`, ... and `man
     version    1
     created    date and time, ISO 8601, UTC
     name       of the bundle
-    device     what the latencies were measured on: object, see `ofa.device.Device.description`
+    device     what the latencies were measured on: object, see `ofa.devices.device.Device.description`
     labels     list of class names, in the order of the logits
     levels     list of at least one object, level 0 the most accurate, the last the fastest:
         file, sha256            name inside the folder; checksum, 64 hexadecimal digits
@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from export.preprocess import Preprocess
-from ofa.errors import BundleError
-from ofa.files import write_json
+from ofa.core.errors import BundleError
+from ofa.core.files import write_json
 
 MANIFEST = "manifest.json"
 FORMAT = "ofa-bundle"

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import psutil
 
-from ofa.errors import BundleError
+from ofa.core.errors import BundleError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ofa.errors import BundleError, DataError
+from ofa.core.errors import BundleError, DataError
 
 Picture = NDArray[np.uint8] | Image.Image
 Pictures = NDArray[np.uint8] | Image.Image | Sequence[Picture]

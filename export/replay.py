@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from export.policy import Battery, BatteryPolicy
 from export.preprocess import Picture
 from export.runtime import Runtime
-from ofa.errors import DataError
+from ofa.core.errors import DataError
 
 
 @dataclass(frozen=True)

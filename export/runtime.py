@@ -20,7 +20,7 @@ from export.bundle import load_bundle
 from export.policy import Battery, BatteryPolicy, psutil_battery
 from export.preprocess import Pictures, Preprocess
 from export.session import INPUT, OUTPUT, session
-from ofa.errors import BundleError
+from ofa.core.errors import BundleError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from ofa.errors import DeviceError
+from ofa.core.errors import DeviceError
 
 INPUT = "images"
 OUTPUT = "logits"

@@ -12,21 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.bundle import Level, write_bundle
-from export.onnx import export_checked
+from export.formats.onnx import export_checked
 from export.preprocess import Preprocess
 from export.replay import replay
 from export.session import INPUT, OUTPUT, session
-from ofa.batches import Batches, eval_batches
-from ofa.calibrate import calibrate
-from ofa.cost import measure, reference
-from ofa.data import Data
-from ofa.device import Model
-from ofa.files import write_json
+from ofa.core.files import write_json
+from ofa.cost.latency.profile import reference
+from ofa.data.dataset import Data
+from ofa.data.loaders import Batches, eval_batches
+from ofa.devices.device import Model
+from ofa.devices.measure import measure
+from ofa.evaluate.calibrate import calibrate
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run, Stage
 from ofa.pipeline.stages import read_table
-from ofa.space import Value
-from ofa.supernet import Supernet
+from ofa.space.arch import Value
+from ofa.supernet.supernet import Supernet
 
 
 def onnx_accuracy_percent(path: Path, batches: Batches) -> float:

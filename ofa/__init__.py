@@ -9,34 +9,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ofa.cost.table import LatencyTable as LatencyTable
-    from ofa.errors import OfaError as OfaError
-    from ofa.families import Family as Family
-    from ofa.families import Slot as Slot
-    from ofa.families import family as family
-    from ofa.families import family_names as family_names
-    from ofa.importing import import_checkpoint as import_checkpoint
-    from ofa.predict import AccuracyPredictor as AccuracyPredictor
-    from ofa.space import Arch as Arch
-    from ofa.space import Choice as Choice
-    from ofa.space import SearchSpace as SearchSpace
-    from ofa.supernet import Supernet as Supernet
+    from ofa.core.errors import OfaError as OfaError
+    from ofa.cost.latency.table import LatencyTable as LatencyTable
+    from ofa.predict.mlp import AccuracyPredictor as AccuracyPredictor
+    from ofa.space.arch import Arch as Arch
+    from ofa.space.choice import Choice as Choice
+    from ofa.space.search_space import SearchSpace as SearchSpace
+    from ofa.supernet.family import Family as Family
+    from ofa.supernet.importing import import_checkpoint as import_checkpoint
+    from ofa.supernet.registry import create_family as create_family
+    from ofa.supernet.registry import list_families as list_families
+    from ofa.supernet.slot import Slot as Slot
+    from ofa.supernet.supernet import Supernet as Supernet
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "AccuracyPredictor": "predict",
-    "Arch": "space",
-    "Choice": "space",
-    "Family": "families",
-    "LatencyTable": "cost.table",
-    "OfaError": "errors",
-    "SearchSpace": "space",
-    "Slot": "families",
-    "Supernet": "supernet",
-    "family": "families",
-    "family_names": "families",
-    "import_checkpoint": "importing",
+    "AccuracyPredictor": "predict.mlp",
+    "Arch": "space.arch",
+    "Choice": "space.choice",
+    "Family": "supernet.family",
+    "LatencyTable": "cost.latency.table",
+    "OfaError": "core.errors",
+    "SearchSpace": "space.search_space",
+    "Slot": "supernet.slot",
+    "Supernet": "supernet.supernet",
+    "create_family": "supernet.registry",
+    "import_checkpoint": "supernet.importing",
+    "list_families": "supernet.registry",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ofa import Choice, Family, SearchSpace, Slot
-from supernets.blocks import ConvNorm, Head
-from supernets.stages import UniformStage, uniform_stages
+from supernets.blocks.convolutions import ConvNorm, Head
+from supernets.blocks.stages import UniformStage, uniform_stages
 
 
 def family(

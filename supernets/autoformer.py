@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from ofa import Choice, Family, SearchSpace, Slot
-from ofa.errors import FamilyError
-from supernets.tokens import PatchEmbed, TokenHead, TransformerBlock
+from ofa.core.errors import FamilyError
+from supernets.blocks.tokens import PatchEmbed, TokenHead, TransformerBlock
 
 _PATCH = 16
 

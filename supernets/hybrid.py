@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from ofa import Choice, Family, SearchSpace, Slot
-from supernets.blocks import ConvNorm, MBConv
-from supernets.windows import TokenHead, WindowBlock
+from supernets.blocks.convolutions import ConvNorm, MBConv
+from supernets.blocks.windows import TokenHead, WindowBlock
 
 _ACT = "hard_swish"
 _HEAD_DIM = 32

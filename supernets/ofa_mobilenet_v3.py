@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ofa import Choice, Family, SearchSpace, Slot
-from ofa.sharing import KernelTransform
-from supernets.blocks import ConvNorm, Head, MBConv, scaled
-from supernets.stages import Stage, mbconv_stages
+from ofa.supernet.rules import KernelTransform
+from supernets.blocks.convolutions import ConvNorm, Head, MBConv, scaled
+from supernets.blocks.stages import Stage, mbconv_stages
 
 
 def family(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ofa import Choice, Family, SearchSpace, Slot
-from supernets.blocks import Bottleneck, ConvNorm, Head, MaxPool, scaled
+from supernets.blocks.convolutions import Bottleneck, ConvNorm, Head, MaxPool, scaled
 
 WIDTHS = (0.65, 0.8, 1.0)
 """Ratios to the channels of the largest network."""

@@ -9,7 +9,8 @@ and windows 7, 7, 14, 7; small 2, 2, 18, 2 and 14 everywhere; base 2, 2, 30, 2 a
 The paper prints its search spaces in a figure only. The values around the released ones are this project's choice:
 depth one less or more (two in the third stage), embedding dimension a sixth less or more, heads a third less or more,
 half or one and a half of the q, k, v channels, window 7 or 14, MLP ratio 3, 3.5 or 4. Every number of heads divides
-every `qkv_dim`. Where a window does not divide a map, windows are evened out, see `supernets.windows.WindowBlock`;
+every `qkv_dim`. Where a window does not divide a map, windows are evened out, see
+`supernets.blocks.windows.WindowBlock`;
 at 224 pixels they all divide. The released networks keep a smaller table of biases where a window is larger than the
 map; here that is the middle of the table.
 """
@@ -19,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ofa import Choice, Family, SearchSpace, Slot
-from ofa.sharing import Centre
-from supernets.windows import PatchEmbed, PatchMerging, TokenHead, WindowBlock
+from ofa.supernet.rules import Centre
+from supernets.blocks.windows import PatchEmbed, PatchMerging, TokenHead, WindowBlock
 
 
 def tiny(

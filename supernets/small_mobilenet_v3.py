@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ofa import Choice, Family, SearchSpace, Slot
-from supernets.blocks import ConvNorm, Head, scaled
-from supernets.stages import Stage, mbconv_stages
+from supernets.blocks.convolutions import ConvNorm, Head, scaled
+from supernets.blocks.stages import Stage, mbconv_stages
 
 
 def family(

@@ -19,11 +19,13 @@ import torch
 from timm.layers import PatchEmbed
 from torch import nn
 
-from ofa.block import skeleton
-from ofa.errors import FamilyError
-from ofa.families import Family
-from ofa.sharing import CentreTable, CornerTable, Grouped, ResampledPositions, Rule
-from ofa.space import Arch, Choice, SearchSpace, Value
+from ofa.core.errors import FamilyError
+from ofa.space.arch import Arch, Value
+from ofa.space.choice import Choice
+from ofa.space.search_space import SearchSpace
+from ofa.supernet.block import skeleton
+from ofa.supernet.family import Family
+from ofa.supernet.rules import CentreTable, CornerTable, Grouped, ResampledPositions, Rule
 
 _CHOICE = {"num_heads": "heads"}
 _STAGE_CHOICE = {
@@ -71,7 +73,7 @@ def timm_family(
             `lambda given: {"num_heads": given["embed_dim"] // 32}`.
         rules: how parameters are shared, by patterns over their names, ahead of those for timm's names: fused `qkv`
             and `kv` layers by `Grouped`, tables of relative positions by `CentreTable`, position embeddings by
-            `ResampledPositions`; see `ofa.sharing`.
+            `ResampledPositions`; see `ofa.supernet.rules`.
         arguments: for `timm.create_model`. A list is a choice of the same name (`heads`, if it is `num_heads`). A tuple
             has an item for each stage, which may be a list: the choice is then `stage2.depth` (of `depths`, `layers`),
             `stage2.width` (`dims`, `channels`, `widths`), `stage2.embed_dim`, `stage2.heads`, `stage2.mlp_ratio`,

@@ -58,7 +58,7 @@ def _awake():
 def tiny():
     """The small family as small as it gets, for grey images, with dropout: a training step takes milliseconds."""
     options = {"num_classes": 10, "in_channels": 1, "resolutions": [16], "width_mult": 0.5, "dropout": 0.2}
-    return ofa.family("small_mobilenet_v3", **options)
+    return ofa.create_family("small_mobilenet_v3", **options)
 
 
 @pytest.fixture(scope="session")

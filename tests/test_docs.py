@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import ofa
-from ofa.cost import macs_m, params_m
+from ofa.cost.counted import macs_m, params_m
 from ofa.pipeline.recipe import Recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -19,13 +19,13 @@ ROWS = re.findall(
 
 
 def test_every_family_is_on_the_page():
-    assert sorted(row[0] for row in ROWS) == ofa.family_names()
+    assert sorted(row[0] for row in ROWS) == ofa.list_families()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_the_numbers_of_families_are_those_of_the_code(row):
     name, pixels, archs, *numbers = row
-    family = ofa.family(name)
+    family = ofa.create_family(name)
     ends = family.space.rows([family.space.smallest, family.space.largest])
     assert pixels.split(" to ") == [str(pixels) for pixels in sorted({family.resolutions[0], family.resolutions[-1]})]
     assert float(archs) == pytest.approx(family.space.size, rel=0.005)

@@ -17,5 +17,5 @@ def test_the_example_of_a_family_is_short_and_trains(capsys):
 
 
 def test_a_recipe_may_name_the_example():
-    family = ofa.family(str(EXAMPLE), num_classes=10, in_channels=3)
+    family = ofa.create_family(str(EXAMPLE), num_classes=10, in_channels=3)
     assert family.space.size == 3 * 3 * (2 + 4 + 8)

@@ -34,7 +34,7 @@ from benchmarks.training.tasks import (
     phase_key,
     spread_archs,
 )
-from ofa.files import write_json
+from ofa.core.files import write_json
 
 AT_ONCE = 2
 

@@ -33,15 +33,18 @@ from benchmarks.training.tasks import (
     phase_key,
     spread_archs,
 )
-from ofa import Arch, Supernet, distributed
-from ofa.batches import Batches, eval_batches, train_batches
-from ofa.calibrate import accuracy_percent, calibrate
-from ofa.cost import macs_m
-from ofa.files import write_json
-from ofa.tensors import write_tensors
-from ofa.train import TrainConfig, train
+from ofa import Arch, Supernet
+from ofa.core import distributed
+from ofa.core.files import write_json
+from ofa.core.tensors import write_tensors
+from ofa.cost.counted import macs_m
+from ofa.data.loaders import Batches, eval_batches, train_batches
+from ofa.evaluate.calibrate import calibrate
+from ofa.evaluate.metrics import top1_percent
+from ofa.train.config import TrainConfig
 from ofa.train.losses import label_loss
 from ofa.train.schedule import Schedule
+from ofa.train.trainer import train
 
 COST_STEPS, COST_ROUNDS = 10, 3
 
@@ -136,7 +139,7 @@ def _test(network: nn.Module, arch: Arch) -> dict[str, float]:
     resolution = int(arch["resolution"])
     network = network.to(memory_format=torch.channels_last)
     calibrate(network, _batches("train", resolution))
-    return {split: accuracy_percent(network, _batches(split, resolution)) for split in ("validation", "test")}
+    return {split: top1_percent(network, _batches(split, resolution)) for split in ("validation", "test")}
 
 
 @cache

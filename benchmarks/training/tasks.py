@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ofa import Arch, Family, family
-from ofa.cost import macs_m
-from ofa.data import AugmentConfig, Data, DataConfig, TensorImages, load
-from ofa.train import TrainConfig
+from ofa import Arch, Family, create_family
+from ofa.cost.counted import macs_m
+from ofa.data.config import AugmentConfig, DataConfig
+from ofa.data.dataset import Data, TensorImages
+from ofa.data.load import load_data
+from ofa.train.config import TrainConfig
 
 IMAGES, VALIDATION, BATCH = 2_000, 1_000, 64
 """Training images (the same for all that is compared), validation images for the training's log, images per step.
@@ -41,7 +43,7 @@ class Task:
 
     def make(self) -> Family:
         """The family for Fashion-MNIST."""
-        return family(self.family, num_classes=10, in_channels=1, **self.options)
+        return create_family(self.family, num_classes=10, in_channels=1, **self.options)
 
 
 TASKS = {
@@ -55,7 +57,7 @@ SHARE = 1 / 4
 @cache
 def data() -> Data:
     """Fashion-MNIST with a part of its training and validation images and all of its test images."""
-    whole = load(DATA)
+    whole = load_data(DATA)
     rng = np.random.default_rng(0)
     parts: list[TensorImages] = []
     for images, n in ((whole.train, IMAGES), (whole.validation, VALIDATION)):

@@ -10,11 +10,14 @@ from tempfile import TemporaryDirectory
 from torch import nn
 
 from ofa import Choice, Family, SearchSpace, Slot, Supernet
-from ofa.batches import eval_batches
-from ofa.calibrate import accuracy_percent, calibrate
-from ofa.data import DataConfig, load
-from ofa.train import TrainConfig, train
-from supernets.blocks import ConvNorm  # a ready block; below is one of our own
+from ofa.data.config import DataConfig
+from ofa.data.load import load_data
+from ofa.data.loaders import eval_batches
+from ofa.evaluate.calibrate import calibrate
+from ofa.evaluate.metrics import top1_percent
+from ofa.train.config import TrainConfig
+from ofa.train.trainer import train
+from supernets.blocks.convolutions import ConvNorm
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,11 @@ def family(num_classes=10, in_channels=1, resolutions=(8, 12, 16)):
 
 
 if __name__ == "__main__":
-    data, supernet = load(DataConfig(name="digits")), Supernet(family())
+    data, supernet = load_data(DataConfig(name="digits")), Supernet(family())
     phases = [{"strategy": "full", "epochs": 2}, {"strategy": "sandwich", "epochs": 8, "random": 1}]
     with TemporaryDirectory() as folder:
         train(supernet, data, DataConfig(name="digits"), TrainConfig(phases=phases, batch_size=32), Path(folder))
     for arch in (supernet.family.space.largest, supernet.family.space.smallest):
         network, resolution = supernet.extract(arch), arch["resolution"]
         calibrate(network, eval_batches(data, data.train, resolution, limit=512))
-        print(f"{accuracy_percent(network, eval_batches(data, data.test, resolution)):.1f}% {dict(arch)}")
+        print(f"{top1_percent(network, eval_batches(data, data.test, resolution)):.1f}% {dict(arch)}")

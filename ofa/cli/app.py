@@ -12,7 +12,7 @@ import typer
 from ofa.cli import cost, evaluate, importing, profile, run, show
 from ofa.cli.allocator import keep_freed_memory
 from ofa.cli.output import errors
-from ofa.errors import OfaError
+from ofa.core.errors import OfaError
 
 
 def build() -> typer.Typer:
@@ -53,7 +53,7 @@ def joined_by_torchrun() -> AbstractContextManager[None]:
     """Joins the other processes where torchrun started this one; else imports nothing, as torch takes its time."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return nullcontext()
-    from ofa.distributed import joined
+    from ofa.core.distributed import joined
 
     return joined()
 

@@ -14,12 +14,12 @@ from ofa.cli.evaluate import STANDARD_INPUT
 from ofa.cli.options import json_object
 from ofa.cli.output import emit, table
 from ofa.cli.run import JsonOption
-from ofa.errors import DeviceError, FamilyError, SpaceError, TableError
+from ofa.core.errors import DeviceError, FamilyError, SpaceError, TableError
 
 if TYPE_CHECKING:
-    from ofa.cost import LatencyTable
-    from ofa.families import Family
-    from ofa.space import Rows
+    from ofa.cost.latency.table import LatencyTable
+    from ofa.space.arch import Rows
+    from ofa.supernet.family import Family
 
 UNITS = {
     "macs_m": "million multiply-accumulates",
@@ -63,8 +63,8 @@ def cost(
         raise DeviceError(f"--power-w {power_w:g} must be above 0")
     if power_w is not None and device is None and table_file is None:
         raise TableError("--power-w wants latencies; add --device NAME or --table FILE")
-    from ofa.cost import LatencyTable
-    from ofa.space import read_archs
+    from ofa.cost.latency.table import LatencyTable
+    from ofa.space.arch_file import read_archs
 
     made = _family(family, options)
     archs = read_archs(STANDARD_INPUT if archs_file == Path("-") else archs_file, made.space)
@@ -90,11 +90,11 @@ def cost(
 
 
 def _family(name: str, options: str) -> Family:
-    from ofa.families import family
+    from ofa.supernet.registry import create_family
 
     chosen = json_object("--options", options)
     try:
-        return family(name, **chosen)
+        return create_family(name, **chosen)
     except (TypeError, ValueError) as error:
         raise FamilyError(f"--options of {name!r}: {error}") from error
 
@@ -103,7 +103,7 @@ def _costs(
     family: Family, rows: Rows, latency: LatencyTable | None, power_w: float | None
 ) -> dict[str, list[float | None]]:
     """Every cost that can be known, by the names of `UNITS`; None for the end of an interval that is not known."""
-    from ofa.cost import macs_m, params_m
+    from ofa.cost.counted import macs_m, params_m
     from ofa.cost.energy import PowerConfig, energy_mj
     from ofa.cost.memory import peak_activation_mib, size_mib
 

@@ -38,7 +38,7 @@ def evaluate(
 ) -> None:
     """Measure top-1, top-5 and loss of any subnets of a trained run, BatchNorm re-estimated for each."""
     from ofa.pipeline import evaluate as pipeline
-    from ofa.space import read_archs
+    from ofa.space.arch_file import read_archs
 
     run = _open(run_dir)
     space = run.family.space

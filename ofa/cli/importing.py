@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from ofa.cli.output import console
-from ofa.errors import FamilyError
+from ofa.core.errors import FamilyError
 
 
 def import_weights(
@@ -22,9 +22,9 @@ def import_weights(
     ] = None,
 ) -> None:
     """Import a checkpoint of another project, for `train.initial_weights` of a recipe."""
-    from ofa.families import family as make
-    from ofa.importing import import_checkpoint
-    from ofa.tensors import write_tensors
+    from ofa.core.tensors import write_tensors
+    from ofa.supernet.importing import import_checkpoint
+    from ofa.supernet.registry import create_family as make
 
     supernet = import_checkpoint(source, checkpoint, make(family, **_options(option or [])))
     write_tensors(out, supernet.network.state_dict(), {"family": family})

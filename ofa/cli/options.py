@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ofa.errors import RecipeError
+from ofa.core.errors import RecipeError
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:

@@ -34,14 +34,15 @@ def profile(
         return
     import numpy as np
 
-    from ofa import cost
-    from ofa.device import device as make_device
-    from ofa.families import family as make_family
+    from ofa.cost.latency import profile as latency
+    from ofa.cost.latency.table import LatencyTable
+    from ofa.devices.registry import create_device as make_device
     from ofa.pipeline.recipe import checked
+    from ofa.supernet.registry import create_family as make_family
 
     family = make_family(target, **json_object("--options", options))
     found = make_device(device, **json_object("--device-options", device_options))
-    config = checked(cost.TableConfig, json_object("--measuring", measuring), "--measuring")
+    config = checked(latency.TableConfig, json_object("--measuring", measuring), "--measuring")
     path = out or Path(f"{family.name}-{device}.json")
     with progress("profile") as on_progress:
 
@@ -49,7 +50,7 @@ def profile(
             on_progress(done, total, "latencies")
 
         rest = (found, np.random.default_rng(0), config, path.with_suffix(".samples.json"), told)
-        made = cost.profile(family, *rest) if like is None else cost.adapt(cost.LatencyTable.load(like, family), *rest)
+        made = latency.profile(family, *rest) if like is None else latency.adapt(LatencyTable.load(like, family), *rest)
     made.save(path)
     judged = {"table": str(path), "rows": len(made.rows), "networks": len(made.networks)} | made.judge()
     emit(judged, as_json, lambda: table("latency table", tuple(judged), [tuple(judged.values())]))

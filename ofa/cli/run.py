@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofa.cli.output import console, emit, progress, table
-from ofa.errors import RunError
+from ofa.core.errors import RunError
 
 if TYPE_CHECKING:  # the engine brings torch along; `ofa --help` does without
     from ofa.pipeline.run import Run
@@ -39,7 +39,7 @@ def open_run(recipe: str, folder: Path | None) -> Run:
 
 def execute(run: Run, name: str) -> None:
     """Runs one stage and shows its progress."""
-    from ofa import distributed
+    from ofa.core import distributed
     from ofa.pipeline.run import stages
 
     with progress(name, shown=distributed.rank() == 0) as on_progress:

@@ -18,12 +18,12 @@ from ofa.cli.run import JsonOption
 
 def families(as_json: JsonOption = False) -> None:
     """List the registered families with the size and span of their search spaces."""
-    from ofa.cost import macs_m, params_m
-    from ofa.families import family, family_names
+    from ofa.cost.counted import macs_m, params_m
+    from ofa.supernet.registry import create_family, list_families
 
     found = []
-    for name in family_names():
-        made = family(name)
+    for name in list_families():
+        made = create_family(name)
         rows = made.space.rows([made.space.smallest, made.space.largest])
         macs, params = macs_m(made)(rows), params_m(made)(rows)
         found.append(
@@ -53,9 +53,9 @@ def families(as_json: JsonOption = False) -> None:
 
 def devices(as_json: JsonOption = False) -> None:
     """List the devices that can be measured and the latency tables that are shipped."""
-    from ofa.device import device_docs
+    from ofa.devices.registry import describe_devices
 
-    docs, shipped = device_docs(), []
+    docs, shipped = describe_devices(), []
     for path in sorted(Path(str(files("latency_luts"))).glob("*/*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         shipped.append(
@@ -84,8 +84,8 @@ def recipes(
 ) -> None:
     """List the shipped recipes and every key that a recipe may have."""
     from ofa.pipeline.recipe import shipped
-    from ofa.pipeline.reference import keys
-    from ofa.pipeline.reference import markdown as page
+    from ofa.pipeline.recipe_reference import keys
+    from ofa.pipeline.recipe_reference import markdown as page
 
     if markdown:
         print(page(), end="")

@@ -10,19 +10,21 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ofa.block import skeleton
-from ofa.cost.slots import SlotSum
-from ofa.families import Family
+from ofa.cost.block_table import BlockTable
+from ofa.supernet.block import skeleton
+from ofa.supernet.family import Family
 
 
-def macs_m(family: Family) -> SlotSum:
+def macs_m(family: Family) -> BlockTable:
     """Millions of multiply-accumulates of one forward pass."""
-    return SlotSum(family, lambda block, size: count_macs(skeleton(block.build).eval(), block.input_shape(size)) / 1e6)
+    return BlockTable(
+        family, lambda block, size: count_macs(skeleton(block.build).eval(), block.input_shape(size)) / 1e6
+    )
 
 
-def params_m(family: Family) -> SlotSum:
+def params_m(family: Family) -> BlockTable:
     """Millions of parameters."""
-    return SlotSum(family, lambda block, size: sum(p.numel() for p in skeleton(block.build).parameters()) / 1e6)
+    return BlockTable(family, lambda block, size: sum(p.numel() for p in skeleton(block.build).parameters()) / 1e6)
 
 
 def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:

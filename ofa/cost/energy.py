@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ofa.config import Config
-from ofa.device import Runner
-from ofa.errors import DeviceError
+from ofa.core.config import Config
+from ofa.core.errors import DeviceError
+from ofa.devices.device import Runner
 
 POWERCAP = Path("/sys/class/powercap")
 

@@ -16,10 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ofa.block import Block, skeleton
-from ofa.cost.slots import BlockCost, SlotSum
-from ofa.families import Family
-from ofa.space import Rows
+from ofa.cost.block_table import BlockCost, BlockTable
+from ofa.space.arch import Rows
+from ofa.supernet.block import Block, skeleton
+from ofa.supernet.family import Family
 
 _MIB = 2**20
 
@@ -28,7 +28,7 @@ class SlotMax:
     """The largest of a block cost over the slots of many archs."""
 
     def __init__(self, family: Family, block_cost: BlockCost) -> None:
-        self._slots = SlotSum(family, block_cost)
+        self._slots = BlockTable(family, block_cost)
 
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
         """The cost `[n]` of rows `[n, n_choices]`."""
@@ -36,13 +36,13 @@ class SlotMax:
         return largest
 
 
-def size_mib(family: Family) -> SlotSum:
+def size_mib(family: Family) -> BlockTable:
     """MiB of the exported model's weights, as `count_memory` counts them.
 
     The ONNX file is larger by its graph (10 to 350 kB in the families here), and by the integer tables of positions
     that attention in windows has.
     """
-    return SlotSum(family, lambda block, size: _count(block, size).weights / _MIB)
+    return BlockTable(family, lambda block, size: _count(block, size).weights / _MIB)
 
 
 def peak_activation_mib(family: Family) -> SlotMax:

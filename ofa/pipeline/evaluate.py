@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ofa.calibrate import Scores, subnet_scores
-from ofa.cost import macs_m, params_m
-from ofa.data import Images
-from ofa.errors import CheckpointError, DataError, SpaceError
+from ofa.core.errors import CheckpointError, DataError, SpaceError
+from ofa.core.tensors import read_tensors
+from ofa.cost.counted import macs_m, params_m
+from ofa.data.dataset import Images
+from ofa.evaluate.metrics import Metrics
+from ofa.evaluate.subnets import evaluate_subnets
 from ofa.pipeline.run import Progress, Run
-from ofa.space import Arch
-from ofa.supernet import Supernet
-from ofa.tensors import read_tensors
+from ofa.space.arch import Arch
+from ofa.supernet.supernet import Supernet
 
 SPLITS = ("train", "validation", "test")
 
@@ -66,9 +67,9 @@ def evaluate(
     if not archs:
         raise SpaceError("the list of archs is empty; give at least one")
     images: Images = getattr(run.data, split)
-    found: dict[Arch, Scores] = {}
+    found: dict[Arch, Metrics] = {}
     calibration_images = calibration_images or run.recipe.sample.calibration_images
-    for arch, judged in subnet_scores(load_supernet(run), archs, run.data, images, calibration_images, limit):
+    for arch, judged in evaluate_subnets(load_supernet(run), archs, run.data, images, calibration_images, limit):
         found[arch] = judged
         progress(len(found), len(set(archs)), f"accuracy {judged.top1_percent:.1f}%")
     rows = run.family.space.rows(archs)

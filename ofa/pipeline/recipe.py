@@ -9,12 +9,12 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import Field, ValidationError
 
-from ofa.config import Config
-from ofa.cost import TableConfig
-from ofa.data import DataConfig
-from ofa.errors import RecipeError
-from ofa.predict import PredictorConfig
-from ofa.train import TrainConfig
+from ofa.core.config import Config
+from ofa.core.errors import RecipeError
+from ofa.cost.latency.profile import TableConfig
+from ofa.data.config import DataConfig
+from ofa.predict.mlp import PredictorConfig
+from ofa.train.config import TrainConfig
 
 C = TypeVar("C", bound=Config)
 

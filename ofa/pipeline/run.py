@@ -17,13 +17,16 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from ofa import distributed
-from ofa.data import Data, load
-from ofa.device import Device, device
-from ofa.errors import FamilyError, RunError
-from ofa.families import Family, family
-from ofa.files import write_json, write_text
+from ofa.core import distributed
+from ofa.core.errors import FamilyError, RunError
+from ofa.core.files import write_json, write_text
+from ofa.data.dataset import Data
+from ofa.data.load import load_data
+from ofa.devices.device import Device
+from ofa.devices.registry import create_device
 from ofa.pipeline.recipe import Recipe
+from ofa.supernet.family import Family
+from ofa.supernet.registry import create_family
 
 Progress = Callable[[int, int, str], None]
 
@@ -99,7 +102,7 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The recipe's data set."""
-        return load(self.recipe.data)
+        return load_data(self.recipe.data)
 
     @cached_property
     def family(self) -> Family:
@@ -107,7 +110,7 @@ class Run:
         options = dict(self.recipe.family.options)
         options |= {"num_classes": len(self.data.labels), "in_channels": self.data.in_channels}
         try:
-            made = family(self.recipe.family.name, **options)
+            made = create_family(self.recipe.family.name, **options)
         except (TypeError, ValueError) as error:
             raise FamilyError(f"family.options of the recipe: {error}") from error
         return made.coupled(self.recipe.family.couple)
@@ -115,7 +118,7 @@ class Run:
     @cached_property
     def device(self) -> Device:
         """The recipe's device."""
-        return device(self.recipe.profile.device, **self.recipe.profile.options)
+        return create_device(self.recipe.profile.device, **self.recipe.profile.options)
 
     def check_inputs(self) -> None:
         """Makes data, family and device, so that what is wrong with them is known before any long work.
@@ -188,7 +191,8 @@ class Run:
     def execute(self, stage: Stage, progress: Progress) -> None:
         """Runs one stage, also if it was finished before; what was begun with the same settings is gone on with.
 
-        Stages that read its result have to be run again. Of processes that work together (`ofa.distributed`), one keeps
+        Stages that read its result have to be run again. Of processes that work together (`ofa.core.distributed`),
+        one keeps
         the records.
 
         Raises:

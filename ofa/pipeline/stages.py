@@ -9,19 +9,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ofa import distributed
-from ofa.calibrate import subnet_scores
-from ofa.cost import LatencyTable, macs_m, params_m, profile
-from ofa.errors import InfeasibleError
-from ofa.files import write_json
+from ofa.core import distributed
+from ofa.core.errors import InfeasibleError
+from ofa.core.files import write_json
+from ofa.core.tensors import write_tensors
+from ofa.cost.counted import macs_m, params_m
+from ofa.cost.latency.profile import profile
+from ofa.cost.latency.table import LatencyTable
+from ofa.evaluate.subnets import evaluate_subnets
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.run import Progress, Run, Stage
-from ofa.predict import AccuracyPredictor, denoised_percent, estimate_percent, fit_and_judge, model_rmse_percent
-from ofa.search import Constraint, Front, Objective, non_dominated, search
-from ofa.space import Arch, Rows
-from ofa.supernet import Supernet
-from ofa.tensors import write_tensors
-from ofa.train import train
+from ofa.predict.denoise import denoised_percent, estimate_percent, model_rmse_percent
+from ofa.predict.metrics import fit_and_evaluate
+from ofa.predict.mlp import AccuracyPredictor
+from ofa.search.nsga2 import search
+from ofa.search.pareto import non_dominated
+from ofa.search.problem import Constraint, Front, Objective
+from ofa.space.arch import Arch, Rows
+from ofa.supernet.supernet import Supernet
+from ofa.train.trainer import train
 
 Entry = dict[str, Any]
 
@@ -39,7 +45,9 @@ class Sample(NamedTuple):
 def measure_samples(run: Run, supernet: Supernet, archs: list[Arch]) -> Iterator[tuple[Arch, Sample]]:
     """Validation scores of subnets, each with its own BatchNorm statistics; grouped by resolution."""
     config, data = run.recipe.sample, run.data
-    for arch, found in subnet_scores(supernet, archs, data, data.validation, config.calibration_images, config.images):
+    for arch, found in evaluate_subnets(
+        supernet, archs, data, data.validation, config.calibration_images, config.images
+    ):
         yield arch, Sample(found.top1_percent, found.loss)
 
 
@@ -135,7 +143,7 @@ def _fit(run: Run, progress: Progress) -> None:
     samples, space, config = read_samples(run), run.family.space, run.recipe.predictor
     accuracies, losses = _columns(samples.values())
     rows, n_images = space.rows(samples), _n_images(run)
-    predictor, fit = fit_and_judge(space, rows, accuracies, losses, n_images, config, run.recipe.seed)
+    predictor, fit = fit_and_evaluate(space, rows, accuracies, losses, n_images, config, run.recipe.seed)
     predictor.save(run.path("predictor.safetensors"))
     write_json(run.path("predictor.json"), asdict(fit))
     progress(1, 1, f"Kendall tau {fit.kendall_tau:.2f}")

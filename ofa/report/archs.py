@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ofa.space import Value
+from ofa.space.arch import Value
 
 
 def arch_lines(arch: Mapping[str, Value]) -> list[str]:
@@ -15,7 +15,7 @@ def arch_lines(arch: Mapping[str, Value]) -> list[str]:
     names with the values, such as `k5 e4`; all else is written in full.
 
     Args:
-        arch: active choices, such as an `ofa.space.Arch`.
+        arch: active choices, such as an `ofa.Arch`.
     """
     owners = {name: name.rpartition(".")[0] for name in arch}
     blocks = {path for path in owners.values() if path} - {path.rpartition(".")[0] for path in owners.values()}

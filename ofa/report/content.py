@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ofa.cost import LatencyTable
-from ofa.cost.table import entries
-from ofa.errors import RunError
+from ofa.core.errors import RunError
+from ofa.cost.latency.table import LatencyTable, entries
 from ofa.pipeline.run import Run
 from ofa.pipeline.stages import read_table
 

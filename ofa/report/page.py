@@ -15,7 +15,7 @@ from typing import Any
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ofa.cost.agreement import agreement
+from ofa.cost.latency.metrics import agreement
 from ofa.report import charts
 from ofa.report.archs import compact
 from ofa.report.content import Content, Entry

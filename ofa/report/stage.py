@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ofa.files import write_json, write_text
+from ofa.core.files import write_json, write_text
 from ofa.pipeline.run import Progress, Run, Stage
 from ofa.report.content import gather
 from ofa.report.page import page

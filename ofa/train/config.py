@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ofa.config import Config
+from ofa.core.config import Config
 from ofa.train.losses import DistillConfig
 from ofa.train.strategies import AnyPhase
 from ofa.train.teacher import TeacherConfig

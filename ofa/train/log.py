@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ofa.errors import TrainError
-from ofa.files import write_text
+from ofa.core.errors import TrainError
+from ofa.core.files import write_text
 
 _EVERY = 10
 """Steps between two events."""

@@ -15,7 +15,7 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ofa.config import Config
+from ofa.core.config import Config
 
 
 class DistillConfig(Config):

@@ -13,13 +13,13 @@ import torchvision
 from pydantic import Field
 from torch import Tensor, nn
 
-from ofa.batches import fit
-from ofa.config import Config
-from ofa.errors import CheckpointError, OfaError, TrainError
-from ofa.families import family
-from ofa.space import Value
-from ofa.supernet import Supernet
-from ofa.tensors import read_state_dict
+from ofa.core.config import Config
+from ofa.core.errors import CheckpointError, OfaError, TrainError
+from ofa.core.tensors import read_state_dict
+from ofa.data.transforms import resize_center_crop
+from ofa.space.arch import Value
+from ofa.supernet.registry import create_family
+from ofa.supernet.supernet import Supernet
 
 _GIVEN = {"num_classes", "in_chans", "in_channels", "pretrained", "weights", "checkpoint_path"}
 """Constructor arguments that come from the data or from `weights`."""
@@ -50,7 +50,7 @@ def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, reso
     """Makes the teacher with its weights, on the CPU, frozen and in eval mode; global generators are left as they were.
 
     A supernet's BatchNorm statistics are those of all its subnets together: if the teacher is one, give it its own by
-    `ofa.calibrate.calibrate` on training images of the resolution that it sees.
+    `ofa.evaluate.calibrate.calibrate` on training images of the resolution that it sees.
 
     Args:
         config: which network and weights.
@@ -96,7 +96,7 @@ def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, reso
 def teacher_logits(teacher: nn.Module, images: Tensor, resolution: int | None = None) -> Tensor:
     """Logits `[batch, classes]`, without a gradient, for images `[batch, channels, h, w]` scaled to the resolution."""
     with torch.no_grad():
-        logits: Tensor = teacher(images if resolution is None else fit(images, resolution))
+        logits: Tensor = teacher(images if resolution is None else resize_center_crop(images, resolution))
     return logits
 
 
@@ -126,7 +126,7 @@ def _from_torchvision(model: str, config: TeacherConfig, num_classes: int, in_ch
 def _from_family(model: str, config: TeacherConfig, num_classes: int, in_channels: int) -> nn.Module:
     if config.weights == "pretrained":
         raise TrainError(f"teacher {config.name!r} has no pretrained weights; give the path of a file as `weights`")
-    made = family(model, num_classes=num_classes, in_channels=in_channels, **config.options)
+    made = create_family(model, num_classes=num_classes, in_channels=in_channels, **config.options)
     return Supernet(made).network if config.arch is None else made.build(made.space.arch(config.arch))
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import ofa
 from export.bundle import Level, write_bundle
-from export.onnx import to_onnx
+from export.formats.onnx import to_onnx
 from export.preprocess import Preprocess
 
 LABELS = tuple("abcdefghij")
@@ -36,7 +36,7 @@ def awake(network, preprocess):
 
 @pytest.fixture(scope="session")
 def family():
-    return ofa.family("small_mobilenet_v3", num_classes=len(LABELS), in_channels=1)
+    return ofa.create_family("small_mobilenet_v3", num_classes=len(LABELS), in_channels=1)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from export.bundle import load_bundle, write_bundle
-from ofa.errors import BundleError
+from ofa.core.errors import BundleError
 
 LABELS = tuple("abcdefghij")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.policy import Battery, BatteryPolicy, psutil_battery
-from ofa.errors import BundleError
+from ofa.core.errors import BundleError
 
 charges = st.floats(0, 100)
 

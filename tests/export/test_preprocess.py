@@ -8,7 +8,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from export.preprocess import Preprocess
-from ofa.errors import BundleError, DataError
+from ofa.core.errors import BundleError, DataError
 
 GREY = Preprocess(24, 1, (0.29,), (0.35,))
 COLOUR = Preprocess(24, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

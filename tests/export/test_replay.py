@@ -5,7 +5,7 @@ from export.bundle import load_bundle
 from export.policy import BatteryPolicy
 from export.replay import replay
 from export.session import session
-from ofa.errors import DataError
+from ofa.core.errors import DataError
 
 
 def test_levels_follow_the_battery_and_answers_are_counted(folder, images):

@@ -14,7 +14,7 @@ from export.bundle import load_bundle, write_bundle
 from export.policy import Battery, BatteryPolicy
 from export.runtime import Runtime, softmax
 from export.session import session
-from ofa.errors import BundleError, DataError
+from ofa.core.errors import BundleError, DataError
 
 
 class Moving:
@@ -235,7 +235,7 @@ def test_a_closed_runtime_says_so(folder, images):
 def test_it_serves_without_torch(folder):
     program = """
 import sys
-for name in ("torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "ofa.space", "ofa.supernet", "ofa.device"):
+for name in ("torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "ofa.space", "ofa.supernet", "ofa.devices"):
     sys.modules[name] = None
 from pathlib import Path
 import numpy as np

@@ -1,7 +1,7 @@
 import pytest
 
 from export.session import session
-from ofa.errors import DeviceError
+from ofa.core.errors import DeviceError
 
 
 def test_threads_and_order_are_set(levels):

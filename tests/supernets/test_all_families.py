@@ -9,22 +9,22 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ofa
-from export.onnx import export_checked, parity
+from export.formats.onnx import export_checked, parity
 from export.session import session
-from ofa.cost import macs_m, params_m
-from ofa.cost.slots import distinct_blocks
-from ofa.families import family_names
-from ofa.sharing import shared_buffers
+from ofa.cost.block_table import distinct_blocks
+from ofa.cost.counted import macs_m, params_m
+from ofa.supernet.registry import list_families
+from ofa.supernet.sharing import shared_buffers
 
 LARGE = ("autoformer_base", "s3_base", "s3_small")  # over 75M parameters; their files make smaller ones as well
-FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in family_names()]
+FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in list_families()]
 FEW_OR_MANY = pytest.mark.parametrize("n_archs", [3, pytest.param(50, marks=pytest.mark.slow)])
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, so that all of this is quick
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
-    return ofa.family(request.param, **OPTIONS)
+    return ofa.create_family(request.param, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def test_slots_know_what_flows_into_them(family, odd):
 
 
 def test_options_make_the_family_again(family):
-    again = ofa.family(family.name, **family.options)
+    again = ofa.create_family(family.name, **family.options)
     assert again.space.choices == family.space.choices
     assert dict(again.options) == dict(family.options)
     row = family.space.encode(family.space.largest)
@@ -283,7 +283,7 @@ def test_options_make_the_family_again(family):
 
 
 def test_another_number_of_classes_and_channels(family):
-    made = ofa.family(family.name, **OPTIONS | {"num_classes": 7, "in_channels": 1})
+    made = ofa.create_family(family.name, **OPTIONS | {"num_classes": 7, "in_channels": 1})
     arch = made.space.smallest
     assert made.build(arch).eval()(torch.zeros(2, *made.input_shape(arch))).shape == (2, 7)
     assert made.input_shape(arch) == (1, 32, 32)

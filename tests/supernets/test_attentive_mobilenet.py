@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import ofa
-from ofa.cost import macs_m
+from ofa.cost.counted import macs_m
 from supernets.attentive_mobilenet import family as make_family
 
 # What AttentiveNAS publishes of its models: resolution, widths from the stem's to the head's; kernels, expansions and

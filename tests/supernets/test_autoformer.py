@@ -2,9 +2,9 @@ import pytest
 import torch
 
 import ofa
-from ofa.cost import macs_m, params_m
-from ofa.cost.slots import distinct_blocks
-from ofa.errors import FamilyError, SpaceError
+from ofa.core.errors import FamilyError, SpaceError
+from ofa.cost.block_table import distinct_blocks
+from ofa.cost.counted import macs_m, params_m
 from supernets import autoformer
 
 # Published (arXiv 2107.00651, tables 1 and 3; released networks: microsoft/Cream, AutoFormer/experiments/subnet).

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import ofa
-from export.onnx import export_checked
-from ofa.cost import macs_m, params_m
-from ofa.cost.slots import distinct_blocks
-from ofa.errors import FamilyError, SpaceError
+from export.formats.onnx import export_checked
+from ofa.core.errors import FamilyError, SpaceError
+from ofa.cost.block_table import distinct_blocks
+from ofa.cost.counted import macs_m, params_m
 from ofa.pipeline.recipe import load_recipe
 from supernets import hybrid
 

@@ -3,12 +3,12 @@ import pytest
 import torch
 
 import ofa
-from ofa.cost import macs_m, params_m
+from ofa.cost.counted import macs_m, params_m
 
 
 @pytest.fixture(scope="module")
 def family():
-    return ofa.family("ofa_mobilenet_v3")
+    return ofa.create_family("ofa_mobilenet_v3")
 
 
 def test_the_space_is_the_papers(family):
@@ -32,7 +32,7 @@ def test_costs_span_the_mobile_range(family):
 
 
 def test_the_wider_published_network_builds():
-    family = ofa.family("ofa_mobilenet_v3", width_mult=1.2, resolutions=[32, 64])
+    family = ofa.create_family("ofa_mobilenet_v3", width_mult=1.2, resolutions=[32, 64])
     arch = family.space.smallest
     network = family.build(arch).eval()
     assert network.get_submodule("stages.4.0.project.conv").out_channels == 192

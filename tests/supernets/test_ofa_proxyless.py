@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ofa.cost import macs_m, params_m
+from ofa.cost.counted import macs_m, params_m
 from supernets.ofa_proxyless import family as make_family
 
 

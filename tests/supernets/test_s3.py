@@ -4,8 +4,8 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 
 import ofa
-from ofa.cost import macs_m, params_m
-from ofa.errors import SpaceError
+from ofa.core.errors import SpaceError
+from ofa.cost.counted import macs_m, params_m
 from supernets import s3
 
 DEPTHS = {"tiny": (2, 2, 6, 2), "small": (2, 2, 18, 2), "base": (2, 2, 30, 2)}

@@ -16,14 +16,14 @@ from timm.models.regnet import RegNet, RegNetCfg
 from torch import nn
 
 import ofa
-from export.onnx import export_checked
+from export.formats.onnx import export_checked
 from ofa import Choice, Family, SearchSpace
-from ofa.cost import LatencyTable, macs_m, params_m
-from ofa.cost.counted import count_macs
-from ofa.errors import FamilyError, SpaceError
+from ofa.core.errors import FamilyError, SpaceError
+from ofa.cost.counted import count_macs, macs_m, params_m
+from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, stages
-from ofa.sharing import CentreTable, CornerTable, Grouped, ResampledPositions, Rule
+from ofa.supernet.rules import CentreTable, CornerTable, Grouped, ResampledPositions, Rule
 from supernets import timm_family
 
 

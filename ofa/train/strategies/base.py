@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ofa.config import Config
-from ofa.space import Arch, Rows, SearchSpace
+from ofa.core.config import Config
+from ofa.space.arch import Arch, Rows
+from ofa.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from ofa.space import Arch
+from ofa.space.arch import Arch
 from ofa.train.strategies.base import Draw, Phase
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ofa.space import Arch
+from ofa.space.arch import Arch
 from ofa.train.strategies.base import Draw, Phase
 
 

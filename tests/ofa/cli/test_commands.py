@@ -7,9 +7,9 @@ import torch
 import yaml
 
 import ofa
-from ofa.importing import source
+from ofa.core.tensors import read_tensors
 from ofa.pipeline.recipe import load_recipe
-from ofa.tensors import read_tensors
+from ofa.supernet.importing import source
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def test_families_lists_every_family_with_its_exact_size(command):
     code, out, _ = command("families", "--json")
     assert code == 0
     found = {entry["name"]: entry for entry in json.loads(out)}
-    assert sorted(found) == ofa.family_names()
+    assert sorted(found) == ofa.list_families()
     for name, entry in found.items():
-        assert entry["space_size"] == ofa.family(name).space.size
+        assert entry["space_size"] == ofa.create_family(name).space.size
 
 
 def test_devices_and_env_as_tables_and_json(command):
@@ -97,13 +97,13 @@ def test_recipe_by_name_uses_the_usual_directory(command, tmp_path, monkeypatch)
 
 
 def test_a_full_disk_is_one_error_and_leaves_no_partial_file(command, tiny_yaml, finished, monkeypatch):
-    import ofa.files
+    import ofa.core.files
 
     def full(_):
         raise OSError(28, "No space left on device")
 
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    monkeypatch.setattr(ofa.files.os, "fsync", full)
+    monkeypatch.setattr(ofa.core.files.os, "fsync", full)
     code, out, err = command("fit", tiny_yaml, "--run", finished)
     assert (code, out) == (2, "")
     assert "No space left on device" in err
@@ -140,7 +140,7 @@ def test_the_recipe_reference_in_docs_is_the_present_one(command):
 def test_an_imported_checkpoint_is_the_start_of_a_run(command, tiny_yaml, tmp_path):
     """Weights of the once-for-all project, under its names, go straight to the latency table and the search."""
     options = {"num_classes": 10, "in_channels": 1, "resolutions": [32, 48], "width_mult": 0.35}
-    family = ofa.family("ofa_proxyless", **options)
+    family = ofa.create_family("ofa_proxyless", **options)
     weights = ofa.Supernet(family, seed=8).network.state_dict()
     theirs = {name: weights[ours] for ours, name in source("once-for-all").names(family).items()}
     torch.save({"state_dict": theirs}, tmp_path / "proxyless.pth")

@@ -7,7 +7,8 @@ import pytest
 
 import ofa
 from ofa.cli import cost as cost_command
-from ofa.cost import LatencyTable, macs_m, params_m
+from ofa.cost.counted import macs_m, params_m
+from ofa.cost.latency.table import LatencyTable
 from ofa.cost.memory import peak_activation_mib, size_mib
 
 FAMILY = "small_mobilenet_v3"
@@ -17,7 +18,7 @@ COUNTED = ["macs_m", "params_m", "size_mib", "peak_activation_mib"]
 
 @pytest.fixture(scope="module")
 def family():
-    return ofa.family(FAMILY)
+    return ofa.create_family(FAMILY)
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_options_and_a_family_of_a_file(command, tmp_path):
         "    return small(10, in_channels, resolutions)\n"
     )
     archs = tmp_path / "archs.json"
-    made = ofa.family(str(path), resolutions=[24])
+    made = ofa.create_family(str(path), resolutions=[24])
     archs.write_text(json.dumps([dict(made.space.smallest)]))
     code, out, err = command("cost", path, "--archs", archs, "--options", '{"resolutions": [24]}', "--json")
     assert code == 0, err

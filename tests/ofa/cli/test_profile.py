@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ofa.cost import LatencyTable
+from ofa.cost.latency.table import LatencyTable
 
 FAMILY = ("small_mobilenet_v3", "--options", '{"resolutions": [16], "width_mult": 0.5, "in_channels": 1}')
 QUICK = {"min_rounds": 2, "max_rounds": 2, "precision_percent": 100, "burst_ms": 0.2, "networks": 6, "checks": 3}

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ofa.cost import macs_m, params_m
-from ofa.cost.counted import count_macs
+from ofa.cost.counted import count_macs, macs_m, params_m
 
 
 @pytest.mark.parametrize(

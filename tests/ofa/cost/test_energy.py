@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ofa.core.errors import DeviceError
 from ofa.cost.energy import PowerConfig, Rapl, energy_mj, measure_energy_mj
-from ofa.errors import DeviceError
 
 RANGE_UJ = 262143328850
 

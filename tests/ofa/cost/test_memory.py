@@ -5,11 +5,13 @@ from torch import nn
 from torch.nn import functional
 
 import ofa
-from ofa.cost import params_m
+from ofa.cost.counted import params_m
 from ofa.cost.memory import SlotMax, count_memory, peak_activation_mib, size_mib
-from ofa.families import Family, Slot
-from ofa.space import Choice, SearchSpace
-from supernets.blocks import ConvNorm, Head, MBConv
+from ofa.space.choice import Choice
+from ofa.space.search_space import SearchSpace
+from ofa.supernet.family import Family
+from ofa.supernet.slot import Slot
+from supernets.blocks.convolutions import ConvNorm, Head, MBConv
 
 MAP = 4 * 10 * 10  # bytes of one channel of 10 by 10
 
@@ -95,7 +97,7 @@ def test_memory_of_a_family_is_that_of_its_whole_network(tiny, end):
 
 @pytest.mark.parametrize("name", ["autoformer_tiny", "hybrid_small"])
 def test_memory_of_transformers_is_that_of_their_whole_networks(name):
-    family = ofa.family(name, resolutions=[32, 64])
+    family = ofa.create_family(name, resolutions=[32, 64])
     rows = family.space.sample(3, np.random.default_rng(1))
     for row, peak in zip(rows, peak_activation_mib(family)(rows), strict=True):
         arch = family.space.decode(row)

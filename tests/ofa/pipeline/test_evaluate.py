@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-import ofa.calibrate
-from ofa.batches import eval_batches
-from ofa.calibrate import calibrate, subnet_scores
+import ofa.evaluate.subnets
+from ofa.core.errors import CheckpointError, DataError, RunError, SpaceError
 from ofa.cost.counted import count_macs
-from ofa.errors import CheckpointError, DataError, RunError, SpaceError
+from ofa.data.loaders import eval_batches
+from ofa.evaluate.calibrate import calibrate
+from ofa.evaluate.subnets import evaluate_subnets
 from ofa.pipeline import evaluate as pipeline
 from ofa.pipeline.evaluate import evaluate, load_supernet
 from ofa.pipeline.run import Run
@@ -65,7 +66,7 @@ def test_what_the_sample_stage_measured_is_measured_again(run):
 
 def test_each_arch_once_by_resolution_and_in_the_order_given(run, archs):
     def scored(some):
-        return subnet_scores(load_supernet(run), some, run.data, run.data.test, 64, 10)
+        return evaluate_subnets(load_supernet(run), some, run.data, run.data.test, 64, 10)
 
     order = [arch for arch, _ in scored(archs)]
     once = list(dict.fromkeys(archs))
@@ -91,8 +92,8 @@ def test_batchnorm_sees_training_images_whatever_the_split(run, archs, split, mo
         calibrated.append(batches)
         calibrate(network, batches)
 
-    monkeypatch.setattr(ofa.calibrate, "eval_batches", prepare)
-    monkeypatch.setattr(ofa.calibrate, "calibrate", spy)
+    monkeypatch.setattr(ofa.evaluate.subnets, "eval_batches", prepare)
+    monkeypatch.setattr(ofa.evaluate.subnets, "calibrate", spy)
     evaluate(run, archs, split, 20)
     judged = getattr(run.data, split)
     assert [call[1:3] for call in prepared] == [(12, 64), (12, 20), (16, 64), (16, 20)]  # once per resolution

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from ofa.errors import RecipeError
+from ofa.core.errors import RecipeError
 from ofa.pipeline.recipe import Recipe, load_recipe, shipped
 
 

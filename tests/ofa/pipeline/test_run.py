@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from ofa.errors import FamilyError, RunError
+from ofa.core.errors import FamilyError, RunError
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, stages
 

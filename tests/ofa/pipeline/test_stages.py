@@ -7,15 +7,17 @@ import torch
 import yaml
 
 from export.session import INPUT, OUTPUT, session
-from ofa.batches import eval_batches
-from ofa.calibrate import accuracy_percent, calibrate
-from ofa.cost import LatencyTable
-from ofa.errors import CheckpointError, InfeasibleError, RunError
+from ofa.core.errors import CheckpointError, InfeasibleError, RunError
+from ofa.cost.latency.table import LatencyTable
+from ofa.data.loaders import eval_batches
+from ofa.evaluate.calibrate import calibrate
+from ofa.evaluate.metrics import top1_percent
 from ofa.pipeline import stages as pipeline
 from ofa.pipeline.evaluate import load_supernet
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, stages
-from ofa.predict import AccuracyPredictor, denoised_percent, estimate_percent
+from ofa.predict.denoise import denoised_percent, estimate_percent
+from ofa.predict.mlp import AccuracyPredictor
 
 
 def quiet(done, total, message):
@@ -51,7 +53,7 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
         )
         assert level["accuracy_top1_percent"] == pytest.approx(100 * right / len(run.data.test))
         calibrate(static, eval_batches(run.data, run.data.train, resolution, limit=64))
-        assert accuracy_percent(static, batches) == pytest.approx(level["accuracy_top1_percent"])
+        assert top1_percent(static, batches) == pytest.approx(level["accuracy_top1_percent"])
         assert level["parity_max_abs_diff"] <= 1e-4
 
 

@@ -3,10 +3,10 @@ import json
 import pytest
 
 import ofa
-from ofa.cost.slots import distinct_blocks
-from ofa.cost.table import LatencyTable, Measured
-from ofa.device import Timing
-from ofa.files import write_json, write_text
+from ofa.core.files import write_json, write_text
+from ofa.cost.block_table import distinct_blocks
+from ofa.cost.latency.table import LatencyTable, Measured
+from ofa.devices.device import Timing
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run
 
@@ -44,7 +44,7 @@ EPOCHS = [
 
 @pytest.fixture(scope="session")
 def family():
-    return ofa.family("small_mobilenet_v3", num_classes=10, in_channels=1, resolutions=RESOLUTIONS)
+    return ofa.create_family("small_mobilenet_v3", num_classes=10, in_channels=1, resolutions=RESOLUTIONS)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 import pytest
 
-from ofa.cost import LatencyTable
+from ofa.cost.latency.table import LatencyTable
 from ofa.report import charts
 from ofa.report.archs import arch_lines
 from ofa.report.content import gather

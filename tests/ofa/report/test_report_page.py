@@ -6,7 +6,7 @@ from html import escape, unescape
 import pytest
 from plotly.offline import get_plotlyjs
 
-from ofa.errors import RunError, TableError
+from ofa.core.errors import RunError, TableError
 from ofa.report.archs import compact
 from ofa.report.content import gather
 from ofa.report.page import page

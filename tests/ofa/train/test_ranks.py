@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import ofa
-from ofa.data import DataConfig, load
-from ofa.errors import TrainError
-from ofa.tensors import read_tensors, write_tensors
-from ofa.train import TrainConfig, train
+from ofa.core.errors import TrainError
+from ofa.core.tensors import read_tensors, write_tensors
+from ofa.data.config import DataConfig
+from ofa.data.load import load_data
+from ofa.train.config import TrainConfig
+from ofa.train.trainer import train
 from supernets import autoformer
 
 DIGITS = DataConfig(name="digits")
@@ -24,12 +26,12 @@ def a_family(name):
     if name == "transformer":
         sizes = {"embed_dims": (64, 128), "depths": (1, 2), "heads": (1, 2)}
         return autoformer.tiny(num_classes=10, in_channels=1, resolutions=(16, 32), **sizes)
-    return ofa.family("small_mobilenet_v3", num_classes=10, in_channels=1, resolutions=[16], width_mult=0.5)
+    return ofa.create_family("small_mobilenet_v3", num_classes=10, in_channels=1, resolutions=[16], width_mult=0.5)
 
 
 def trained(folder, name, options, stop_at=None):
     """Trains on 4 batches of 32 digits an epoch; keeps the weights in the folder."""
-    digits = load(DIGITS)
+    digits = load_data(DIGITS)
     data = replace(
         digits, train=digits.train.subset(np.arange(150)), validation=digits.validation.subset(np.arange(50))
     )
@@ -44,7 +46,7 @@ def trained(folder, name, options, stop_at=None):
         train(supernet, data, DIGITS, TrainConfig(**defaults | options), Path(folder), 2, progress)
     except InterruptedError:
         return "stopped"
-    from ofa import distributed
+    from ofa.core import distributed
 
     path = Path(folder) / f"weights-{distributed.rank()}.safetensors"
     write_tensors(path, supernet.network.state_dict())
@@ -94,6 +96,6 @@ def test_going_on_with_another_number_of_processes(together, tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path, monkeypatch):
-    monkeypatch.setattr("ofa.distributed.world_size", lambda: 3)
+    monkeypatch.setattr("ofa.core.distributed.world_size", lambda: 3)
     with pytest.raises(TrainError, match=r"train\.batch_size = 32 cannot be shared by 3 processes; give a multiple"):
         trained(tmp_path, "transformer", {})

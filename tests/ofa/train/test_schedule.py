@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ofa.train import TrainConfig
+from ofa.train.config import TrainConfig
 from ofa.train.schedule import Schedule
 
 

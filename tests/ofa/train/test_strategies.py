@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 import ofa
-from ofa.cost import macs_m
+from ofa.cost.counted import macs_m
 from ofa.train.strategies import AnyPhase, Draw
 
 PHASES = {
@@ -26,7 +26,7 @@ def phase(strategy, **options):
 @pytest.fixture(scope="module")
 def family():
     options = {"num_classes": 10, "in_channels": 1, "resolutions": [16, 20, 24], "width_mult": 0.5}
-    return ofa.family("small_mobilenet_v3", **options)
+    return ofa.create_family("small_mobilenet_v3", **options)
 
 
 def draw(family, step=0, seed=0, losses=None):

@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from torchvision.models import _api
 
 import ofa
-from ofa.batches import fit
-from ofa.calibrate import calibrate
-from ofa.errors import CheckpointError, FamilyError, SpaceError, TrainError
-from ofa.tensors import write_tensors
+from ofa.core.errors import CheckpointError, FamilyError, SpaceError, TrainError
+from ofa.core.tensors import write_tensors
+from ofa.data.transforms import resize_center_crop
+from ofa.evaluate.calibrate import calibrate
 from ofa.train.teacher import TeacherConfig, load_teacher, teacher_logits
 
 TIMM = "timm:mobilenetv3_small_050"
@@ -93,7 +93,7 @@ def test_it_sees_images_at_a_resolution_of_its_own(images, tmp_path):
     )
     teacher = load_teacher(teacher_config, 7, 3, 32)
     logits = teacher_logits(teacher, images, teacher_config.resolution)
-    assert torch.equal(logits, vit(fit(images, 48)))
+    assert torch.equal(logits, vit(resize_center_crop(images, 48)))
     wrong = config("timm:vit_tiny_patch16_224", teacher_config.weights, options=options)
     with pytest.raises(TrainError, match=r"does not take images of 3 channels and 32 pixels: .*set its `resolution`"):
         load_teacher(wrong, 7, 3, 32)
@@ -204,7 +204,7 @@ def test_a_family_of_a_file(tmp_path, images):
         "                             nn.Linear(in_channels * width**2, num_classes))\n"
         "    return ofa.Family.from_builder(space, build, in_channels=in_channels)\n"
     )
-    supernet = ofa.Supernet(ofa.family(str(path), num_classes=7, in_channels=3, width=2), seed=1)
+    supernet = ofa.Supernet(ofa.create_family(str(path), num_classes=7, in_channels=3, width=2), seed=1)
     weights = tmp_path / "supernet.safetensors"
     write_tensors(weights, supernet.network.state_dict())
     teacher = load_teacher(config(f"family:{path}", weights, options={"width": 2}), 7, 3, 32)

@@ -1,0 +1,1 @@
+"""The agent: a small server that runs ONNX models on another computer or a phone."""

@@ -1,0 +1,109 @@
+"""Refuses ONNX models that do more than compute, whoever sent them. Free of torch, and of the package `onnx`.
+
+That one would have to be compiled on many phones. What is to be refused shows in a few fields of the protobuf, and each
+occurrence of them is visited, so this is never less strict than the reader in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ofa.core.errors import DeviceError
+
+# What a model is made of, as far as it is looked into: a kind of message, and the fields that hold further ones.
+_INSIDE = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 10: "tensor", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+
+
+_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+
+
+_CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+
+
+class HarmfulModelError(DeviceError):
+    """A model that is not run."""
+
+
+def check_harmless(onnx: bytes) -> None:
+    """Refuses a model that could run what is not an ONNX operator, read files, or never end.
+
+    Raises:
+        HarmfulModelError: it says why.
+    """
+    if onnx[4:8] == b"ORTM":  # ONNX Runtime's other format, which it takes instead of ONNX
+        raise HarmfulModelError("the body is in ONNX Runtime's own format, which is not allowed; send ONNX")
+    try:
+        _check("model", memoryview(onnx))
+    except ValueError as error:
+        raise HarmfulModelError("the body is not an ONNX model; send a file that `onnx.checker` accepts") from error
+
+
+def _check(kind: str, message: memoryview) -> None:
+    inside = _INSIDE[kind]
+    for number, value in _fields(message):
+        match kind, number:
+            case "node", 4 if (operator := _text(value)) in _CONTROL_FLOW:
+                raise HarmfulModelError(f"operator {operator} is control flow, which may never end; export without it")
+            case "node", 7 if (domain := _text(value)) not in _DOMAINS:
+                allowed = ", ".join(map(repr, _DOMAINS))
+                raise HarmfulModelError(f"operators of domain {domain[:99]!r} are not allowed; use those of {allowed}")
+            case "attribute", 6 | 11:
+                raise HarmfulModelError("an operator has a graph inside, as control flow has; export without it")
+            case "tensor", 13 | 14 if value != 0:
+                raise HarmfulModelError(
+                    "a tensor has external data, which could be any file; save the model as one file"
+                )
+        if number in inside:
+            _check(inside[number], _bytes(value))
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of each field of a protobuf message.
+
+    Raises:
+        ValueError: it is none.
+    """
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = _varint(message, at)
+        value: int | memoryview
+        match tag & 7:
+            case 0:
+                value, at = _varint(message, at)
+            case 1 | 2 | 5 as wire:
+                size, at = _varint(message, at) if wire == 2 else (8 if wire == 1 else 4, at)
+                value, at = message[at : at + size], at + size
+            case _:
+                raise ValueError("a group")
+        if at > end or tag >= 2**32:
+            raise ValueError("beyond its end")
+        yield tag >> 3, value
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A number and where it ends."""
+    value = 0
+    for i, byte in enumerate(message[at : at + 10]):
+        value |= (byte & 127) << 7 * i
+        if byte < 128:
+            return value, at + i + 1
+    raise ValueError("a number without end")
+
+
+def _bytes(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number in the place of a message")
+    return value
+
+
+def _text(value: int | memoryview) -> str:
+    return bytes(_bytes(value)).decode("utf-8", "replace")

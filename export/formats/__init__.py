@@ -1,0 +1,1 @@
+"""Model formats: ONNX files, their quantization, and the proof that they compute the same."""

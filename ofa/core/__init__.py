@@ -1,0 +1,1 @@
+"""Foundations without knowledge of networks: errors, files, tensors, configuration, processes."""

@@ -1,0 +1,1 @@
+"""Latency tables: what is measured, and what is predicted from it."""

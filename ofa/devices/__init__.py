@@ -1,0 +1,1 @@
+"""Devices that run models, and the protocol that measures latency on them."""

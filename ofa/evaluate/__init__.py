@@ -1,0 +1,1 @@
+"""Evaluation of networks: BatchNorm calibration and metrics."""

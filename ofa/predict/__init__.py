@@ -1,0 +1,1 @@
+"""Accuracy predictors, and how they are judged."""

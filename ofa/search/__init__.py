@@ -1,0 +1,1 @@
+"""Search algorithms over matrices of archs, and Pareto tools."""

@@ -1,0 +1,1 @@
+"""Search spaces: choices, archs, and archs as rows of index matrices."""

@@ -1,0 +1,1 @@
+"""Blocks, slots and families; the supernet that shares weights among their networks."""

@@ -1,0 +1,91 @@
+"""Checkpoints: one safetensors file each, written whole or not at all; loading one cannot execute code.
+
+Tensors are stored under dotted names; everything else is JSON under the metadata key `state`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ofa.core.errors import CheckpointError
+from ofa.core.tensors import read_tensors, write_tensors
+
+
+def save(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Writes tensors (any device and layout) and a JSON state."""
+    write_tensors(path, tensors, {"state": json.dumps(state)})
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `save` wrote.
+
+    Raises:
+        CheckpointError: missing, truncated, or not such a file.
+    """
+    tensors, metadata = read_tensors(path)
+    try:
+        return tensors, json.loads(metadata["state"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint ({error!r})") from error
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as named tensors and JSON."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            (tensors if isinstance(value, Tensor) else plain)[f"{index}.{key}"] = value
+    return tensors, {"plain": plain, "param_groups": state["param_groups"]}
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Puts back what `pack_optimizer` gave."""
+    entries: dict[int, dict[str, Any]] = {}
+    for name, value in (state["plain"] | tensors).items():
+        index, _, key = name.partition(".")
+        entries.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
+
+
+class Checkpoints:
+    """The newest checkpoints of a training, `step-00000123.safetensors`, in one folder."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
+
+    def paths(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
+
+    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Adds one, then removes all but the newest."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save(self.folder / f"step-{step:08d}.safetensors", tensors, state)
+        for old in self.paths()[self.keep :]:
+            old.unlink()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+        """The newest intact checkpoint and a warning for each broken one passed over; None if there is none at all.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none is intact.
+        """
+        warnings: list[str] = []
+        for path in self.paths():
+            try:
+                return *load(path), warnings
+            except CheckpointError as error:
+                warnings.append(str(error))
+        if warnings:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} can be read: {warnings[0]}; "
+                "remove the folder to begin the training anew"
+            )
+        return None

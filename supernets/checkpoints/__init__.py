@@ -1,0 +1,1 @@
+"""Checkpoints and tables of other projects, in the names of this one."""

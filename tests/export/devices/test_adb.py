@@ -1,0 +1,367 @@
+import gc
+import json
+import os
+import stat
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from export.devices.adb import TOOL, Adb
+from export.session import INPUT, session
+from ofa.core.errors import DeviceError
+from ofa.devices.device import Device, Model, PlaceLost
+from ofa.devices.measure import MeasureConfig, measure
+
+LINEAR = Model(partial(nn.Linear, 5, 3), (5,))
+
+# What `adb` prints and returns, of phones whose files are this machine's; "state.json" says how they are.
+ADB = r"""
+import json, os, re, shutil, subprocess, sys, time
+from pathlib import Path
+
+home = Path(__file__).parent
+state = json.loads((home / "state.json").read_text())
+phones, arguments = state["phones"], sys.argv[1:]
+if arguments == ["devices"]:
+    print("* daemon not running; starting now at tcp:5037\n* daemon started successfully")
+    print("List of devices attached")
+    for serial, phone in phones.items():
+        print(f"{serial}\t{phone['state']}")
+    print()
+    sys.exit(0)
+assert arguments[0] == "-s"
+serial, command, rest = arguments[1], arguments[2], arguments[3:]
+calls = home / f"{serial}.calls"
+n_calls = len(calls.read_text().splitlines()) if calls.exists() else 0
+with calls.open("a") as file:
+    file.write(json.dumps([command, *rest]) + "\n")
+phone = phones[serial]
+if n_calls >= phone.get("dies_after", 10**9):
+    push = "adb: error: failed to get feature set: " if command == "push" else "error: "
+    sys.exit(push + phone.get("death", f"device '{serial}' not found"))
+if phone.get("hangs"):
+    time.sleep(60)
+if command == "push":
+    shutil.copy(*rest)
+    print(f"{rest[0]}: 1 file pushed, 0 skipped. 25.3 MB/s (12345 bytes in 0.001s)")
+    sys.exit(0)
+assert command == "shell" and len(rest) == 1
+environment = {"PATH": f"{home / 'phone_bin'}:/usr/bin:/bin", "PHONE": json.dumps(phone)}
+sys.exit(subprocess.run(["/bin/sh", "-c", rest[0]], env=environment).returncode)
+"""
+
+# A run of a model takes as many milliseconds as its file has KiB; the first five take longer.
+PERF_TEST = r"""
+import os, sys
+from pathlib import Path
+
+assert Path(os.environ["LD_LIBRARY_PATH"], "libonnxruntime.so").exists()
+phone = __import__("json").loads(os.environ["PHONE"])
+if "slow" in phone:
+    __import__("time").sleep(phone["slow"])
+if "fails" in phone:
+    print(phone["fails"], file=sys.stderr)
+    sys.exit(255)
+arguments, options, paths = iter(sys.argv[1:]), {}, []
+for argument in arguments:
+    if argument in ("-I", "-Z"):
+        options[argument] = True
+    elif argument in ("-e", "-m", "-r", "-x", "-y", "-o", "-S"):
+        options[argument] = next(arguments)
+    elif argument.startswith("-"):
+        sys.exit(f"ERROR: Unknown command line flag '{argument[1:]}'")
+    else:
+        paths.append(Path(argument))
+model, result = paths
+assert options["-m"] == "times" and options["-I"] and model.suffix == ".onnx" and model.is_absolute()
+seconds, n = model.stat().st_size / 1024 / 1000, int(options["-r"])
+print("Disabling intra-op thread spinning between runs")
+print(f"Session creation time cost: 0.0123 s\nTotal inference requests: {n}")
+with result.open("a") as file:
+    for run in range(n - phone.get("short", 0)):
+        file.write(f"{model.parent.name},{seconds * (3 if run < 4 else 1):.6g},25440256,24,{run}\n")
+"""
+
+GETPROP = r"""
+import json, os, sys
+phone = json.loads(os.environ["PHONE"])
+print({
+    "ro.product.model": phone.get("model", "Pixel 8"),
+    "ro.soc.model": phone.get("soc", "Tensor G3"),
+    "ro.board.platform": "zuma",
+    "ro.build.version.release": "14",
+    "ro.product.cpu.abi": "arm64-v8a",
+}[sys.argv[1]])
+"""
+
+
+def program(path, text):
+    path.write_text(f"#!{sys.executable} -IS\n{text}")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+class Lab:
+    """A computer with `adb` and phones."""
+
+    def __init__(self, home):
+        self.home, self.folder = home, home / "on the phone's disk"
+        (home / "phone_bin").mkdir()
+        self.folder.mkdir()
+        self.adb = program(home / "adb", ADB)
+        program(home / "phone_bin" / "getprop", GETPROP)
+        program(home / "phone_bin" / "nproc", "print(8)")
+        program(self.folder / TOOL, PERF_TEST)
+        (self.folder / "libonnxruntime.so").write_bytes(b"\0VERS_1.0\0\x7fOrtGetApiBase\0VERS_1.23.2\0")
+        self.connect(A={})
+
+    def connect(self, **phones):
+        state = {"phones": {serial: {"state": "device"} | phone for serial, phone in phones.items()}}
+        (self.home / "state.json").write_text(json.dumps(state))
+
+    def device(self, **options):
+        return Adb(**{"adb": str(self.adb), "folder": str(self.folder)} | options)
+
+    def calls(self, serial):
+        return [json.loads(line) for line in (self.home / f"{serial}.calls").read_text().splitlines()]
+
+    @property
+    def models(self):
+        return sorted((self.folder / "ofa_models").glob("*.onnx"))
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return Lab(tmp_path)
+
+
+def test_each_run_of_a_pushed_model_is_timed_after_those_that_warm_up(lab):
+    device: Device = lab.device()
+    (place,) = device.places
+    times = place.load(LINEAR)(3)
+    (pushed,) = lab.models
+    assert times == pytest.approx([pushed.stat().st_size / 1024] * 3, rel=1e-5)
+    (logits,) = session(pushed).run(None, {INPUT: np.zeros((1, 5), dtype=np.float32)})
+    assert logits.shape == (1, 3)
+
+
+def test_the_performance_test_gets_the_options_it_has(lab):
+    lab.device(threads=4).places[0].load(LINEAR)(10)
+    (command,) = (words[-1] for words in lab.calls("A") if f"./{TOOL} " in words[-1])
+    assert f"./{TOOL} -e cpu -m times -r 14 -x 4 -y 1 -o 99 -Z -I -S 1 " in command
+
+
+def test_the_description_says_what_a_table_needs(lab):
+    description = lab.device(threads=2).description
+    assert json.loads(json.dumps(description)) == description
+    assert description.pop("torch_version")
+    assert description == {
+        "device": "adb",
+        "runtime": "onnxruntime",
+        "runtime_version": "1.23.2",
+        "phone": "Pixel 8",
+        "processor": "Tensor G3",
+        "os": "Android 14 arm64-v8a",
+        "threads": 2,
+        "precision": "float32",
+    }
+
+
+def test_a_phone_that_does_not_name_its_chip_has_a_platform(lab):
+    lab.connect(A={"soc": ""})
+    assert lab.device().description["processor"] == "zuma"
+
+
+def test_a_library_without_a_version_is_unknown(lab):
+    (lab.folder / "libonnxruntime.so").write_bytes(b"\0\x7f")
+    assert lab.device().description["runtime_version"] == "unknown"
+
+
+def test_models_are_removed_with_their_runners_and_the_phone(lab):
+    device = lab.device()
+    kept, gone = (device.places[0].load(LINEAR) for _ in range(2))
+    assert len(lab.models) == 2
+    del gone
+    third = device.places[0].load(LINEAR)
+    assert {str(path) for path in lab.models} == {kept.remote, third.remote}
+    del device, kept, third
+    gc.collect()
+    assert not (lab.folder / "ofa_models").exists()
+    assert (lab.folder / TOOL).exists()
+
+
+def test_what_an_earlier_session_left_is_removed(lab):
+    (lab.folder / "ofa_models").mkdir()
+    (lab.folder / "ofa_models" / "old.onnx").touch()
+    device = lab.device()
+    assert device.places
+    assert not lab.models
+
+
+def test_two_phones_share_the_models_and_one_that_dies_midway_leaves_its_own_to_the_other(lab):
+    lab.connect(A={}, B={"dies_after": 14})
+    device = lab.device(serials=["A", "B"])
+    models = {str(width): Model(partial(nn.Linear, width, width), (width,)) for width in (8, 24, 40, 56)}
+    config = MeasureConfig(min_rounds=2, max_rounds=3)
+    timings = measure(device, models, models["24"], np.random.default_rng(0), config)
+    assert list(timings) == list(models)
+    assert all(timing.repeats >= 2 for timing in timings.values())
+    sizes = [1024 * timing.median_ms for timing in timings.values()]
+    weights = [4 * (width**2 + width) for width in map(int, models)]
+    assert np.diff(sizes) == pytest.approx(np.diff(weights), rel=0.05)
+    pushes = [sum(words[0] == "push" for words in lab.calls(serial)) for serial in "AB"]
+    assert pushes == [6, 3]  # each its half and the reference, then A the half of B and the reference again
+
+
+@pytest.mark.parametrize("death", ["device 'A' not found", "device offline", "device unauthorized.\nTry", "closed"])
+@pytest.mark.parametrize("when", ["load", "run"])
+def test_a_phone_that_is_gone_is_a_lost_place(lab, death, when):
+    (place,) = lab.device().places
+    runner = place.load(LINEAR)
+    lab.connect(A={"dies_after": 0, "death": death})
+    with pytest.raises(PlaceLost, match=f"phone A does not answer: .*{death.splitlines()[0]}"):
+        place.load(LINEAR) if when == "load" else runner(1)
+
+
+def test_the_only_phone_that_dies_ends_the_measuring(lab):
+    lab.connect(A={"dies_after": 12})
+    with pytest.raises(DeviceError, match="'adb' is lost, 1 of 1 models are not measured"):
+        measure(lab.device(), {"one": LINEAR}, LINEAR, np.random.default_rng(0))
+
+
+def test_a_phone_that_hangs_is_a_lost_place(lab, monkeypatch):
+    monkeypatch.setattr("export.devices.adb._ANSWER_S", 0.2)
+    (place,) = lab.device(timeout_s=5.0).places
+    runner = place.load(LINEAR)
+    lab.connect(A={"hangs": True})
+    object.__setattr__(place, "timeout_s", 0.2)
+    with pytest.raises(PlaceLost, match=r"phone A does not answer: no end after 0\.2 s"):
+        runner(1)
+
+
+def test_a_model_that_takes_too_long_on_a_phone_that_answers(lab):
+    (place,) = lab.device(timeout_s=5.0).places
+    runner = place.load(LINEAR)
+    lab.connect(A={"slow": 3})
+    object.__setattr__(place, "timeout_s", 0.5)
+    with pytest.raises(DeviceError, match=r"phone A cannot do .*no end after 0\.5 s; raise timeout_s"):
+        runner(1)
+
+
+def test_what_the_performance_test_says_is_in_the_error(lab):
+    (place,) = lab.device().places
+    runner = place.load(LINEAR)
+    lab.connect(A={"fails": "Load model failed: Unsupported model IR version: 11, max supported IR version: 10"})
+    with pytest.raises(DeviceError, match=r"phone A cannot do .*Unsupported model IR version: 11"):
+        runner(1)
+
+
+def test_times_that_are_missing_are_an_error(lab):
+    (place,) = lab.device().places
+    runner = place.load(LINEAR)
+    lab.connect(A={"short": 2})
+    with pytest.raises(DeviceError, match=r"gave the times of 5 runs, not of 7; it printed .*ofa_models.*; use the"):
+        runner(3)
+
+
+def test_without_adb_the_error_says_what_to_install(lab):
+    with pytest.raises(DeviceError, match=r"program '/nowhere/adb' cannot be run \(No such file .*platform-tools"):
+        lab.device(adb="/nowhere/adb")
+
+
+def test_a_file_that_is_no_program(lab):
+    with pytest.raises(DeviceError, match=r"cannot be run \(Permission denied\)"):
+        lab.device(adb=str(lab.home / "state.json"))
+
+
+def test_without_a_phone_the_error_says_how_to_connect_one(lab):
+    lab.connect()
+    with pytest.raises(DeviceError, match="no phone is connected; connect one, switch its USB debugging on"):
+        lab.device()
+
+
+@pytest.mark.parametrize("serials", [[], ["A"], "A"])
+@pytest.mark.parametrize(
+    ("state", "step"),
+    [
+        ("unauthorized", "allow this computer's USB debugging on its screen"),
+        ("offline", "reconnect it, or run: adb kill-server"),
+        ("no permissions (missing udev rules? user is in the plugdev group); see [http://x]", "udev rule"),
+        ("recovery", "restart it"),
+    ],
+)
+def test_a_phone_that_is_not_ready(lab, state, step, serials):
+    lab.connect(A={"state": state})
+    with pytest.raises(DeviceError, match=rf"phone A is in state '{state.split()[0]}.*{step}"):
+        lab.device(serials=serials)
+
+
+def test_of_several_phones_some_must_be_named(lab):
+    lab.connect(A={}, B={}, C={"state": "offline"})
+    with pytest.raises(DeviceError, match="2 phones are connected; name those to use in serials: A, B"):
+        lab.device()
+    assert len(lab.device(serials=["B"]).places) == 1
+    with pytest.raises(DeviceError, match="phone 'D' is not connected; connected: A, B, C"):
+        lab.device(serials=["A", "D"])
+    with pytest.raises(DeviceError, match="has a phone twice"):
+        lab.device(serials=["A", "A"])
+
+
+def test_the_only_phone_that_is_ready_needs_no_name(lab):
+    lab.connect(A={"state": "offline"}, B={})
+    assert [phone.serial for phone in lab.device().places] == ["B"]
+
+
+def test_phones_of_two_kinds_are_not_measured_together(lab):
+    lab.connect(A={}, B={"model": "Galaxy S24", "soc": "SM8650"})
+    with pytest.raises(DeviceError, match=r"B \(.*Galaxy S24.*\) is another kind of phone than A \(.*Pixel 8"):
+        lab.device(serials=["A", "B"])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_phone_without_the_performance_test(lab, there):
+    (lab.folder / TOOL).unlink()
+    if there:  # but may not be run
+        (lab.folder / TOOL).touch()
+    with pytest.raises(DeviceError, match=rf"phone A has no program .*{TOOL}; build .*adb -s A push {TOOL} lib"):
+        lab.device()
+
+
+def test_a_phone_that_dies_before_it_is_ready_is_a_device_error(lab):
+    lab.connect(A={"dies_after": 1})
+    with pytest.raises(DeviceError, match="phone A does not answer: error: device 'A' not found; reconnect it"):
+        lab.device()
+
+
+def test_a_phone_has_so_many_processors(lab):
+    with pytest.raises(DeviceError, match="threads = 9 is not allowed; phone A has 8 processors"):
+        lab.device(threads=9)
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "why"),
+    [
+        ("threads", 0, "give a whole number from 1"),
+        ("threads", "2", "give a whole number from 1"),
+        ("threads", True, "give a whole number from 1"),
+        ("timeout_s", 0, "give seconds above 0"),
+        ("timeout_s", float("nan"), "give seconds above 0"),
+        ("folder", "ofa", "is not an absolute path"),
+    ],
+)
+def test_options_out_of_range(lab, option, wrong, why):
+    with pytest.raises(DeviceError, match=f"adb: {option} = .*{why}"):
+        lab.device(**{option: wrong})
+
+
+def test_a_folder_is_never_read_as_a_command(lab):
+    odd = lab.home / "a; touch hacked; $(touch hacked) 'b"
+    os.rename(lab.folder, odd)
+    device = lab.device(folder=f"{odd}/")
+    assert len(device.places[0].load(LINEAR)(2)) == 2
+    assert not list(Path.cwd().glob("hacked*"))
+    assert not list(lab.home.rglob("hacked"))

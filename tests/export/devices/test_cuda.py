@@ -1,0 +1,158 @@
+import json
+from functools import partial
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from export.devices.ort_cpu import normal_images
+from export.devices.ort_cuda import BoundRunner, OrtCuda, bound
+from export.devices.torch_cuda import TorchCuda, TorchRunner, placed
+from export.formats.onnx import to_onnx
+from export.session import session
+from ofa.core.errors import DeviceError
+from ofa.devices.device import Model
+
+HAS_GPU = torch.cuda.is_available()
+HAS_PROVIDER = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+LINEAR = Model(partial(nn.Linear, 5, 3), (5,))
+
+
+class Clock:
+    """Events of a GPU on which a run takes 2 ms, the next 4 ms, and so on."""
+
+    def __init__(self):
+        self.now_ms, self.runs, self.waited = 0.0, 0, 0
+
+    def run(self, _):
+        self.runs += 1
+        self.now_ms += 2.0 * self.runs
+
+    def event(self):
+        return Event(self)
+
+
+class Event:
+    def __init__(self, clock):
+        self.clock = clock
+
+    def record(self):
+        self.at_ms = self.clock.now_ms
+
+    def synchronize(self):
+        self.clock.waited += 1
+
+    def elapsed_time(self, end_event):
+        return end_event.at_ms - self.at_ms
+
+
+def test_events_time_each_run_and_the_first_does_not_count():
+    clock = Clock()
+    assert TorchRunner(clock.run, torch.zeros(1), clock.event)(3) == [4.0, 6.0, 8.0]
+    assert (clock.runs, clock.waited) == (4, 4)  # each is waited for before the next begins
+
+
+def test_modules_run_without_gradients_and_settings_stay_as_they_were():
+    cudnn, seen = torch.backends.cudnn, []
+
+    def look(images):
+        seen.append((torch.is_inference_mode_enabled(), cudnn.benchmark, cudnn.allow_tf32, images.shape))
+
+    before = (torch.is_inference_mode_enabled(), cudnn.benchmark, cudnn.allow_tf32)
+    TorchRunner(look, torch.zeros(1, 3), Clock().event)(1)
+    assert seen == [(True, True, False, (1, 3))] * 2
+    assert (torch.is_inference_mode_enabled(), cudnn.benchmark, cudnn.allow_tf32) == before
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_channels_are_last_in_images_and_convolutions_alike(channels_last):
+    images = torch.from_numpy(normal_images(1, (3, 8, 8)))
+    network, moved = placed(nn.Conv2d(3, 4, 3), images, torch.device("cpu"), torch.float16, channels_last)
+    for tensor in (moved, network.weight):
+        assert tensor.dtype == torch.float16
+        assert tensor.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+def test_tokens_have_no_channels_to_put_last():
+    tokens = torch.from_numpy(normal_images(1, (7, 5)))
+    network, moved = placed(nn.Linear(5, 3), tokens, torch.device("cpu"), torch.float32, True)
+    assert network(moved).shape == (1, 7, 3)
+
+
+def test_a_bound_session_computes_what_the_session_computes(tmp_path):
+    path = tmp_path / "model.onnx"
+    to_onnx(LINEAR.module(), LINEAR.input_shape, path)
+    made = session(path)
+    runner = bound(made, LINEAR.input_shape, "cpu")
+    assert len(runner(2)) == 2
+    (wanted,) = made.run(None, {"images": normal_images(1, (5,))})
+    (got,) = runner.binding.copy_outputs_to_cpu()
+    assert np.array_equal(got, wanted)
+
+
+def test_the_first_bound_run_is_not_timed(monkeypatch):
+    class Session:
+        runs = 0
+
+        def run_with_iobinding(self, _):
+            self.runs += 1
+
+    class Binding:
+        waited = 0
+
+        def synchronize_outputs(self):
+            self.waited += 1
+
+    ticks, made, binding = iter(range(100)), Session(), Binding()
+    monkeypatch.setattr("export.devices.ort_cuda.time.perf_counter_ns", lambda: next(ticks) * 1_000_000)
+    assert BoundRunner(made, binding)(4) == [1.0] * 4
+    assert (made.runs, binding.waited) == (5, 5)
+
+
+@pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
+def test_pytorch_without_a_gpu_is_refused():
+    with pytest.raises(DeviceError, match=r"torch-cuda: PyTorch .* sees no GPU; see what nvidia-smi says"):
+        TorchCuda()
+
+
+@pytest.mark.skipif(HAS_PROVIDER, reason="ONNX Runtime has CUDA")
+def test_onnx_runtime_without_cuda_is_refused():
+    with pytest.raises(DeviceError, match=r"CPUExecutionProvider but no CUDAExecutionProvider; .* onnxruntime-gpu"):
+        OrtCuda()
+
+
+def test_a_provider_that_does_not_start_is_refused(monkeypatch):
+    made = onnxruntime.InferenceSession
+    monkeypatch.setattr("export.devices.ort_cuda.ort.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(
+        "export.devices.ort_cuda.ort.InferenceSession",
+        lambda path, options, providers: made(path, options, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(DeviceError, match=r"ort-cuda: ONNX Runtime .* could not start CUDAExecutionProvider"):
+        OrtCuda().load(LINEAR)
+
+
+def test_an_unknown_precision():
+    with pytest.raises(DeviceError, match="precision = 'int8' is not known; choose from float32, float16"):
+        TorchCuda(precision="int8")
+
+
+@pytest.mark.skipif(not HAS_GPU, reason="PyTorch sees no GPU here")
+@pytest.mark.parametrize("options", [{}, {"precision": "float16", "channels_last": True}])
+def test_pytorch_times_a_network_on_the_gpu(network, options):
+    device = TorchCuda(**options)
+    assert json.loads(json.dumps(device.description)) == device.description
+    times = device.load(Model.of(network, (1, 28, 28)))(3)
+    assert len(times) == 3
+    assert all(0 < ms < 1000 for ms in times)
+
+
+@pytest.mark.skipif(not (HAS_GPU and HAS_PROVIDER), reason="ONNX Runtime has no GPU here")
+def test_onnx_runtime_times_a_network_on_the_gpu(network):
+    device = OrtCuda()
+    assert json.loads(json.dumps(device.description)) == device.description
+    times = device.load(Model.of(network, (1, 28, 28)))(3)
+    assert len(times) == 3
+    assert all(0 < ms < 1000 for ms in times)

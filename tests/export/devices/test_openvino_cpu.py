@@ -1,0 +1,150 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from torch import nn
+
+import ofa
+from export.devices.openvino_cpu import OpenvinoCpu, OpenvinoRunner
+from export.devices.ort_cpu import OrtCpu
+from ofa.core.errors import DeviceError
+from ofa.devices.device import Device, Model
+
+# Not `importorskip`, which would import OpenVINO with its telemetry.
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs pip install 'ofa[openvino]'")
+
+
+def logits(runner):
+    runner.request.infer()
+    return runner.request.get_output_tensor(0).data
+
+
+@needs_openvino
+@pytest.mark.parametrize("threads", [1, os.cpu_count()])
+def test_a_network_gives_the_logits_of_onnx_runtime(network, threads):
+    model = Model.of(network, (1, 28, 28))
+    onnxruntime = OrtCpu().load(model)
+    (wanted,) = onnxruntime.session.run(None, onnxruntime.feed)
+    runner = OpenvinoCpu(threads=threads).load(model)
+    assert np.abs(wanted).max() > 0.1
+    assert np.abs(logits(runner) - wanted).max() < 1e-4
+    times = runner(3)
+    assert len(times) == 3
+    assert all(0 < ms < 1000 for ms in times)
+
+
+@needs_openvino
+def test_blocks_and_models_without_weights_run_at_batch_1():
+    family, device = ofa.create_family("autoformer_tiny"), OpenvinoCpu()
+    blocks = dict(family.blocks(family.space.encode(family.space.smallest)))
+    kinds = {type(block): (block.build, block.input_shape(slot.size(224))) for slot, block in blocks.items() if block}
+    for build, shape in [*kinds.values(), (nn.Identity, (1, 1, 1)), (partial(nn.Linear, 5, 3), (5,))]:
+        model = Model(build, shape)
+        onnxruntime, runner = OrtCpu().load(model), device.load(model)
+        (wanted,) = onnxruntime.session.run(None, onnxruntime.feed)
+        assert wanted.shape[0] == 1
+        assert np.abs(logits(runner) - wanted).max() < 1e-4
+
+
+@needs_openvino
+def test_it_runs_one_stream_in_float32():
+    compiled = OpenvinoCpu(threads=1).load(Model(partial(nn.Linear, 5, 3), (5,))).request.get_compiled_model()
+    names = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "INFERENCE_PRECISION_HINT")
+    found = [str(compiled.get_property(name)) for name in names]
+    assert found[:2] == ["1", "1"]
+    assert "float32" in found[2]
+
+
+@needs_openvino
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_weights_are_not_mapped_one_by_one():
+    def n_maps():
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    def transformer_like():
+        layers = [layer for _ in range(40) for layer in (nn.Linear(100, 100), nn.GELU())]
+        return Model.of(nn.Sequential(*layers), (50, 100))
+
+    device = OpenvinoCpu()
+    device.load(transformer_like())(1)  # what a first model costs
+    before = n_maps()
+    runners = [device.load(transformer_like()) for _ in range(3)]
+    for runner in runners:
+        runner(1)
+    assert n_maps() - before < 20 * len(runners)
+
+
+@needs_openvino
+def test_the_description_says_what_a_table_needs():
+    device: Device = OpenvinoCpu()
+    description = device.description
+    assert json.loads(json.dumps(description)) == description
+    assert description.keys() == OrtCpu().description.keys()
+    assert (description["device"], description["runtime"]) == ("openvino-cpu", "openvino")
+    assert all(description.values())
+
+
+@needs_openvino
+def test_openvino_sends_nothing_when_it_is_imported():
+    before = set(threading.enumerate())
+    OpenvinoCpu()
+    assert "openvino_telemetry.main" not in sys.modules
+    assert "openvino_telemetry" not in sys.modules
+    assert set(threading.enumerate()) <= before
+
+
+def test_the_first_run_is_not_timed(monkeypatch):
+    calls, ticks = [], iter(range(100))
+    monkeypatch.setattr("export.devices.openvino_cpu.perf_counter_ns", lambda: next(ticks) * 1_000_000)
+    assert OpenvinoRunner(SimpleNamespace(infer=lambda **_: calls.append(1)))(4) == [1.0] * 4
+    assert len(calls) == 5
+
+
+def test_without_openvino_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DeviceError, match=r"OpenVINO is not installed .*; run: pip install 'ofa\[openvino\]'"):
+        OpenvinoCpu()
+    assert "openvino_telemetry" not in sys.modules
+
+
+@pytest.mark.parametrize("threads", [0, (os.cpu_count() or 1) + 1, "2"])
+def test_threads_out_of_range(threads):
+    with pytest.raises(DeviceError, match=r"openvino-cpu: threads = .* choose from 1 to"):
+        OpenvinoCpu(threads=threads)
+
+
+def test_an_unknown_precision():
+    with pytest.raises(DeviceError, match="precision = 'bfloat16' is not known; choose float32"):
+        OpenvinoCpu(precision="bfloat16")
+
+
+DROPPED_IN_ORDER = """
+import faulthandler, gc, signal
+from functools import partial
+from torch import nn
+from export.devices.openvino_cpu import OpenvinoCpu
+from ofa.devices.device import Model
+faulthandler.enable()  # handlers run on a stack of their own
+seen = []
+signal.signal(signal.SIGTERM, lambda *_: seen.append("handled"))
+used = [(device, device.load(Model(partial(nn.Linear, 5, 3), (5,)))) for device in (OpenvinoCpu(), OpenvinoCpu())]
+while used:
+    used.pop(0)
+    gc.collect()
+signal.raise_signal(signal.SIGTERM)
+print(*seen)
+"""
+
+
+@needs_openvino
+def test_signals_are_handled_after_devices_were_dropped_in_the_order_they_were_made():
+    done = subprocess.run([sys.executable, "-c", DROPPED_IN_ORDER], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "handled"), done.stderr

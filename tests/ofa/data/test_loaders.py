@@ -1,0 +1,155 @@
+import random
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ofa.data.config import AugmentConfig, DataConfig
+from ofa.data.load import load_data
+from ofa.data.loaders import eval_batches, train_batches
+from ofa.data.transforms import resize_center_crop
+
+DIGITS = DataConfig(name="digits")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data(DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resolution", "scaled", "left_top"),
+    [
+        (8, 8, 24, (24, 24), (0, 0)),
+        (40, 40, 16, (16, 16), (0, 0)),
+        (40, 60, 16, (24, 16), (4, 0)),
+        (60, 30, 20, (20, 40), (0, 10)),
+        (24, 24, 24, (24, 24), (0, 0)),
+    ],
+)
+def test_fit_is_what_pil_does(height, width, resolution, scaled, left_top):
+    image = np.random.default_rng(0).random((height, width), dtype=np.float32) * 255
+    (left, top), whole = left_top, Image.fromarray(image).resize(scaled, Image.Resampling.BILINEAR)
+    plain = np.asarray(whole.crop((left, top, left + resolution, top + resolution)))
+    assert np.abs(resize_center_crop(torch.from_numpy(image)[None], resolution)[0].numpy() - plain).max() < 1e-3
+
+
+def test_fit_takes_batches():
+    images = torch.rand(3, 2, 20, 30)
+    assert torch.equal(resize_center_crop(images, 16)[1], resize_center_crop(images[1], 16))
+
+
+def test_eval_batches_hold_all_images_in_order(digits):
+    batches = eval_batches(digits, digits.validation, 12, batch_size=100)
+    sizes = [len(labels) for _, labels in batches]
+    assert len(sizes) == 3
+    assert 0 <= max(sizes) - min(sizes) <= 1  # so that each weighs the same in BatchNorm statistics
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert labels.tolist() == digits.validation.labels.tolist()
+    assert images.shape[1:] == (1, 12, 12)
+    for i in (0, 150, len(images) - 1):
+        image = digits.validation[i][0].float()
+        torch.testing.assert_close(images[i], digits.normalise(resize_center_crop(image, 12)))
+
+
+def test_a_limit_spreads_over_the_split(digits):
+    n = len(digits.test)
+    (batch,) = eval_batches(digits, digits.test, 8, limit=5)
+    wanted = [0, (n - 1) // 4, (n - 1) // 2, 3 * (n - 1) // 4, n - 1]
+    assert batch[1].tolist() == [digits.test[i][1] for i in wanted]
+    assert sum(len(labels) for _, labels in eval_batches(digits, digits.test, 8, limit=10**6)) == n
+
+
+# Training batches
+
+
+def batches_of(data, config=DIGITS, resolution=16, batch_size=200, seed=3, epoch=1, start=0):
+    return list(train_batches(data, config, lambda batch: resolution, batch_size, seed, epoch, start))
+
+
+def same(first, second):
+    return len(first) == len(second) and all(
+        torch.equal(a, b) for pair in zip(first, second, strict=True) for a, b in zip(*pair, strict=True)
+    )
+
+
+def test_batches_depend_on_the_seed_and_the_epoch_alone(digits):
+    first = batches_of(digits)
+    torch.manual_seed(99)
+    assert same(first, batches_of(digits))
+    assert not same(first, batches_of(digits, seed=4))
+    assert not same(first, batches_of(digits, epoch=2))
+
+
+def test_an_image_is_augmented_anew_for_every_seed_and_epoch(digits):
+    one_of_each = replace(digits, train=digits.train.subset(np.unique(digits.train.labels, return_index=True)[1]))
+    seen = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        config = DataConfig(name="digits", augment=AugmentConfig(hflip=0.5, erase=0.5))
+        ((images, labels),) = batches_of(one_of_each, config, batch_size=10, seed=seed, epoch=epoch)
+        seen.append(images[labels.argsort()])
+    for first, second in combinations(seen, 2):
+        assert sum(torch.equal(a, b) for a, b in zip(first, second, strict=True)) <= 3  # by chance
+
+
+def test_a_later_start_goes_on_as_the_whole_epoch_does(digits):
+    whole = batches_of(digits)
+    for start in (1, len(whole) - 1, len(whole)):
+        assert same(whole[start:], batches_of(digits, start=start))
+
+
+def test_workers_change_nothing(digits):
+    config = DataConfig(name="digits", workers=1, augment=AugmentConfig(hflip=0.5, erase=0.5))
+    main = config.model_copy(update={"workers": 0})
+    assert same(batches_of(digits, config), batches_of(digits, main))
+
+
+def test_an_epoch_has_every_image_at_most_once_in_whole_batches(digits):
+    config = DataConfig(name="digits", augment=AugmentConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0)))
+    batches = batches_of(digits, config, resolution=8)
+    assert {len(labels) for _, labels in batches} == {200}
+    assert len(batches) == len(digits.train) // 200
+    mean, std = digits.mean[0], digits.std[0]
+    pixels = [
+        tuple(np.rint((image.numpy() * std + mean).flatten() * 255).astype(int))
+        for images, _ in batches
+        for image in images
+    ]
+    labels = [int(label) for _, labels in batches for label in labels]
+    known = dict(zip(map(tuple, digits.train.images.flatten(1).tolist()), digits.train.labels.tolist(), strict=True))
+    assert len(set(pixels)) == len(pixels)
+    assert [known[image] for image in pixels] == labels
+
+
+def generators():
+    return repr(random.getstate()), repr(np.random.get_state()), torch.get_rng_state().tolist()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_global_generators_stay_as_they_were(digits, workers):
+    before = generators()
+    batches_of(digits, DataConfig(name="digits", workers=workers, augment=AugmentConfig(hflip=0.5)), batch_size=600)
+    assert generators() == before
+
+
+@pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "augmix-m3", "original"])
+def test_automatic_augmentation_takes_grey_images(digits, policy):
+    config = DataConfig(name="digits", augment=AugmentConfig(auto_augment=policy, erase=0.5))
+    (images, _), *_ = batches_of(digits, config, batch_size=400)
+    assert images.shape == (400, 1, 16, 16)
+    assert images.isfinite().all()
+    assert not torch.equal(images, batches_of(digits, batch_size=400)[0][0])
+
+
+def test_batches_of_images_of_differing_sizes(digits):
+    noise = torch.Generator().manual_seed(1)
+    sized = [(torch.randint(256, (1, 10 + i, 14 - i), generator=noise).byte(), i % 2) for i in range(8)]
+    data = replace(digits, train=sized, validation=sized)
+    ((images, labels),) = batches_of(data, batch_size=8)
+    assert images.shape == (8, 1, 16, 16)
+    assert sorted(labels.tolist()) == [0, 0, 0, 0, 1, 1, 1, 1]
+    ((images, _),) = eval_batches(data, data.validation, 8)
+    torch.testing.assert_close(images[1], data.normalise(resize_center_crop(sized[1][0].float(), 8)))

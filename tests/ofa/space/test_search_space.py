@@ -1,0 +1,480 @@
+import copy
+import fnmatch
+import json
+import math
+import pickle
+from collections.abc import Mapping
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ofa.core.errors import SpaceError
+from ofa.space.arch import Arch
+from ofa.space.arch_file import read_archs
+from ofa.space.choice import Choice
+from ofa.space.search_space import SearchSpace
+
+NUMBERS = st.sampled_from([-2, 0, 0.5, 1, 1.5, 2, 3, 7])
+
+
+@st.composite
+def spaces(draw):
+    """Spaces of up to 5 choices, any of which may need an earlier one, at times one that is never enough, or follow."""
+    choices = [Choice("c0", tuple(sorted(draw(st.sets(NUMBERS, min_size=2, max_size=3)))))]
+    for i in range(1, draw(st.integers(1, 5))):
+        values = tuple(sorted(draw(st.sets(NUMBERS, min_size=1, max_size=3))))
+        parents = st.tuples(st.sampled_from([choice.name for choice in choices]), NUMBERS)
+        free = st.sampled_from([choice.name for choice in choices if choice.follows is None])
+        choices.append(Choice(f"c{i}", values, draw(st.none() | parents), draw(st.none() | free)))
+    return SearchSpace(choices)
+
+
+def plain_arch(space, indices):
+    """What a row means, one choice after the other."""
+    values, by_name = {}, {choice.name: choice for choice in space.choices}
+    for choice, index in zip(space.choices, indices, strict=True):
+        if choice.needs is None or values.get(choice.needs[0], -math.inf) >= choice.needs[1]:
+            if choice.follows is not None:
+                followed = by_name[choice.follows].values
+                index = place(
+                    followed.index(values.get(choice.follows, followed[-1])), len(followed), len(choice.values)
+                )
+            values[choice.name] = choice.values[index]
+    return values
+
+
+def place(index, n, m):
+    """Which of `m` values is as far along as this of `n`."""
+    return math.floor(Fraction(index * (m - 1), n - 1) + Fraction(1, 2)) if n > 1 else m - 1
+
+
+def free(space):
+    return np.array([choice.follows is None for choice in space.choices])
+
+
+def all_rows(space):
+    return np.array(list(product(*(range(len(choice.values)) for choice in space.choices))))
+
+
+def is_canonical(space, rows):
+    return all(np.array_equal(space.encode(space.decode(row)), row) for row in rows)
+
+
+@pytest.fixture
+def space():
+    """Two stages of 1 to 3 blocks, with a kernel each; the second stage comes with the larger width."""
+    choices = [Choice("resolution", (16, 24, 32)), Choice("width", (0.5, 1.0))]
+    for stage, needs in (("a", None), ("b", ("width", 1.0))):
+        choices.append(Choice(f"{stage}.depth", (1, 2, 3), needs))
+        choices += [Choice(f"{stage}.{i}.kernel", (3, 5), (f"{stage}.depth", i + 1)) for i in range(3)]
+    return SearchSpace(choices)
+
+
+@given(spaces())
+def test_the_size_is_the_number_of_different_archs(space):
+    plain = [plain_arch(space, indices) for indices in all_rows(space)]
+    assert [dict(space.decode(row)) for row in all_rows(space)] == plain
+    assert space.size == len({frozenset(values.items()) for values in plain}) == len(space.unique(all_rows(space)))
+
+
+@given(spaces())
+def test_equal_archs_have_equal_rows_and_hashes(space):
+    rows = space.canonical(all_rows(space))
+    archs = [space.decode(row) for row in all_rows(space)]
+    by_arch = {}
+    for arch, row in zip(archs, rows, strict=True):
+        assert np.array_equal(space.encode(arch), row)
+        assert by_arch.setdefault(arch, row.tolist()) == row.tolist()
+    assert len({tuple(row) for row in rows.tolist()}) == len(by_arch)
+    assert np.array_equal(space.rows(archs), rows)
+
+
+@given(spaces())
+def test_one_hot_is_what_a_loop_gives(space):
+    rows = all_rows(space)
+    plain = []
+    for row in rows:
+        values = plain_arch(space, row)
+        plain.append([values.get(choice.name) == value for choice in space.choices for value in choice.values])
+    features = space.one_hot(rows)
+    assert features.dtype == np.float32
+    assert np.array_equal(features, np.array(plain, dtype=np.float32))
+
+
+@given(spaces(), st.integers(0, 2**32), st.floats(0, 1))
+def test_operators_give_canonical_rows_and_the_same_for_the_same_seed(space, seed, probability):
+    def run():
+        rng = np.random.default_rng(seed)
+        mothers, fathers = space.sample(6, rng), space.sample(6, rng)
+        return mothers, space.mutate(mothers, rng, probability), space.crossover(mothers, fathers, rng), fathers
+
+    made = run()
+    for rows, again in zip(made, run(), strict=True):
+        assert rows.shape == (6, len(space.choices))
+        assert is_canonical(space, rows)
+        assert np.array_equal(rows, again)
+    mothers, _, crossed, fathers = made
+    active = space.active(crossed)
+    assert ((crossed == mothers) | (crossed == fathers))[active & free(space)].all()
+
+
+@given(spaces(), st.integers(0, 2**32))
+def test_mutation_moves_none_or_all(space, seed):
+    rng = np.random.default_rng(seed)
+    rows = space.sample(5, rng)
+    assert np.array_equal(space.mutate(rows, rng, 0.0), rows)
+    moved = space.mutate(rows, rng, 1.0)
+    several = np.array([len(choice.values) > 1 for choice in space.choices])
+    assert (moved != rows)[space.active(moved) & several & free(space)].all()
+
+
+def test_sampling_reaches_every_value_evenly_and_mutation_every_other(space):
+    rng = np.random.default_rng(0)
+    rows = space.sample(6000, rng)
+    for column in range(3):  # always active
+        counts = np.bincount(rows[:, column])
+        assert np.abs(counts / len(rows) - 1 / len(counts)).max() < 0.03
+    moved = space.mutate(np.zeros((6000, 10), dtype=np.int64), rng, 0.3)
+    assert np.abs(np.bincount(moved[:, 0]) / 6000 - [0.7, 0.15, 0.15]).max() < 0.03
+
+
+@given(spaces(), st.data())
+def test_unique_keeps_the_order_of_first_appearance(space, data):
+    rows = all_rows(space)
+    rows = rows[data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=20))]
+    plain = []
+    for row in space.canonical(rows).tolist():
+        if row not in plain:
+            plain.append(row)
+    assert space.unique(rows).tolist() == plain
+
+
+@given(spaces(), st.data())
+@settings(max_examples=50)
+def test_json_round_trip(space, data):
+    arch = space.decode(all_rows(space)[data.draw(st.integers(0, len(all_rows(space)) - 1))])
+    assert Arch.from_json(arch.to_json()) == arch
+    assert space.arch(json.loads(arch.to_json())) == arch
+
+
+@given(spaces(), st.data())
+def test_what_is_kept_is_the_part_of_the_space_with_the_largest_values(whole, data):
+    patterns = st.sampled_from([*whole.names, "c*", "*[12]", "?0"]).filter(lambda p: fnmatch.filter(whole.names, p))
+    counts = data.draw(st.dictionaries(patterns, st.integers(1, 4), max_size=3))
+    kept = {name: next((n for p, n in counts.items() if fnmatch.fnmatchcase(name, p)), 1) for name in whole.names}
+    frees = [choice for choice in whole.choices if choice.follows is None]
+    allowed = {choice.name: choice.values[-kept[choice.name] :] for choice in frees}
+
+    def is_kept(arch):
+        return all(arch[name] in values for name, values in allowed.items() if name in arch)
+
+    expected = {arch for arch in map(whole.decode, all_rows(whole)) if is_kept(arch)}
+    if len(expected) == 1:
+        with pytest.raises(SpaceError, match="a single arch"):
+            whole.keep_largest(counts)
+        return
+    narrowed = whole.keep_largest(counts)
+    assert {c.name: c.values for c in narrowed.choices if c.follows is None} == allowed
+    assert {narrowed.decode(row) for row in all_rows(narrowed)} == expected
+    assert (narrowed.size, narrowed.largest) == (len(expected), whole.largest)
+    for row in narrowed.sample(20, np.random.default_rng(0)):
+        arch = narrowed.decode(row)
+        assert whole.arch(dict(arch)) == narrowed.arch(dict(arch)) == arch
+        assert is_kept(arch)
+
+
+def test_needs_that_narrowing_makes_true_for_all_archs(space):
+    narrowed = space.keep_largest({"resolution": 2, "a.*": 2})
+    values = {choice.name: choice.values for choice in narrowed.choices}
+    assert (values["resolution"], values["width"], values["a.depth"]) == ((24, 32), (1.0,), (2, 3))
+    assert narrowed.active(all_rows(narrowed))[:, [0, 1, 2, 3, 4, 6, 7, 8, 9]].all()  # all but the kernel of a's third
+    assert narrowed.size == 2 * (4 + 8)
+    assert narrowed.keep_largest({"a.depth": 2}).size == 2
+
+
+def test_what_is_kept_of_choices_that_follow():
+    """4 depths lead to widths 1, 2, 2, 3; evenly, the largest 3 of these depths would lead to 2, 3, 3 of the 2 left."""
+    whole = SearchSpace([Choice("depth", (1, 2, 3, 4)), Choice("width", (1, 2, 3), follows="depth")])
+    narrowed = whole.keep_largest({"depth": 3, "width": 1})
+    assert [dict(narrowed.decode(row)) for row in narrowed.unique(all_rows(narrowed))] == [
+        {"depth": 2, "width": 2},
+        {"depth": 3, "width": 2},
+        {"depth": 4, "width": 3},
+    ]
+    assert narrowed.keep_largest({"depth": 2}).smallest == {"depth": 3, "width": 2}
+    with pytest.raises(SpaceError, match="a single arch"):
+        whole.keep_largest({"width": 2})
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"a.*": 2, "*.expand": 2}, r"no choice matches '\*\.expand'; this space has resolution, .* \(10 in all\)"),
+        ({"A.*": 2}, r"no choice matches 'A\.\*'"),
+        ({"*": 2, "a.depth": 0}, r"'a\.depth' cannot keep 0 values; keep 1 or more of a\.depth"),
+        ({"*.depth": -1}, r"'\*\.depth' cannot keep -1 values; keep 1 or more of a\.depth, b\.depth"),
+        ({}, "a single arch"),
+        ({"*": 1}, "a single arch"),
+    ],
+)
+def test_wrong_counts(space, counts, message):
+    with pytest.raises(SpaceError, match=message):
+        space.keep_largest(counts)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "reached"),
+    [
+        (3, 3, [0, 1, 2]),
+        (3, 2, [0, 1, 1]),
+        (4, 2, [0, 0, 1, 1]),
+        (2, 4, [0, 3]),
+        (3, 4, [0, 2, 3]),
+        (5, 3, [0, 1, 1, 2, 2]),
+        (2, 1, [0, 0]),
+    ],
+)
+def test_what_follows_is_as_far_along_its_values(n, m, reached):
+    space = SearchSpace([Choice("a", tuple(range(n))), Choice("b", tuple(range(m)), follows="a")])
+    assert space.size == n
+    assert [space.decode(row)["b"] for row in space.canonical(all_rows(space))[::m]] == reached
+
+
+@pytest.fixture
+def coupled():
+    """Choices that follow one of a single value, one that is always active, and one that may be inactive."""
+    choices = [Choice("single", (1,)), Choice("depth", (1, 2, 3)), Choice("kernel", (3, 5), ("depth", 2), "depth")]
+    choices += [Choice("width", (8, 16, 24), ("depth", 2)), Choice("last", (1, 2, 3), None, "width")]
+    return SearchSpace([*choices, Choice("only", (1, 2), follows="single"), Choice("free", (0, 1), ("last", 3))])
+
+
+def test_archs_of_choices_that_follow(coupled):
+    assert coupled.smallest == {"single": 1, "depth": 1, "last": 3, "only": 2, "free": 0}  # as width is inactive
+    assert coupled.size == 2 + 2 * (1 + 1 + 2)
+    arch = coupled.arch({"depth": 2, "width": 8})
+    assert arch == {"single": 1, "depth": 2, "kernel": 5, "width": 8, "last": 1, "only": 2}
+    assert coupled.arch(dict(arch)) == coupled.arch(dict(arch) | {"free": 1}) == arch
+    assert coupled.arch({"depth": 1, "kernel": 5, "free": 1})["last"] == 3  # an inactive kernel may be anything
+    row = coupled.encode(arch)
+    assert row.tolist() == [0, 1, 1, 0, 0, 1, 0]
+    assert coupled.decode(row * 0 + [0, 1, 0, 0, 2, 0, 1]) == arch
+    assert np.array_equal(coupled.one_hot(row[None]), coupled.one_hot(row[None] * 0 + [0, 1, 0, 0, 2, 0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"depth": 2, "width": 8, "kernel": 3},
+            "kernel = 3 is not allowed: it follows depth, which is 2, so it is 5; leave it out",
+        ),
+        (
+            {"depth": 1, "last": 1, "free": 0},
+            "last = 1 is not allowed: it follows width, which is inactive, so it is 3",
+        ),
+        ({"depth": 1, "only": 1, "free": 0}, "only = 1 is not allowed: it follows single, which is 1, so it is 2"),
+        ({"depth": 2, "width": 8, "kernel": 4}, r"kernel = 4 is not allowed; choose from \(3, 5\)"),
+        ({"kernel": 5, "free": 0}, r"choice 'depth' is missing \(1 in all\)"),
+        ({"depth": 2, "width": 24}, r"choice 'free' is missing \(1 in all\)"),
+    ],
+)
+def test_wrong_archs_of_choices_that_follow(coupled, values, message):
+    with pytest.raises(SpaceError, match=message):
+        coupled.arch(values)
+
+
+@given(spaces(), st.data())
+def test_what_follows_may_be_left_out_and_must_not_contradict(space, data):
+    row = data.draw(st.sampled_from(all_rows(space).tolist()))
+    arch = space.decode(np.array(row))
+    followers = [choice for choice in space.choices if choice.follows is not None and choice.name in arch]
+    left = {name: value for name, value in arch.items() if name not in {choice.name for choice in followers}}
+    assert space.arch(left) == arch
+    for choice in followers:
+        for value in set(choice.values) - {arch[choice.name]}:
+            with pytest.raises(
+                SpaceError, match=rf"{choice.name} = {value} is not allowed: it follows {choice.follows}, "
+            ):
+                space.arch(dict(arch) | {choice.name: value})
+
+
+def test_the_size_of_a_known_space(space):
+    stage = 2 + 4 + 8
+    assert space.size == 3 * (stage + stage * stage)
+    assert repr(space) == "SearchSpace(10 choices, 630 archs)"
+
+
+def test_the_ends_of_a_space(space):
+    assert dict(space.smallest) == {"resolution": 16, "width": 0.5, "a.depth": 1, "a.0.kernel": 3}
+    assert dict(space.largest) == {choice.name: choice.values[-1] for choice in space.choices}
+    assert space.column("a.depth") == 2
+
+
+def test_a_number_of_blocks_says_what_its_blocks_need():
+    depth = Choice("depth", (2, 3, 5))
+    assert [depth.needs_for(b) for b in range(5)] == [None, None, ("depth", 3), ("depth", 4), ("depth", 5)]
+
+
+def test_inactive_choices_take_no_part(space):
+    arch = space.arch({"resolution": 16, "width": 0.5, "a.depth": 1, "a.0.kernel": 5})
+    same = space.arch(dict(space.largest) | dict(arch))
+    assert same == arch
+    assert hash(same) == hash(arch)
+    assert np.array_equal(space.encode(dict(space.largest) | dict(arch)), space.encode(arch))
+    assert "b.depth" not in same
+    assert len(space.unique(space.rows([arch, same]))) == 1
+
+
+def test_an_arch_is_a_frozen_mapping(space):
+    arch = space.smallest
+    assert isinstance(arch, Mapping)
+    assert list(arch) == ["resolution", "width", "a.depth", "a.0.kernel"]
+    assert (arch["width"], len(arch), arch == dict(arch)) == (0.5, 4, True)
+    assert eval(repr(arch)) == arch
+    with pytest.raises(AttributeError, match="an Arch is frozen"):
+        arch.width = 1.0
+    with pytest.raises(AttributeError, match="an Arch is frozen"):
+        arch._values = {}
+    with pytest.raises(TypeError):
+        arch["width"] = 1.0
+    with pytest.raises(KeyError):
+        arch["b.depth"]
+
+
+def test_an_arch_does_not_follow_the_dict_it_was_made_of():
+    values = {"a": 1}
+    arch = Arch(values)
+    values["a"] = 2
+    assert arch["a"] == 1
+
+
+def test_an_arch_can_be_copied_and_pickled(space):
+    for copied in (copy.copy(space.largest), copy.deepcopy(space.largest), pickle.loads(pickle.dumps(space.largest))):
+        assert copied == space.largest
+
+
+def test_no_archs_no_rows(space):
+    assert space.rows([]).shape == space.unique(space.rows([])).shape == (0, 10)
+    assert space.one_hot(space.rows([])).shape == (0, 3 + 2 + 2 * (3 + 3 * 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, r"unknown choice 'colour'; this space has resolution, width, .* \(10 in all\)"),
+        ({"a.0.kernel": None}, r"choice 'a\.0\.kernel' is missing \(1 in all\)"),
+        ({"width": 0.75}, r"width = 0\.75 is not allowed; choose from \(0\.5, 1\.0\)"),
+        ({"a.depth": 0}, r"a\.depth = 0 is not allowed; choose from \(1, 2, 3\)"),
+        ({"a.depth": 2}, r"choice 'a\.1\.kernel' is missing"),
+        ({"width": float("nan")}, "width = nan is not allowed"),
+        ({"width": "wide"}, "width = 'wide' is not allowed"),
+        ({"b.2.kernel": 9}, r"b\.2\.kernel = 9 is not allowed"),
+    ],
+)
+def test_wrong_archs(space, change, message):
+    values = {name: value for name, value in (dict(space.smallest) | change).items() if value is not None}
+    for check in (space.arch, space.encode):
+        with pytest.raises(SpaceError, match=message):
+            check(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((), "has no values"),
+        ((1, float("nan")), "only finite numbers"),
+        ((1, float("inf")), "only finite numbers"),
+        ((True, 2), "only finite numbers"),
+        (("3", "5"), "only finite numbers"),
+        ((5, 3), "sort them ascending, each once"),
+        ((3, 3), "sort them ascending, each once"),
+        ((1, 1.0), "sort them ascending, each once"),
+    ],
+)
+def test_wrong_choices(values, message):
+    with pytest.raises(SpaceError, match=f"choice 'k' .*{message}"):
+        Choice("k", values)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ([Choice("a", (1, 2)), Choice("a", (1, 2))], "choice 'a' is there twice"),
+        ([Choice("a", (1, 2), ("b", 1)), Choice("b", (1, 2))], "choice 'a' needs 'b', which must be listed before"),
+        ([Choice("a", (1, 2), ("a", 1))], "choice 'a' needs 'a'"),
+        (
+            [Choice("a", (1, 2), follows="b"), Choice("b", (1, 2))],
+            "choice 'a' follows 'b', which must be listed before",
+        ),
+        ([Choice("a", (1, 2), follows="a")], "choice 'a' follows 'a', which must be listed before"),
+        (
+            [Choice("a", (1, 2)), Choice("b", (1, 2), follows="a"), Choice("c", (1, 2), follows="b")],
+            "choice 'c' follows 'b', which is not free; let it follow 'a' as well",
+        ),
+        ([Choice("a", (1,)), Choice("b", (4, 5), follows="a")], "a single arch"),
+        ([Choice("a", (1,)), Choice("b", (4,))], "a single arch"),
+        ([Choice("a", (1,)), Choice("b", (4, 5), ("a", 2))], "a single arch"),
+        ([], "a single arch"),
+    ],
+)
+def test_wrong_spaces(choices, message):
+    with pytest.raises(SpaceError, match=message):
+        SearchSpace(choices)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (np.zeros(9, dtype=np.int64), r"rows have shape \(1, 9\); this space wants \[n, 10\]"),
+        (np.zeros((2, 10), dtype=np.int64), "rows have shape"),
+        (np.eye(10, dtype=np.int64)[1] * 2, "outside of a choice's values"),
+        (-np.eye(10, dtype=np.int64)[0], "outside of a choice's values"),
+    ],
+)
+def test_wrong_rows(space, row, message):
+    with pytest.raises(SpaceError, match=message):
+        space.decode(row)
+
+
+def test_an_unknown_column(space):
+    with pytest.raises(SpaceError, match="unknown choice 'depth'"):
+        space.column("depth")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "3", "null", '{"a": "b"}', '{"a": true}', '{"a": [1]}', '{"a": null}']
+)
+def test_text_that_is_no_arch(text):
+    with pytest.raises(SpaceError, match=r"not the JSON of an arch|an arch is a JSON object"):
+        Arch.from_json(text)
+
+
+def test_read_archs(space, tmp_path):
+    path = tmp_path / "archs.json"
+    path.write_text(json.dumps([dict(space.largest), {"arch": dict(space.smallest), "accuracy": 3}]))
+    assert read_archs(path, space) == [space.largest, space.smallest]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "cannot read archs from"),
+        ("{}", "must hold a JSON list of archs"),
+        ("[3]", "must hold a JSON list of archs"),
+        ('[{"arch": null}]', "must hold a JSON list of archs"),
+        ('[{"arch": {"width": 9}}]', "width = 9 is not allowed"),
+    ],
+)
+def test_files_that_hold_no_archs(space, tmp_path, text, message):
+    (tmp_path / "archs.json").write_text(text)
+    with pytest.raises(SpaceError, match=message):
+        read_archs(tmp_path / "archs.json", space)
+
+
+def test_a_missing_file_of_archs(space, tmp_path):
+    with pytest.raises(SpaceError, match=r"cannot read archs from .*nowhere\.json"):
+        read_archs(tmp_path / "nowhere.json", space)

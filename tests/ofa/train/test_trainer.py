@@ -1,0 +1,494 @@
+import json
+import math
+import os
+import random
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+import ofa
+import ofa.train.checkpoints
+import ofa.train.step
+import ofa.train.trainer
+from ofa.core.errors import CheckpointError, SpaceError, TrainError
+from ofa.core.tensors import read_tensors, write_tensors
+from ofa.data.config import DataConfig
+from ofa.data.load import load_data
+from ofa.data.loaders import train_batches
+from ofa.data.transforms import resize_center_crop
+from ofa.evaluate.metrics import Metrics
+from ofa.train.config import TrainConfig
+from ofa.train.stopping import Stopped
+from ofa.train.trainer import train
+
+DIGITS = DataConfig(name="digits")
+SEED = 2
+
+
+@pytest.fixture(scope="module")
+def data():
+    """4 batches of 32 images an epoch."""
+    digits = load_data(DIGITS)
+    train_images, validation = digits.train.subset(np.arange(150)), digits.validation.subset(np.arange(50))
+    return replace(digits, train=train_images, validation=validation)
+
+
+def config(**options):
+    phases = [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 1, "random": 1}]
+    defaults = {"phases": phases, "batch_size": 32, "warmup_epochs": 0.5, "calibration_images": 32, "watched_archs": 1}
+    return TrainConfig(**defaults | {"checkpoint_seconds": 0.0} | options)
+
+
+class Killed(BaseException):
+    """Not an error that anything could handle."""
+
+
+def run(family, data, settings, folder, kill_at=(), data_config=DIGITS, seed=SEED):
+    """Trains to the end, begun anew after each kill, and gives the weights."""
+    kills = list(kill_at)
+    while True:
+        supernet = ofa.Supernet(family, seed=0)
+
+        def progress(done, *_):
+            if kills and done == kills[0]:
+                kills.pop(0)
+                raise Killed
+
+        try:
+            train(supernet, data, data_config, settings, folder, seed, progress)
+        except Killed:
+            continue
+        assert not kills
+        return {name: tensor.clone() for name, tensor in supernet.network.state_dict().items()}
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+SETTINGS = {
+    "defaults": config(),
+    "adamw, clipped, no average": config(optimizer="adamw", lr=0.003, clip_grad_norm=1.0, ema_decay=None),
+    "no distillation, contiguous": config(teacher="none", channels_last=False),
+    "a checkpoint per epoch only": config(checkpoint_seconds=1e9),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_killed_and_resumed_training_ends_the_same_to_the_last_bit(tiny, data, tmp_path, name):
+    settings = SETTINGS[name]
+    whole = run(tiny, data, settings, tmp_path / "whole")
+    kill_at = sorted(random.Random(name).sample(range(1, 9), 3))
+    resumed = run(tiny, data, settings, tmp_path / "resumed", kill_at)
+    assert_equal(whole, resumed)
+    assert (tmp_path / "whole" / "train.jsonl").read_text() == (tmp_path / "resumed" / "train.jsonl").read_text()
+
+
+def test_it_does_not_depend_on_workers_or_on_the_global_generators(tiny, data, tmp_path):
+    settings = config(phases=[{"strategy": "sandwich", "epochs": 1, "random": 1}])
+    whole = run(tiny, data, settings, tmp_path / "a")
+    torch.manual_seed(8)
+    random.seed(8)
+    before = torch.get_rng_state(), random.getstate()
+    assert_equal(whole, run(tiny, data, settings, tmp_path / "b", data_config=DataConfig(name="digits", workers=1)))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    other = run(tiny, data, settings, tmp_path / "c", seed=3)
+    assert not torch.equal(whole["stem.conv.weight"], other["stem.conv.weight"])
+
+
+def test_a_finished_training_is_not_trained_again(tiny, data, tmp_path):
+    settings = config(phases=[{"strategy": "full", "epochs": 1}])
+    first = run(tiny, data, settings, tmp_path)
+    steps = []
+    supernet = ofa.Supernet(tiny, seed=0)
+    train(supernet, data, DIGITS, settings, tmp_path, SEED, lambda done, total, message: steps.append(done))
+    assert not steps
+    assert_equal(first, supernet.network.state_dict())
+
+
+def test_a_broken_newest_checkpoint_is_told_and_passed_over(tiny, data, tmp_path):
+    whole = run(tiny, data, config(), tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(ofa.Supernet(tiny, seed=0), data, DIGITS, config(), tmp_path / "b", SEED, kill_after(6))
+    newest = max((tmp_path / "b" / "checkpoints").glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"step-00000005\.safetensors is missing, truncated .*going on from step 4"):
+        resumed = run(tiny, data, config(), tmp_path / "b")
+    assert_equal(whole, resumed)
+
+
+def kill_after(step):
+    def progress(done, *_):
+        if done == step:
+            raise Killed
+
+    return progress
+
+
+def test_only_broken_checkpoints_are_an_error(tiny, data, tmp_path):
+    with pytest.raises(Killed):
+        train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, SEED, kill_after(3))
+    for path in (tmp_path / "checkpoints").glob("step-*"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read"):
+        train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path)
+
+
+def plain_training(family, data, settings):
+    """The same training, written out: one phase of sandwiches without an average, schedule and losses by formula."""
+    supernet = ofa.Supernet(family, seed=0).train()
+    space, total = family.space, len(data.train) // settings.batch_size
+    parameters = dict(supernet.network.named_parameters())
+    velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    log = []
+    batches = train_batches(data, DIGITS, lambda batch: 16, settings.batch_size, SEED, epoch=0)
+    for step, (images, labels) in enumerate(batches):
+        rng = np.random.default_rng((SEED, step))
+        torch.manual_seed(int(rng.integers(2**31)))  # for dropout
+        archs = [space.largest, space.smallest, *(space.decode(row) for row in space.sample(1, rng))]
+        supernet.zero_grad()
+        losses, teacher = [], None
+        for arch in archs:
+            subnet = supernet.subnet(arch)
+            subnet.get_submodule("head.dropout").train(teacher is None or settings.teacher == "none")
+            logs = F.log_softmax(subnet(resize_center_crop(images, 16)), dim=1)
+            targets = 0.9 * F.one_hot(labels, 10) + 0.01
+            if settings.teacher == "largest" and teacher is not None:
+                targets = targets + teacher
+            loss = -(targets * logs).sum(dim=1).mean()
+            loss.backward()
+            losses.append(loss.item())
+            teacher = logs.detach().exp() if teacher is None else teacher
+        lr = settings.lr * (1 + math.cos(math.pi * step / total)) / 2
+        with torch.no_grad():
+            for name, p in parameters.items():
+                gradient = p.grad + (settings.weight_decay * p if p.dim() > 1 else 0)
+                velocity[name] = settings.momentum * velocity[name] + gradient
+                p -= lr * (gradient + settings.momentum * velocity[name])
+        log.append(losses)
+    return supernet.network.state_dict(), np.mean(log, axis=0)
+
+
+@pytest.mark.parametrize("teacher", ["largest", "none"])
+def test_training_is_what_a_plain_loop_does(tiny, data, tmp_path, teacher):
+    phases = [{"strategy": "sandwich", "epochs": 1, "random": 1}]
+    settings = config(
+        phases=phases,
+        teacher=teacher,
+        ema_decay=None,
+        warmup_epochs=0.0,
+        channels_last=False,
+        weight_decay=0.01,
+        lr=0.02,
+    )
+    trained = run(tiny, data, settings, tmp_path)
+    with torch.random.fork_rng():
+        plain, losses = plain_training(tiny, data, settings)
+    start = ofa.Supernet(tiny, seed=0).network.state_dict()
+    names = [name for name, tensor in start.items() if tensor.is_floating_point()]
+    trained, plain, start = (torch.cat([w[name].flatten() for name in names]) for w in (trained, plain, start))
+    assert (trained - plain).norm() <= 1e-3 * (trained - start).norm()
+    (line,) = (tmp_path / "train.jsonl").read_text().splitlines()
+    expected = dict(zip(("largest", "smallest", "others"), losses.tolist(), strict=True))
+    assert json.loads(line)["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_largest_network_learns(tiny, data, tmp_path):
+    losses = []
+    settings = config(phases=[{"strategy": "full", "epochs": 8}], lr=0.05, checkpoint_seconds=1e9)
+    supernet = ofa.Supernet(tiny, seed=0)
+    train(
+        supernet,
+        data,
+        DIGITS,
+        settings,
+        tmp_path,
+        SEED,
+        lambda _, __, message: losses.append(float(message.split()[-1])),
+    )
+    assert len(losses) == 32
+    assert np.mean(losses[-4:]) < 0.75 * np.mean(losses[:4])
+    log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == list(range(1, 9))
+    assert log[-1]["loss"]["largest"] == pytest.approx(np.mean(losses[-4:]), abs=1e-3)
+
+
+def test_the_average_of_the_weights_is_what_the_run_ends_with(tiny, data, tmp_path):
+    phases = [{"strategy": "full", "epochs": 1}]
+    settings = {decay: config(phases=phases, ema_decay=decay) for decay in (None, 0.999)}
+    last, average = (run(tiny, data, settings[decay], tmp_path / str(decay)) for decay in (None, 0.999))
+    start = ofa.Supernet(tiny, seed=0).network.state_dict()
+    distances = [(weights["stem.conv.weight"] - start["stem.conv.weight"]).norm() for weights in (average, last)]
+    assert 0 < distances[0] < distances[1]
+
+
+def test_progress_the_log_and_the_phases(tiny, data, tmp_path):
+    told = []
+    train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, SEED, lambda *progress: told.append(progress))
+    assert [(done, total) for done, total, _ in told] == [(step, 8) for step in range(1, 9)]
+    assert told[5][2].startswith("epoch 2/2, loss ")
+    log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["strategy"]) for line in log] == [(4, "full"), (8, "sandwich")]
+    assert [set(line["loss"]) for line in log] == [{"largest"}, {"largest", "smallest", "others"}]
+    assert all(0 <= line[f"{end}_accuracy_percent"] <= 100 for line in log for end in ("largest", "smallest"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "train.jsonl"]
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["best.safetensors", "step-00000007.safetensors", "step-00000008.safetensors"]
+
+
+@pytest.mark.parametrize(("at", "checkpoint"), [(1, "there is no checkpoint yet"), (6, r"step-00000004\.safetensors")])
+def test_a_loss_that_is_not_finite_stops_the_training(tiny, data, tmp_path, monkeypatch, at, checkpoint):
+    calls = []
+
+    def broken(images, resolution):
+        calls.append(resolution)
+        return resize_center_crop(images, resolution) * (math.nan if len(calls) == at else 1.0)
+
+    monkeypatch.setattr(ofa.train.step, "resize_center_crop", broken)
+    settings = config(phases=[{"strategy": "full", "epochs": 2}], checkpoint_seconds=1e9)
+    before = (
+        rf"the loss nan is not finite at step {at - 1} of 8, for .*\"resolution\": 16.*{checkpoint}; lower train\.lr"
+    )
+    with pytest.raises(TrainError, match=before):
+        train(ofa.Supernet(tiny), data, DIGITS, settings, tmp_path)
+
+
+def test_more_images_in_a_batch_than_there_are(tiny, data, tmp_path):
+    with pytest.raises(TrainError, match=r"train\.batch_size = 151 is more than the 150 training images; lower it"):
+        train(ofa.Supernet(tiny), data, DIGITS, config(batch_size=151), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_training_may_start_from_weights_and_may_be_nothing_else(tiny, data, tmp_path):
+    weights = ofa.Supernet(tiny, seed=9).network.state_dict()
+    write_tensors(tmp_path / "weights.safetensors", weights)
+    settings = config(phases=[], initial_weights=str(tmp_path / "weights.safetensors"))
+    assert_equal(run(tiny, data, settings, tmp_path / "nothing"), weights)
+    assert (tmp_path / "nothing" / "train.jsonl").read_text() == ""
+    trained = run(tiny, data, config(initial_weights=settings.initial_weights), tmp_path / "run")
+    fresh = run(tiny, data, config(), tmp_path / "fresh")
+    assert not torch.equal(trained["stem.conv.weight"], fresh["stem.conv.weight"])
+
+
+def test_a_classifier_of_other_classes_starts_anew(data, tmp_path, tiny):
+    options = dict(tiny.options) | {"num_classes": 7}
+    weights = ofa.Supernet(ofa.create_family("small_mobilenet_v3", **options), seed=9).network.state_dict()
+    write_tensors(tmp_path / "weights.safetensors", weights)
+    settings = config(phases=[], initial_weights=str(tmp_path / "weights.safetensors"))
+    got = run(tiny, data, settings, tmp_path / "run")
+    fresh = ofa.Supernet(tiny, seed=0).network.state_dict()
+    assert torch.equal(got["stem.conv.weight"], weights["stem.conv.weight"])
+    assert torch.equal(got["head.classifier.weight"], fresh["head.classifier.weight"])
+
+
+def test_weights_of_another_network_are_refused(tiny, data, tmp_path):
+    options = dict(tiny.options) | {"width_mult": 1.0}
+    weights = ofa.Supernet(ofa.create_family("small_mobilenet_v3", **options)).network.state_dict()
+    write_tensors(tmp_path / "weights.safetensors", weights)
+    with pytest.raises(CheckpointError, match="holds another network than this family"):
+        run(tiny, data, config(initial_weights=str(tmp_path / "weights.safetensors")), tmp_path / "run")
+    with pytest.raises(CheckpointError, match="missing, truncated"):
+        run(tiny, data, config(initial_weights=str(tmp_path / "none.safetensors")), tmp_path / "run")
+
+
+def test_no_phases_want_weights():
+    with pytest.raises(ValueError, match="phases is empty, which wants initial_weights"):
+        config(phases=[])
+
+
+SHRINKING = [
+    {"strategy": "full", "epochs": 1},
+    {"strategy": "uniform", "epochs": 1, "lr": 0.05, "elastic": {"*.kernel": "all"}},
+    {"strategy": "uniform", "epochs": 1, "subnets": 2, "elastic": {"*.kernel": "all", "*.depth": 2}},
+    {"strategy": "uniform", "epochs": 1, "subnets": 2, "lr": 0.02, "sort_channels": True},
+]
+OTHERS = {
+    "progressive shrinking": {"phases": SHRINKING, "teacher": "full"},
+    "fair": {"phases": [{"strategy": "fair", "epochs": 2}], "teacher": "none"},
+    "pareto": {
+        "phases": [{"strategy": "pareto", "epochs": 1, "random": 1}],
+        "distill": {"loss": "alpha", "labels_weight": 0.0},
+    },
+    "delayed": {
+        "phases": [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 1, "ramp_epochs": 0.5}]
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_way_of_training_goes_on_to_the_last_bit(tiny, data, tmp_path, name):
+    settings = config(**OTHERS[name])
+    whole = run(tiny, data, settings, tmp_path / "whole")
+    steps = 4 * sum(phase.epochs for phase in settings.phases)
+    kill_at = sorted(random.Random(name).sample(range(1, steps + 1), 3))
+    assert_equal(whole, run(tiny, data, settings, tmp_path / "resumed", kill_at))
+
+
+def seen_archs(monkeypatch):
+    """The archs of every step from now on."""
+    found = []
+    learn = ofa.train.step.Learner.learn
+
+    def note(self, archs, images, *rest):
+        found.append((archs, images.shape[-1]))
+        return learn(self, archs, images, *rest)
+
+    monkeypatch.setattr(ofa.train.step.Learner, "learn", note)
+    return found
+
+
+def test_a_phase_shrinks_what_it_names_and_nothing_else(tiny, data, tmp_path, monkeypatch):
+    found = seen_archs(monkeypatch)
+    run(tiny, data, config(phases=SHRINKING), tmp_path)
+    largest = tiny.space.largest
+    for archs, _ in found[:4]:
+        assert archs == [largest]
+    kernels = {name for name in largest if name.endswith(".kernel")}
+    changed = {name for archs, _ in found[4:8] for arch in archs for name in arch if arch[name] != largest[name]}
+    assert changed
+    assert changed <= kernels
+    depths = [arch[name] for archs, _ in found[8:12] for arch in archs for name in arch if name.endswith(".depth")]
+    allowed = {value for choice in tiny.space.choices if choice.name.endswith(".depth") for value in choice.values[-2:]}
+    assert set(depths) <= allowed
+    assert [len(archs) for archs, _ in found] == [1] * 8 + [2] * 8
+
+
+def test_batches_are_loaded_at_the_size_they_are_used(data, tmp_path, monkeypatch):
+    options = {"num_classes": 10, "in_channels": 1, "resolutions": [8, 16], "width_mult": 0.5}
+    family = ofa.create_family("small_mobilenet_v3", **options)
+    found = seen_archs(monkeypatch)
+    run(family, data, config(phases=[{"strategy": "uniform", "epochs": 3}]), tmp_path)
+    assert {size for _, size in found} == {8, 16}
+    assert all(arch["resolution"] == size for archs, size in found for arch in archs)
+
+
+def test_sorting_channels_changes_no_answer_of_the_largest_network(tiny, data, tmp_path, monkeypatch):
+    answers = []
+    sort = ofa.train.trainer._Trainer._sort_channels
+    images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def note(self, trained):
+        networks = [self.supernet.network, self.ema.module]
+        with torch.no_grad():
+            before = [network.eval()(images) for network in networks]
+            sort(self, trained)
+            answers.append((before, [network.eval()(images) for network in networks], trained))
+
+    monkeypatch.setattr(ofa.train.trainer._Trainer, "_sort_channels", note)
+    run(tiny, data, config(phases=SHRINKING), tmp_path)
+    ((before, after, trained),) = answers
+    assert trained.names == tiny.space.names  # of the phase before
+    for one, two in zip(before, after, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_losses_of_smaller_archs_rise_from_nothing(tiny, data, tmp_path, monkeypatch):
+    weights = []
+    learn = ofa.train.step.Learner.learn
+
+    def note(self, archs, images, labels, weight):
+        weights.append(weight)
+        return learn(self, archs, images, labels, weight)
+
+    monkeypatch.setattr(ofa.train.step.Learner, "learn", note)
+    phases = [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 2, "ramp_epochs": 1.5}]
+    run(tiny, data, config(phases=phases), tmp_path)
+    assert weights[:4] == [1.0] * 4
+    assert weights[4:] == pytest.approx([min(1, (i + 1) / 6) for i in range(8)])
+
+
+def test_a_request_to_stop_saves_the_step_and_says_how_to_go_on(tiny, data, tmp_path):
+    whole = run(tiny, data, config(checkpoint_seconds=1e9), tmp_path / "whole")
+
+    def ask(done, *_):
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = config(checkpoint_seconds=1e9)
+    with pytest.raises(Stopped, match=r"stopped after step 4 of 8, which is saved in .*; the same command goes on"):
+        train(ofa.Supernet(tiny, seed=0), data, DIGITS, settings, tmp_path / "run", SEED, ask)
+    assert_equal(whole, run(tiny, data, settings, tmp_path / "run"))
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(tiny, data, tmp_path, monkeypatch):
+    whole = run(tiny, data, config(), tmp_path / "whole")
+    write, calls = ofa.train.checkpoints.write_tensors, []
+
+    def full(path, *rest):
+        calls.append(path)
+        if len(calls) == 4:
+            path.parent.joinpath(".half-written").write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        write(path, *rest)
+
+    monkeypatch.setattr(ofa.train.checkpoints, "write_tensors", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(ofa.Supernet(tiny, seed=0), data, DIGITS, config(), tmp_path / "run", SEED)
+    assert_equal(whole, run(tiny, data, config(), tmp_path / "run"))
+
+
+def test_mixed_images_are_learned_from(tiny, data, tmp_path):
+    mixed = DataConfig(name="digits", augment={"mixup": 0.8, "cutmix": 1.0})
+    runs = [run(tiny, data, config(), tmp_path / name, data_config=mixed) for name in "ab"]
+    assert_equal(*runs)
+    plain = run(tiny, data, config(), tmp_path / "plain")
+    assert not torch.equal(plain["stem.conv.weight"], runs[0]["stem.conv.weight"])
+
+
+def test_a_loss_that_explodes_stops_the_training(tiny, data, tmp_path):
+    with pytest.raises(
+        TrainError, match=r"the loss .* is above train\.max_loss = 0\.1 at step 0 of 8, for .*lower train"
+    ):
+        train(ofa.Supernet(tiny), data, DIGITS, config(max_loss=0.1), tmp_path)
+
+
+def test_the_best_weights_are_kept(tiny, data, tmp_path, monkeypatch):
+    accuracies = iter([50.0, 50.0, 50.0, 20.0, 20.0, 20.0])
+
+    def scores(supernet, archs, *_):  # noqa: ARG001
+        return [(arch, Metrics(next(accuracies), None, 0.0)) for arch in archs]
+
+    monkeypatch.setattr(ofa.train.validation, "evaluate_subnets", scores)
+    last = run(tiny, data, config(), tmp_path)
+    best, metadata = read_tensors(tmp_path / "checkpoints" / "best.safetensors")
+    assert metadata == {"family": tiny.name, "epoch": "1"}
+    assert best.keys() == last.keys()
+    assert not torch.equal(best["stem.conv.weight"], last["stem.conv.weight"])
+
+
+def test_events_for_tensorboard(tiny, data, tmp_path):
+    run(tiny, data, config(tensorboard=True, phases=[{"strategy": "full", "epochs": 3}]), tmp_path)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert all(
+        tag in content for tag in (b"loss/largest", b"lr", b"accuracy_percent/largest", b"accuracy_percent/smallest")
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"teacher": "full", "phases": [{"strategy": "uniform", "epochs": 1}]}, "teacher full wants a first phase"),
+        (
+            {"phases": [{"strategy": "uniform", "epochs": 1, "sort_channels": True}]},
+            "cannot sort channels that were never",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(options, said):
+    with pytest.raises(ValueError, match=said):
+        config(**options)
+
+
+def test_a_pattern_that_matches_no_choice_is_said_before_training(tiny, data, tmp_path):
+    phases = [{"strategy": "full", "epochs": 1}, {"strategy": "uniform", "epochs": 1, "elastic": {"*.heads": 2}}]
+    with pytest.raises(SpaceError, match=r"\*\.heads"):
+        run(tiny, data, config(phases=phases), tmp_path)
+    assert not list(tmp_path.iterdir())
