@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test test-all lint bench bench-latency bench-fashion-mnist clean
 
-demo: .venv/ready           ## the main job on handwritten digits: train, specialise, export, bundle, report
+demo: .venv/ready           ## the main job on handwritten digits: train, specialize, export, bundle, report
 	$(BIN)/ofa run digits --resume
 
 test: .venv/ready           ## the tests that take under 10 minutes on 2 cores

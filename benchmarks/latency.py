@@ -39,7 +39,7 @@ SPLITS = 20
 MANY = TableConfig(networks=200, checks=200)
 MIXED = TableConfig(networks=300, checks=200)  # two kinds of blocks, and int8 and OpenVINO treat both anew
 LARGE = TableConfig(networks=180, checks=100, weights_mib=10240)  # in one group
-SLOW = TableConfig(networks=120, checks=100, weights_mib=10240)  # quantising a transformer takes longer than timing it
+SLOW = TableConfig(networks=120, checks=100, weights_mib=10240)  # quantizing a transformer takes longer than timing it
 BIG = TableConfig(networks=100, checks=100, weights_mib=6144)  # OpenVINO takes 3.3 times as much
 PATIENT = TableConfig(networks=200, checks=150, max_rounds=120)  # a run waits for whatever disturbs either thread
 FAMILIES: dict[str, dict[str, Any]] = {

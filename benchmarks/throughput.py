@@ -82,7 +82,7 @@ def main(rounds: int = ROUNDS) -> None:
         "- this project: channels last, its default for training, and learned kernel transforms.",
         "- ends compiled: the largest and the smallest network by `torch.compile`, as with `train.compile: true`; it",
         "  takes a minute or two once.",
-        "- the same four, static: each extracted, channels last, with weights and an optimiser of its own; the sum of "
+        "- the same four, static: each extracted, channels last, with weights and an optimizer of its own; the sum of "
         "their",
         "  steps, so four SGD steps.",
         f"- once-for-all: `pip install {PEER}`, its `OFAMobileNetV3` with `KERNEL_TRANSFORM_MODE = 1`, in",

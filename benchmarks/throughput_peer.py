@@ -26,7 +26,7 @@ SGD: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_de
 
 @dataclass
 class Trainer:
-    """A network that owns parameters, and their optimiser."""
+    """A network that owns parameters, and their optimizer."""
 
     owner: nn.Module
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -36,7 +36,7 @@ class Trainer:
 
 
 Update = tuple[Trainer, Callable[[], Iterable[nn.Module]]]
-"""One optimiser step: networks that share the trainer's parameters run in turn, and their gradients add up."""
+"""One optimizer step: networks that share the trainer's parameters run in turn, and their gradients add up."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Format, version 1. The folder holds `level-0.onnx`, `level-1.onnx`, ... and `man
     levels     list of at least one object, level 0 the most accurate, the last the fastest:
         file, sha256            name inside the folder; checksum, 64 hexadecimal digits
         arch                    object from choice name to value
-        accuracy_top1_percent   on held-out images
+        top1_percent   on held-out images
         latency_ms              measured on `device`, batch 1
         predicted_latency_ms    by the latency table, or null
         macs_m, params_m        millions
@@ -41,7 +41,7 @@ from ofa.core.files import write_json
 MANIFEST = "manifest.json"
 FORMAT = "ofa-bundle"
 VERSION = 1
-_NUMBERS = ("accuracy_top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
+_NUMBERS = ("top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Level:
     """One deployed subnet. The fields are those of the manifest; `write_bundle` fills in `file` and `sha256`."""
 
     arch: Mapping[str, int | float]
-    accuracy_top1_percent: float
+    top1_percent: float
     latency_ms: float
     predicted_latency_ms: float | None
     macs_m: float

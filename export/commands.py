@@ -52,7 +52,7 @@ def demo(
             (
                 f"{step.battery_percent:.0f}%" + (" charging" if step.charging else ""),
                 step.level,
-                step.accuracy_top1_percent,
+                step.top1_percent,
                 f"{step.correct}/{step.n_images}",
                 step.latency_ms,
             )

@@ -1,6 +1,6 @@
 """From an image to a model's input, as the engine does it with torchvision, but without torch.
 
-Per image: the shorter side to `resolution` (bilinear, antialiased), the centre square, values / 255,
+Per image: the shorter side to `resolution` (bilinear, antialiased), the center square, values / 255,
 then (x - mean) / std per channel. Pillow's float mode has the filter of torchvision's tensors, so that the
 two agree to about 1e-5 of the full scale.
 """
@@ -29,7 +29,7 @@ class Preprocess:
 
     Attributes:
         resolution: height and width of the model's input in pixels.
-        in_channels: of the model; 1 is grey, 3 is red, green, blue.
+        in_channels: of the model; 1 is gray, 3 is red, green, blue.
         mean: per channel, of values from 0 to 1.
         std: per channel, of values from 0 to 1.
     """
@@ -76,7 +76,7 @@ class Preprocess:
 
         Args:
             images: uint8 `[n, h, w]` or `[n, h, w, channels]`; one image `[h, w]` or `[h, w, channels]`;
-                one PIL image; or a sequence of single images of any sizes. Grey and colour are
+                one PIL image; or a sequence of single images of any sizes. Gray and color are
                 converted to what the model takes.
 
         Raises:
@@ -90,8 +90,8 @@ class Preprocess:
         if isinstance(images, Image.Image):
             return [images]
         if isinstance(images, np.ndarray):
-            one_colour = images.ndim == 3 and images.shape[2] in (1, 3, self.in_channels)
-            if images.ndim == 2 or one_colour:
+            one_color = images.ndim == 3 and images.shape[2] in (1, 3, self.in_channels)
+            if images.ndim == 2 or one_color:
                 return [images]
             if images.ndim not in (3, 4):
                 raise DataError(f"images of shape {images.shape}; give [n, h, w], [n, h, w, channels] or one image")
@@ -121,7 +121,7 @@ class Preprocess:
         raise DataError(f"an image of {pixels.shape[2]} channels; this model takes {self.in_channels}")
 
     def _resized(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The centre `[resolution, resolution, channels]` of one image, resized in float without rounding."""
+        """The center `[resolution, resolution, channels]` of one image, resized in float without rounding."""
         side, (height, width) = self.resolution, pixels.shape[:2]
         short = min(height, width)
         new_height, new_width = (int(side * length / short) for length in (height, width))

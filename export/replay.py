@@ -23,7 +23,7 @@ class ReplayStep:
         battery_percent: the simulated charge.
         charging: on mains power.
         level: which level served.
-        accuracy_top1_percent: of that level, as the bundle says.
+        top1_percent: of that level, as the bundle says.
         correct: how many of the images were classified right; None without labels.
         n_images: how many images were served.
         latency_ms: median over the images, each served alone; the model only.
@@ -32,7 +32,7 @@ class ReplayStep:
     battery_percent: float
     charging: bool
     level: int
-    accuracy_top1_percent: float
+    top1_percent: float
     correct: int | None
     n_images: int
     latency_ms: float
@@ -87,7 +87,7 @@ def replay(
                     reading.percent,
                     reading.charging,
                     level,
-                    runtime.bundle.levels[level].accuracy_top1_percent,
+                    runtime.bundle.levels[level].top1_percent,
                     None if labels is None else sum(top == labels[i] for top, i in zip(tops, chosen, strict=True)),
                     len(chosen),
                     float(np.median([answer.latency_ms for answer in answers])),

@@ -30,7 +30,7 @@ from ofa.space.arch import Value
 from ofa.supernet.supernet import Supernet
 
 
-def onnx_accuracy_percent(path: Path, batches: Batches) -> float:
+def onnx_top1_percent(path: Path, batches: Batches) -> float:
     """Top-1 accuracy of an ONNX file."""
     model = session(path)
     tops = [model.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0].argmax(axis=1) for images, _ in batches]
@@ -71,13 +71,13 @@ def _export(run: Run, progress: Progress) -> None:
         validation = [images for images, _ in eval_batches(run.data, run.data.validation, resolution)]
         shape = run.family.input_shape(entries[i]["arch"])
         same = export_checked(networks[i], shape, validation, path, run.recipe.export.max_abs_diff)
-        accuracy = onnx_accuracy_percent(path, eval_batches(run.data, run.data.test, resolution))
+        accuracy = onnx_top1_percent(path, eval_batches(run.data, run.data.test, resolution))
         levels.append(
             {
                 "arch": entries[i]["arch"],
                 "onnx": str(path.relative_to(run.folder)),
-                "accuracy_top1_percent": accuracy,
-                "validation_accuracy_percent": entries[i]["accuracy_percent"],
+                "top1_percent": accuracy,
+                "validation_top1_percent": entries[i]["top1_percent"],
                 "latency_ms": timings[i].median_ms,
                 "latency_spread_ms": timings[i].spread_ms,
                 "predicted_latency_ms": entries[i]["predicted_latency_ms"],
@@ -101,7 +101,7 @@ def _bundle(run: Run, progress: Progress) -> None:
     data, written = run.data, []
     for level in run.read_json("export/levels.json"):
         preprocess = Preprocess(int(level["arch"]["resolution"]), data.in_channels, data.mean, data.std)
-        keys = ("arch", "accuracy_top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
+        keys = ("arch", "top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
         written.append((Level(**{key: level[key] for key in keys}, preprocess=preprocess), run.path(level["onnx"])))
     write_bundle(run.path("bundle"), run.recipe.name, data.labels, run.device.description, written)
     images, labels = raw_images(data, limit=400)

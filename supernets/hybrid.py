@@ -125,7 +125,7 @@ def hybrid_small(
 ) -> Family:
     """For images of 28 to 64 pixels, small enough to train in minutes on a laptop's CPU.
 
-    From 2.4 to 12.2 million MACs at 28 grey pixels, 0.09 to 0.40 million parameters, 10^7 archs per resolution.
+    From 2.4 to 12.2 million MACs at 28 gray pixels, 0.09 to 0.40 million parameters, 10^7 archs per resolution.
     Attention sees whole maps up to 64 pixels; larger ones are cut into windows.
     """
     stages = (

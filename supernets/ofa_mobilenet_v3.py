@@ -20,7 +20,7 @@ def family(
 ) -> Family:
     """About 2x10^19 archs per resolution; 7.7M shared parameters at width 1.0 (published networks: 1.0 and 1.2).
 
-    `kernel_transforms` makes smaller kernels from larger ones by learned matrices; without, they are the centres.
+    `kernel_transforms` makes smaller kernels from larger ones by learned matrices; without, they are the centers.
     """
     stem, first, *widths, conv, hidden = (scaled(c, width_mult) for c in (16, 16, 24, 40, 80, 112, 160, 960, 1280))
     strides, acts = (2, 2, 2, 1, 2), ("relu", "relu", "hard_swish", "hard_swish", "hard_swish")

@@ -23,7 +23,7 @@ def family(
 ) -> Family:
     """About 2x10^20 archs per resolution; the published network has width 1.3.
 
-    `kernel_transforms` makes smaller kernels from larger ones by learned matrices; without, they are the centres.
+    `kernel_transforms` makes smaller kernels from larger ones by learned matrices; without, they are the centers.
     """
     stem, first, *widths, conv = (scaled(c, width_mult) for c in (32, 16, 24, 40, 80, 96, 192, 320, 1280))
     act, eps, kernels = "relu6", 1e-3, (3, 5, 7)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ofa import Choice, Family, SearchSpace, Slot
-from ofa.supernet.rules import Centre
+from ofa.supernet.rules import Center
 from supernets.blocks.windows import PatchEmbed, PatchMerging, TokenHead, WindowBlock
 
 
@@ -91,7 +91,7 @@ def _s3(
         space=SearchSpace(choices),
         slots=(*slots, head),
         in_channels=in_channels,
-        rules={"*.bias_table": Centre(2)},
+        rules={"*.bias_table": Center(2)},
     )
 
 

@@ -25,7 +25,7 @@ from ofa.space.choice import Choice
 from ofa.space.search_space import SearchSpace
 from ofa.supernet.block import skeleton
 from ofa.supernet.family import Family
-from ofa.supernet.rules import CentreTable, CornerTable, Grouped, ResampledPositions, Rule
+from ofa.supernet.rules import CenterTable, CornerTable, Grouped, ResampledPositions, Rule
 
 _CHOICE = {"num_heads": "heads"}
 _STAGE_CHOICE = {
@@ -72,7 +72,7 @@ def timm_family(
         adjust: from a network's arguments to those that follow from them, such as
             `lambda given: {"num_heads": given["embed_dim"] // 32}`.
         rules: how parameters are shared, by patterns over their names, ahead of those for timm's names: fused `qkv`
-            and `kv` layers by `Grouped`, tables of relative positions by `CentreTable`, position embeddings by
+            and `kv` layers by `Grouped`, tables of relative positions by `CenterTable`, position embeddings by
             `ResampledPositions`; see `ofa.supernet.rules`.
         arguments: for `timm.create_model`. A list is a choice of the same name (`heads`, if it is `num_heads`). A tuple
             has an item for each stage, which may be a list: the choice is then `stage2.depth` (of `depths`, `layers`),
@@ -227,7 +227,7 @@ def _rules(network: nn.Module) -> dict[str, Rule]:
                 rules[f"{path}.{leaf}.*"] = Grouped(groups)
     for name, parameter in network.named_parameters():
         if name.endswith("relative_position_bias_table") and parameter.dim() == 2:
-            rules[name] = CentreTable(extra=0 if isqrt(len(parameter)) ** 2 == len(parameter) else _CLASS_OFFSETS)
+            rules[name] = CenterTable(extra=0 if isqrt(len(parameter)) ** 2 == len(parameter) else _CLASS_OFFSETS)
         elif name.endswith("attention_biases"):
             rules[name] = CornerTable()
         elif name.endswith("pos_embed") and parameter.dim() == 3 and patches is not None:

@@ -14,7 +14,7 @@ torch.set_num_threads(1)  # networks this small are slower on several
 
 
 def smooth_images(n, channels, side, seed=0):
-    """Normalised images with structure: random 4 by 4 pixels, enlarged."""
+    """Normalized images with structure: random 4 by 4 pixels, enlarged."""
     noise = torch.randn(n, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
     return nn.functional.interpolate(noise, side, mode="bicubic", align_corners=False)
 
@@ -56,7 +56,7 @@ def _awake():
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The small family as small as it gets, for grey images, with dropout: a training step takes milliseconds."""
+    """The small family as small as it gets, for gray images, with dropout: a training step takes milliseconds."""
     options = {"num_classes": 10, "in_channels": 1, "resolutions": [16], "width_mult": 0.5, "dropout": 0.2}
     return ofa.create_family("small_mobilenet_v3", **options)
 

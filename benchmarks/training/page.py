@@ -99,7 +99,7 @@ def _inherited(found: Results, name: str) -> list[str]:
         "",
         f"{len(archs)} archs spread over the space, {len(found)} seeds. Inherited: taken from the supernet",
         f"({LARGE}), BatchNorm re-estimated. Alone: the same network trained by itself from labels for",
-        f"{task.epochs} epochs, as many as the supernet, with the same augmentation, optimiser and schedule.",
+        f"{task.epochs} epochs, as many as the supernet, with the same augmentation, optimizer and schedule.",
         "",
         f"- Mean gap (inherited minus alone): {_signed(gaps.mean(1))} points.",
         f"- Worst arch: {gaps.mean(0).min():+.2f} (mean over seeds); archs at -0.3 or above: "

@@ -57,7 +57,7 @@ class OrtCpu:
         }
 
     def load(self, model: Model) -> Runner:
-        """Exports a model, quantises it if asked to, and makes a session of it."""
+        """Exports a model, quantizes it if asked to, and makes a session of it."""
         images = normal_images(_CALIBRATION_IMAGES, model.input_shape)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"

@@ -1,9 +1,9 @@
-"""ONNX files in 8-bit integers, by ONNX Runtime's own quantiser.
+"""ONNX files in 8-bit integers, by ONNX Runtime's own quantizer.
 
 - "int8_dynamic": weights are stored in 8 bits, ranges of activations are found anew in each run. For transformers.
 - "int8_static": ranges of activations are found once, on calibration images. For convolutional networks.
 
-Weights are quantised per output channel. Those of "int8_dynamic" are unsigned, as older ONNX Runtimes (1.19
+Weights are quantized per output channel. Those of "int8_dynamic" are unsigned, as older ONNX Runtimes (1.19
 for one) have no convolution of dynamic activations with signed weights. Those of "int8_static" use 7 of their 8 bits:
 without VNNI instructions, x86 processors add pairs of products in 16 bits, where 8-bit weights overflow.
 """
@@ -48,12 +48,12 @@ def quantize(path: Path, precision: str, images: NDArray[np.float32]) -> None:
             the time matters, random normal ones do: values do not change it.
 
     Raises:
-        DeviceError: an unknown precision, no images, or a model that cannot be quantised.
+        DeviceError: an unknown precision, no images, or a model that cannot be quantized.
     """
-    if check_precision("quantise", precision) == "float32" or not onnx.load(path).graph.initializer:
+    if check_precision("quantize", precision) == "float32" or not onnx.load(path).graph.initializer:
         return
     if precision == "int8_static" and not len(images):
-        raise DeviceError("quantise: int8_static has no images to find ranges on; give at least one")
+        raise DeviceError("quantize: int8_static has no images to find ranges on; give at least one")
     prepared = path.with_name(f"{path.name}.prepared")
     try:
         with _quiet():
@@ -71,8 +71,8 @@ def quantize(path: Path, precision: str, images: NDArray[np.float32]) -> None:
                     weight_type=QuantType.QInt8,
                     reduce_range=True,
                 )
-    except Exception as error:  # the quantiser's have no common class
-        raise DeviceError(f"{path.name} cannot be quantised to {precision}: {error}; use float32") from error
+    except Exception as error:  # the quantizer's have no common class
+        raise DeviceError(f"{path.name} cannot be quantized to {precision}: {error}; use float32") from error
     finally:
         prepared.unlink(missing_ok=True)
 
@@ -90,7 +90,7 @@ class _Images:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the quantiser says on the root logger, nor the handler that it would thereby give it."""
+    """Without what the quantizer says on the root logger, nor the handler that it would thereby give it."""
     root, nowhere = logging.getLogger(), logging.NullHandler()
     root.addHandler(nowhere)
     root.addFilter(_never)

@@ -72,7 +72,7 @@ def show_summary(run: Run, as_json: bool) -> None:
     summary = run.read_json("summary.json")
 
     def show() -> None:
-        keys = ("accuracy_top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
+        keys = ("top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
         rows = [
             (i, *(level[key] for key in keys), level["arch"]["resolution"]) for i, level in enumerate(summary["levels"])
         ]
@@ -117,7 +117,7 @@ def search(
         entries = run.read_json("front.json")["front"]
     else:
         entries = [_best_under(run, limit_ms)]
-    accuracies = [f"{kind}accuracy_percent" for kind in ("predicted_", "", "estimated_")]
+    accuracies = [f"{kind}top1_percent" for kind in ("predicted_", "", "estimated_")]
     keys = ["predicted_latency_ms", *accuracies, "macs_m", "params_m"]
     keys = [key for key in keys if key in entries[0]]
     rows = [[*(entry[key] for key in keys), entry["arch"]["resolution"]] for entry in entries]
@@ -131,9 +131,9 @@ def _best_under(run: Run, limit_ms: float) -> dict[str, object]:
         raise RunError(f"--limit-ms {limit_ms:g} must be above 0")
     start = run.family.space.rows(read_samples(run))
     front = predicted_front(run, read_table(run), read_predictor(run), start, run.rng("search"), limit_ms)
-    latency_ms, accuracy_percent = front.values[-1]
+    latency_ms, top1_percent = front.values[-1]
     arch = dict(run.family.space.decode(front.rows[-1]))
-    return {"arch": arch, "predicted_latency_ms": latency_ms, "predicted_accuracy_percent": accuracy_percent}
+    return {"arch": arch, "predicted_latency_ms": latency_ms, "predicted_top1_percent": top1_percent}
 
 
 def export(recipe: RecipeArgument, run_dir: RunOption = None) -> None:

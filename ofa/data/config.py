@@ -41,7 +41,7 @@ class DataConfig(Config):
     """`fashion_mnist`: where the IDX files are. `image_folder`: `folder/class/image`, or `folder/train/class/...`
     with `validation` and `test` beside it if they exist."""
     in_channels: Literal[1, 3] = 3
-    """`image_folder`: 3 for colour, 1 for grey."""
+    """`image_folder`: 3 for color, 1 for gray."""
     validation_percent: float = Field(15.0, gt=0, le=40)
     """Share of the training images kept for validation where the data set brings no validation split."""
     test_percent: float = Field(20.0, gt=0, le=40)

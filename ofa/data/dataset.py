@@ -45,7 +45,7 @@ class Data:
         """How many channels the images have."""
         return len(self.mean)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """Pixel values 0 to 255 `[..., channels, h, w]` to what networks take."""
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return (images / 255 - mean) / std

@@ -1,7 +1,7 @@
 """The batches that training and evaluation read.
 
-Batches are float tensors `[batch, channels, resolution, resolution]`, normalised. Evaluation scales the shorter
-side to the resolution (bilinear, antialiased) and crops the centre. Augmentation is timm's.
+Batches are float tensors `[batch, channels, resolution, resolution]`, normalized. Evaluation scales the shorter
+side to the resolution (bilinear, antialiased) and crops the center. Augmentation is timm's.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def eval_batches(
     """Batches as deployed networks see images, kept in memory to be used for many networks.
 
     Args:
-        data: brings the normalisation.
+        data: brings the normalization.
         images: one of its splits.
         resolution: height and width in pixels.
         batch_size: images per batch, at most; all batches are of one size or of one image less, so that each
@@ -80,7 +80,7 @@ def eval_batches(
     for part in np.array_split(chosen, -(-len(chosen) // batch_size)):
         pairs = [images[int(i)] for i in part]
         batch = torch.stack([resize_center_crop(image.float(), resolution) for image, _ in pairs])
-        batches.append((data.normalise(batch), torch.tensor([label for _, label in pairs])))
+        batches.append((data.normalize(batch), torch.tensor([label for _, label in pairs])))
     return batches
 
 

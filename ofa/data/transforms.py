@@ -1,7 +1,7 @@
 """The batches that training and evaluation read.
 
-Batches are float tensors `[batch, channels, resolution, resolution]`, normalised. Evaluation scales the shorter
-side to the resolution (bilinear, antialiased) and crops the centre. Augmentation is timm's.
+Batches are float tensors `[batch, channels, resolution, resolution]`, normalized. Evaluation scales the shorter
+side to the resolution (bilinear, antialiased) and crops the center. Augmentation is timm's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 
 def resize_center_crop(images: Tensor, resolution: int) -> Tensor:
-    """Scales the shorter side of float images `[..., h, w]` to the resolution and crops the centre."""
+    """Scales the shorter side of float images `[..., h, w]` to the resolution and crops the center."""
     if images.shape[-2:] == (resolution, resolution):
         return images
     scaled = transforms.resize(images, [resolution], antialias=True)

@@ -7,7 +7,7 @@
   then, by the median over the fastest eighth of its bursts, if odd and even visits agree better on that
   (`Statistic`).
 - Groups: models that do not fit into memory at once are measured in groups, several times over with other groups each
-  time: a place whose clock or whose other users changed meanwhile favours small models over large ones, or the
+  time: a place whose clock or whose other users changed meanwhile favors small models over large ones, or the
   reverse, which no reference takes out. (AutoFormer-tiny on 2 threads, in three groups one after another: predictions
   were off by 2.2 %; in one group by 1.1 %.)
 - Stop: a model is visited until the standard error of its median is what is wanted, at most `max_rounds` times.

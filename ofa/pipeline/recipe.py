@@ -66,7 +66,7 @@ class SearchConfig(Config):
     """How many archs to deploy, spread over the front, latencies 10% apart or more; `latency_limits_ms` goes before."""
     latency_limits_ms: list[Annotated[float, Field(gt=0)]] | None = Field(None, min_length=1)
     """The most accurate arch under each of these latencies, instead of `levels`."""
-    min_accuracy_percent: float = Field(0.0, ge=0, le=100)
+    min_top1_percent: float = Field(0.0, ge=0, le=100)
     """Levels below this accuracy, estimated from validation images and the predictor, are not deployed."""
 
 

@@ -38,7 +38,7 @@ _AT_ONCE = 24
 class Sample(NamedTuple):
     """What a subnet scores on validation images: top-1 accuracy in percent, and mean cross-entropy in nats."""
 
-    accuracy_percent: float
+    top1_percent: float
     loss: float
 
 
@@ -109,7 +109,7 @@ class _Measured:
         for arch, sample in measure_samples(self.run, self._supernet, mine):
             found[arch] = sample
             done = len(self.samples) + len(found) * distributed.world_size()
-            said(done, f"accuracy {sample.accuracy_percent:.1f}%")
+            said(done, f"accuracy {sample.top1_percent:.1f}%")
         return found
 
     def _save(self) -> None:
@@ -120,7 +120,7 @@ class _Measured:
 
 
 def _samples_of(run: Run, entries: list[Entry]) -> dict[Arch, Sample]:
-    return {run.family.space.arch(one["arch"]): Sample(one["accuracy_percent"], one["loss"]) for one in entries}
+    return {run.family.space.arch(one["arch"]): Sample(one["top1_percent"], one["loss"]) for one in entries}
 
 
 def read_samples(run: Run) -> dict[Arch, Sample]:
@@ -130,8 +130,8 @@ def read_samples(run: Run) -> dict[Arch, Sample]:
 
 def _columns(samples: Iterable[Sample]) -> tuple[np.ndarray, np.ndarray]:
     """Accuracies in percent, and losses, `[n]` each."""
-    accuracy_percent, loss = np.array(list(samples)).T
-    return accuracy_percent, loss
+    top1_percent, loss = np.array(list(samples)).T
+    return top1_percent, loss
 
 
 def denoised(run: Run, samples: Iterable[Sample]) -> np.ndarray:
@@ -182,7 +182,7 @@ def predicted_front(
         InfeasibleError: no arch is as fast as the limit; names the fastest seen.
     """
     config = run.recipe.search
-    objectives = [Objective("latency_ms", table), Objective("accuracy_percent", lambda rows: predictor(rows)[0], True)]
+    objectives = [Objective("latency_ms", table), Objective("top1_percent", lambda rows: predictor(rows)[0], True)]
     constraints = [] if limit_ms is None else [Constraint("latency_ms", table, limit_ms)]
     return search(run.family.space, objectives, constraints, rng, config.population, config.generations, start=start)
 
@@ -211,7 +211,7 @@ def _search(run: Run, progress: Progress) -> None:
         n_evaluated += sum(front.n_evaluated for front in fronts)
     predictor.save(run.path("refined.safetensors"))
     entries = _entries(run, table, known, predictor)
-    losses = np.array([[entry["predicted_latency_ms"], -entry["estimated_accuracy_percent"]] for entry in entries])
+    losses = np.array([[entry["predicted_latency_ms"], -entry["estimated_top1_percent"]] for entry in entries])
     front = sorted(
         (entry for entry, on in zip(entries, non_dominated(losses), strict=True) if on),
         key=lambda entry: entry["predicted_latency_ms"],
@@ -245,8 +245,8 @@ def _entries(run: Run, table: LatencyTable, known: dict[Arch, Sample], predictor
     measured, off = denoised(run, known.values()), read_model_rmse_percent(run)
     costs = {
         "predicted_latency_ms": table(rows),
-        "predicted_accuracy_percent": predicted,
-        "estimated_accuracy_percent": estimate_percent(measured, predicted, _n_images(run), off),
+        "predicted_top1_percent": predicted,
+        "estimated_top1_percent": estimate_percent(measured, predicted, _n_images(run), off),
         "macs_m": macs_m(run.family)(rows),
         "params_m": params_m(run.family)(rows),
     }
@@ -259,11 +259,11 @@ def _entries(run: Run, table: LatencyTable, known: dict[Arch, Sample], predictor
 def _pick_levels(run: Run, front: list[Entry]) -> list[Entry]:
     """The archs to deploy, the most accurate first."""
     config = run.recipe.search
-    good = [entry for entry in front if entry["estimated_accuracy_percent"] >= config.min_accuracy_percent]
+    good = [entry for entry in front if entry["estimated_top1_percent"] >= config.min_top1_percent]
     if not good:
-        best = max(entry["estimated_accuracy_percent"] for entry in front)
+        best = max(entry["estimated_top1_percent"] for entry in front)
         raise InfeasibleError(
-            f"search.min_accuracy_percent = {config.min_accuracy_percent} is above the best accuracy found, "
+            f"search.min_top1_percent = {config.min_top1_percent} is above the best accuracy found, "
             f"{best:.2f}; lower it"
         )
     latencies = np.array([entry["predicted_latency_ms"] for entry in good])
@@ -274,7 +274,7 @@ def _pick_levels(run: Run, front: list[Entry]) -> list[Entry]:
         if len(feasible) < len(config.latency_limits_ms):
             raise InfeasibleError(
                 f"search.latency_limits_ms = {config.latency_limits_ms}: the fastest arch of at least "
-                f"{config.min_accuracy_percent}% takes {latencies[0]:.4g} ms; raise the limit"
+                f"{config.min_top1_percent}% takes {latencies[0]:.4g} ms; raise the limit"
             )
         picked = np.unique([int(np.flatnonzero(latencies <= limit)[-1]) for limit in feasible])
     return [good[i] for i in picked[::-1]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def denoised_percent(accuracy_percent: Floats, loss: Floats, n_images: int) -> Floats:
+def denoised_percent(top1_percent: Floats, loss: Floats, n_images: int) -> Floats:
     """Accuracies with less of the noise of few images, by the losses on the same images.
 
     A loss also counts how sure each answer is, so it needs fewer images to tell networks apart. Accuracies are drawn to
@@ -18,14 +18,14 @@ def denoised_percent(accuracy_percent: Floats, loss: Floats, n_images: int) -> F
     about accuracies, these stay as they are.
 
     Args:
-        accuracy_percent: of each arch, measured `[n]`.
+        top1_percent: of each arch, measured `[n]`.
         loss: mean cross-entropy of each on the same images, in nats `[n]`.
         n_images: how many images.
     """
     spread = loss - loss.mean()
-    slope = float(spread @ accuracy_percent) / max(float(spread @ spread), 1e-12)
-    line = accuracy_percent.mean() + slope * spread
-    return estimate_percent(accuracy_percent, line, n_images, model_rmse_percent(accuracy_percent, line, n_images))
+    slope = float(spread @ top1_percent) / max(float(spread @ spread), 1e-12)
+    line = top1_percent.mean() + slope * spread
+    return estimate_percent(top1_percent, line, n_images, model_rmse_percent(top1_percent, line, n_images))
 
 
 def estimate_percent(measured: Floats, predicted: Floats, n_images: int, model_rmse_percent: float) -> Floats:

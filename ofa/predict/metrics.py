@@ -29,7 +29,7 @@ class PredictorMetrics:
 def fit_and_evaluate(
     space: SearchSpace,
     rows: Rows,
-    accuracy_percent: Floats,
+    top1_percent: Floats,
     loss: Floats,
     n_images: int,
     config: PredictorConfig,
@@ -40,16 +40,16 @@ def fit_and_evaluate(
     Args:
         space: the archs' space.
         rows: archs `[n, n_choices]`.
-        accuracy_percent: of each, measured on the same images `[n]`.
+        top1_percent: of each, measured on the same images `[n]`.
         loss: of each on those images, in nats `[n]`; see `denoised_percent`.
         n_images: how many images.
         config: of the predictor.
         seed: of its first weights, and of which archs are kept apart.
     """
     fitted, kept = train_test_split(np.arange(len(rows)), test_size=config.test_percent / 100, random_state=seed)
-    targets = denoised_percent(accuracy_percent[fitted], loss[fitted], n_images)
+    targets = denoised_percent(top1_percent[fitted], loss[fitted], n_images)
     predicted, _ = AccuracyPredictor.fit(space, rows[fitted], targets, config, seed)(rows[kept])
-    measured = accuracy_percent[kept]
+    measured = top1_percent[kept]
     fit = PredictorMetrics(
         kendall_tau=float(np.nan_to_num(kendalltau(predicted, measured).statistic)),  # constant values rank nothing
         rmse_percent=float(np.sqrt(np.mean((predicted - measured) ** 2))),
@@ -58,5 +58,5 @@ def fit_and_evaluate(
         measured_percent=tuple(measured.tolist()),
         predicted_percent=tuple(predicted.tolist()),
     )
-    targets = denoised_percent(accuracy_percent, loss, n_images)
+    targets = denoised_percent(top1_percent, loss, n_images)
     return AccuracyPredictor.fit(space, rows, targets, config, seed), fit

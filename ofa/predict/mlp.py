@@ -42,12 +42,12 @@ class AccuracyPredictor:
     Args:
         space: the archs' space.
         layers: for each layer, weights `[members, inputs, outputs]` and biases `[members, 1, outputs]`.
-        centre: mean of the accuracies it was fitted on, in percent.
+        center: mean of the accuracies it was fitted on, in percent.
         scale: their standard deviation, in percent.
     """
 
-    def __init__(self, space: SearchSpace, layers: list[Layer], centre: float, scale: float) -> None:
-        self.space, self.layers, self.centre, self.scale = space, layers, centre, scale
+    def __init__(self, space: SearchSpace, layers: list[Layer], center: float, scale: float) -> None:
+        self.space, self.layers, self.center, self.scale = space, layers, center, scale
 
     def __call__(self, rows: Rows) -> tuple[Floats, Floats]:
         """Mean and standard deviation over the ensemble, in percent, each `[n]`, of rows `[n, n_choices]`."""
@@ -56,16 +56,16 @@ class AccuracyPredictor:
         for weights, biases in hidden:
             x = np.maximum(x @ weights + biases, 0)  # [members, n, outputs]
         x = x @ last_weights + last_biases
-        accuracy = self.centre + self.scale * x[..., 0].astype(np.float64)
+        accuracy = self.center + self.scale * x[..., 0].astype(np.float64)
         return accuracy.mean(axis=0), accuracy.std(axis=0)
 
     @classmethod
     def fit(
-        cls, space: SearchSpace, rows: Rows, accuracy_percent: Floats, config: PredictorConfig, seed: int
+        cls, space: SearchSpace, rows: Rows, top1_percent: Floats, config: PredictorConfig, seed: int
     ) -> AccuracyPredictor:
         """Fits an ensemble on archs `[n, n_choices]` and their measured accuracies `[n]`."""
-        centre, scale = float(accuracy_percent.mean()), float(accuracy_percent.std()) or 1.0
-        features, targets = space.one_hot(rows).astype(np.float64), (accuracy_percent - centre) / scale
+        center, scale = float(top1_percent.mean()), float(top1_percent.std()) or 1.0
+        features, targets = space.one_hot(rows).astype(np.float64), (top1_percent - center) / scale
         rng = np.random.default_rng(seed)
         members = []
         for member in range(config.members):
@@ -78,7 +78,7 @@ class AccuracyPredictor:
                 random_state=seed + member,
             )
             # Matrices this small are slower on several threads, by far so on a busy machine. Stopping early is part of
-            # the regularisation.
+            # the regularization.
             with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 members.append(network.fit(features[chosen], targets[chosen]))
@@ -89,11 +89,11 @@ class AccuracyPredictor:
             )
             for i in range(len(members[0].coefs_))
         ]
-        return cls(space, layers, centre, scale)
+        return cls(space, layers, center, scale)
 
     def save(self, path: Path) -> None:
         """Writes the predictor as safetensors, whole or not at all."""
-        arrays = {"centre": np.array([self.centre]), "scale": np.array([self.scale])}
+        arrays = {"center": np.array([self.center]), "scale": np.array([self.scale])}
         for i, (weights, biases) in enumerate(self.layers):
             arrays |= {f"layers.{i}.weights": weights, f"layers.{i}.biases": biases}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -111,9 +111,9 @@ class AccuracyPredictor:
         try:
             n_layers = sum(name.endswith("weights") for name in arrays)
             layers = [(arrays[f"layers.{i}.weights"], arrays[f"layers.{i}.biases"]) for i in range(n_layers)]
-            centre, scale = float(arrays["centre"][0]), float(arrays["scale"][0])
+            center, scale = float(arrays["center"][0]), float(arrays["scale"][0])
         except KeyError as error:
             raise CheckpointError(f"{path} is not a predictor, it lacks {error}; fit it again") from error
         if metadata.get("choices") != repr(space.choices):
             raise CheckpointError(f"{path} was fitted on another search space; fit it again")
-        return cls(space, layers, centre, scale)
+        return cls(space, layers, center, scale)

@@ -1,4 +1,4 @@
-"""The report's charts, as plotly figures of plain data. Colours are readable on light and on dark pages."""
+"""The report's charts, as plotly figures of plain data. Colors are readable on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from plotly.subplots import make_subplots
 from ofa.report.archs import arch_lines
 from ofa.report.content import Entry
 
-BLUE, ORANGE, GREY, CLEAR = "#3b82f6", "#c2570c", "#8b8b8b", "rgba(0,0,0,0)"
+BLUE, ORANGE, GRAY, CLEAR = "#3b82f6", "#c2570c", "#8b8b8b", "rgba(0,0,0,0)"
 
 
 def accuracy_over_latency(samples: list[Entry], front: list[Entry], levels: list[Entry]) -> go.Figure:
     """Sampled subnets and the front (validation, predicted latency), and levels (test, measured latency)."""
     figure = go.Figure()
-    dots, line = {"mode": "markers", "marker": _marker(GREY, 5)}, {"mode": "lines+markers", "marker": _marker(BLUE, 7)}
+    dots, line = {"mode": "markers", "marker": _marker(GRAY, 5)}, {"mode": "lines+markers", "marker": _marker(BLUE, 7)}
     for name, key, entries, style in (
-        ("sampled subnets: validation, predicted", "accuracy_percent", samples, dots),
-        ("front: validation, predicted", "estimated_accuracy_percent", front, line),
+        ("sampled subnets: validation, predicted", "top1_percent", samples, dots),
+        ("front: validation, predicted", "estimated_top1_percent", front, line),
     ):
         latencies, accuracies = _column(entries, "predicted_latency_ms"), _column(entries, key)
         said = [
-            f"validation {entry['accuracy_percent']:.2f}%, predicted {latency:.3g} ms"
+            f"validation {entry['top1_percent']:.2f}%, predicted {latency:.3g} ms"
             for latency, entry in zip(latencies, entries, strict=True)
         ]
         figure.add_scatter(x=latencies, y=accuracies, name=name, **_hover(said, entries), **style)
-    _add_levels(figure, levels, "accuracy_top1_percent", "levels, numbered: test, measured")
+    _add_levels(figure, levels, "top1_percent", "levels, numbered: test, measured")
     latencies = [x for trace in figure.data for x in trace.x]
     figure.update_xaxes(_latency_axis("latency, ms", latencies))
     figure.update_yaxes(title="top-1 accuracy, %")
@@ -73,11 +73,11 @@ def training(epochs: list[Entry]) -> go.Figure:
     """Loss and validation accuracy of the largest, the smallest and other networks by epoch, phases shaded."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     numbers = _column(epochs, "epoch")
-    for name, colour in {"largest": BLUE, "smallest": ORANGE, "others": GREY}.items():
-        style = {"name": name, "legendgroup": name, "line_color": colour, "mode": "lines+markers", "marker_size": 5}
+    for name, color in {"largest": BLUE, "smallest": ORANGE, "others": GRAY}.items():
+        style = {"name": name, "legendgroup": name, "line_color": color, "mode": "lines+markers", "marker_size": 5}
         figure.add_scatter(x=numbers, y=[epoch["loss"].get(name) for epoch in epochs], **style, row=1, col=1)
         if name != "others":
-            accuracies = _column(epochs, f"{name}_accuracy_percent")
+            accuracies = _column(epochs, f"{name}_top1_percent")
             figure.add_scatter(x=numbers, y=accuracies, **style, showlegend=False, row=2, col=1)
     _shade(figure, [(numbers[a] - 0.5, numbers[b] + 0.5, s) for a, b, s in _stretches(_column(epochs, "strategy"))], 2)
     figure.update_yaxes(title="loss", row=1)
@@ -90,15 +90,15 @@ def training(epochs: list[Entry]) -> go.Figure:
 def battery(steps: list[Entry]) -> go.Figure:
     """Charge, level, and the level's accuracy and latency over the steps of a replay; the charging shaded."""
     rows = {
-        "battery, %": ("battery_percent", GREY),
+        "battery, %": ("battery_percent", GRAY),
         "level": ("level", ORANGE),
-        "test top-1, %": ("accuracy_top1_percent", BLUE),
+        "test top-1, %": ("top1_percent", BLUE),
         "latency, ms": ("latency_ms", BLUE),
     }
     figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.04)
     numbers = list(range(len(steps)))
-    for row, (title, (key, colour)) in enumerate(rows.items(), start=1):
-        shape = {"shape": "hvh", "color": colour} if key in ("level", "accuracy_top1_percent") else {"color": colour}
+    for row, (title, (key, color)) in enumerate(rows.items(), start=1):
+        shape = {"shape": "hvh", "color": color} if key in ("level", "top1_percent") else {"color": color}
         style = {"mode": "lines+markers", "marker_size": 5, "line": shape, "showlegend": False}
         figure.add_scatter(x=numbers, y=_column(steps, key), name=title, **style, row=row, col=1)
         figure.update_yaxes(title=title, row=row)
@@ -112,7 +112,7 @@ def battery(steps: list[Entry]) -> go.Figure:
 
 def _add_levels(figure: go.Figure, levels: list[Entry], y_key: str, name: str) -> None:
     said = [
-        f"<b>level {i}</b>: test {level['accuracy_top1_percent']:.2f}%<br>"
+        f"<b>level {i}</b>: test {level['top1_percent']:.2f}%<br>"
         f"measured {level['latency_ms']:.3g} ms, predicted {level['predicted_latency_ms']:.3g} ms"
         for i, level in enumerate(levels)
     ]
@@ -130,7 +130,7 @@ def _add_levels(figure: go.Figure, levels: list[Entry], y_key: str, name: str) -
 
 
 def _add_diagonal(figure: go.Figure, low: float, high: float) -> None:
-    style = {"mode": "lines", "line": {"color": GREY, "width": 1, "dash": "dash"}}
+    style = {"mode": "lines", "line": {"color": GRAY, "width": 1, "dash": "dash"}}
     figure.add_scatter(x=[low, high], y=[low, high], name="equal", hoverinfo="skip", **style)
     figure.data = (figure.data[-1], *figure.data[:-1])
 
@@ -138,9 +138,9 @@ def _add_diagonal(figure: go.Figure, low: float, high: float) -> None:
 def _shade(figure: go.Figure, stretches: list[tuple[float, float, str]], rows: int) -> None:
     """Shades and labels stretches of the x axis; labels take turns in height, as stretches may be short."""
     for i, (first, last, label) in enumerate(stretches):
-        colour = f"rgba(128,128,128,{(0.16, 0.07)[i % 2]})"
+        color = f"rgba(128,128,128,{(0.16, 0.07)[i % 2]})"
         for row in range(1, rows + 1):
-            figure.add_vrect(x0=first, x1=last, fillcolor=colour, line_width=0, layer="below", row=row, col=1)
+            figure.add_vrect(x0=first, x1=last, fillcolor=color, line_width=0, layer="below", row=row, col=1)
         place = {"x": first, "xref": "x", "y": 1, "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
         figure.add_annotation(text=escape(label), showarrow=False, yshift=14 * (i % 2), **place)
 
@@ -162,8 +162,8 @@ def _latency_axis(title: str, values: list[float]) -> dict[str, Any]:
     return {"title": title, "type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
-def _marker(colour: str, size: int) -> dict[str, Any]:
-    return {"color": colour, "size": size}
+def _marker(color: str, size: int) -> dict[str, Any]:
+    return {"color": color, "size": size}
 
 
 def _hover(said: list[str], entries: list[Entry] | None = None) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _column(entries: list[Entry], key: str) -> list[Any]:
 
 
 def _styled(figure: go.Figure, height: int, legend_y: float = 1.02, **layout: Any) -> go.Figure:
-    line = {"gridcolor": "rgba(128,128,128,0.25)", "linecolor": GREY, "showline": True, "zeroline": False}
+    line = {"gridcolor": "rgba(128,128,128,0.25)", "linecolor": GRAY, "showline": True, "zeroline": False}
     figure.update_xaxes(line | {"automargin": True, "title_standoff": 8})
     figure.update_yaxes(line | {"automargin": True, "title_standoff": 8, "hoverformat": ".4~g"})
     return figure.update_layout(
@@ -189,7 +189,7 @@ def _styled(figure: go.Figure, height: int, legend_y: float = 1.02, **layout: An
         margin={"l": 8, "r": 16, "t": 36, "b": 8},
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
-        font={"family": "system-ui, sans-serif", "size": 13, "color": GREY},
+        font={"family": "system-ui, sans-serif", "size": 13, "color": GRAY},
         legend={"orientation": "h", "x": 0, "y": legend_y, "xanchor": "left", "yanchor": "bottom"},
         hoverlabel={"bgcolor": "#333", "bordercolor": "#333", "align": "left"},
         **layout,

@@ -90,7 +90,7 @@ def _texts(content: Content) -> dict[str, str]:
 def _level_cells(i: int, level: Entry) -> list[str]:
     return [
         str(i),
-        f"{level['accuracy_top1_percent']:.2f}",
+        f"{level['top1_percent']:.2f}",
         f"{_number(level['latency_ms'])} ({_number(level['latency_spread_ms'], 2)})",
         _number(level["predicted_latency_ms"]),
         _number(level["macs_m"]),

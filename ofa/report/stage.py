@@ -10,7 +10,7 @@ from ofa.report.page import page
 
 def _report(run: Run, progress: Progress) -> None:
     keys = (
-        "arch", "onnx", "accuracy_top1_percent", "latency_ms", "predicted_latency_ms", "parity_max_abs_diff", "macs_m",
+        "arch", "onnx", "top1_percent", "latency_ms", "predicted_latency_ms", "parity_max_abs_diff", "macs_m",
         "params_m",
     )  # fmt: skip
     content = gather(run)

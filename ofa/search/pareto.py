@@ -38,7 +38,7 @@ def hypervolume(losses: Floats, reference: tuple[float, float]) -> float:
 
 
 def crowding_distance(losses: Floats) -> Floats:
-    """Crowding distance: how far apart the neighbours of each point on a front are, summed over objectives."""
+    """Crowding distance: how far apart the neighbors of each point on a front are, summed over objectives."""
     distance = np.zeros(len(losses))
     for column in losses.T:
         order = np.argsort(column, kind="stable")

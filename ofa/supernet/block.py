@@ -13,7 +13,7 @@ class Block(Protocol):
     """What a slot holds. Implementations are frozen dataclasses: equal fields, equal blocks, one table row."""
 
     def build(self) -> nn.Module:
-        """A plain, initialised module that computes this block."""
+        """A plain, initialized module that computes this block."""
         ...
 
     def input_shape(self, size: int) -> tuple[int, ...]:

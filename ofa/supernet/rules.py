@@ -1,7 +1,7 @@
 """How a small network's parameters sit inside the largest network's.
 
 By default a parameter is a *view*: leading slices of the largest one's; of a convolution's weight, leading slices of
-output and input channels and the centre of the kernel (OFA, section 3.3, arXiv 1908.09791). A `Rule` says otherwise
+output and input channels and the center of the kernel (OFA, section 3.3, arXiv 1908.09791). A `Rule` says otherwise
 where needed: rules that cannot be views are torch parametrizations of a view, so that gradients still
 reach the shared one. BatchNorm's buffers are views as well; other buffers are each module's own.
 """
@@ -52,7 +52,7 @@ class Rule:
 
 
 class Kernel(Rule):
-    """Convolution weights: leading slices of channels, the centre of the kernel."""
+    """Convolution weights: leading slices of channels, the center of the kernel."""
 
     def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
         """See `Rule.view`."""
@@ -60,8 +60,8 @@ class Kernel(Rule):
 
 
 @dataclass(frozen=True)
-class Centre(Rule):
-    """The centre of the first `dims` dimensions, such as relative positions; leading slices of others."""
+class Center(Rule):
+    """The center of the first `dims` dimensions, such as relative positions; leading slices of others."""
 
     dims: int = 2
 
@@ -72,7 +72,7 @@ class Centre(Rule):
 
 @dataclass(frozen=True)
 class KernelTransform(Kernel):
-    """A smaller depthwise kernel is the larger one's centre times a learned matrix (OFA, section 3.3).
+    """A smaller depthwise kernel is the larger one's center times a learned matrix (OFA, section 3.3).
 
     The largest network's convolution holds one matrix per step, `weight_7to5` `[25, 25]` and `weight_5to3` `[9, 9]`,
     shared by all channels and the identity at first.
@@ -119,14 +119,14 @@ class _Transform(nn.Module):
         last = weight.stride(1) == 1 == weight.shape[1]  # depthwise, channels last: keep it, or the step is 15% slower
         for size, matrix in zip(self.sizes, self.matrices, strict=True):
             edge = (weight.shape[-1] - size) // 2
-            centre = weight[..., edge : edge + size, edge : edge + size]
-            weight = nn.functional.linear(centre.flatten(-2), matrix).view(*weight.shape[:-2], size, size)
+            center = weight[..., edge : edge + size, edge : edge + size]
+            weight = nn.functional.linear(center.flatten(-2), matrix).view(*weight.shape[:-2], size, size)
         return weight.squeeze(1).unsqueeze(3).permute(0, 3, 1, 2) if last else weight
 
 
 @dataclass(frozen=True)
 class Grouped(Rule):
-    """Rows in equal groups one after another: of each group the first ones, of kernels the centre.
+    """Rows in equal groups one after another: of each group the first ones, of kernels the center.
 
     For fused q, k, v `[3 * width, ...]`, and the default for convolutions whose number of groups is fixed.
 
@@ -164,7 +164,7 @@ class _Reshape(nn.Module):
 
 
 @dataclass(frozen=True)
-class CentreTable(Rule):
+class CenterTable(Rule):
     """A relative position table `[(2 * window - 1)^2 + extra, heads]`: the offsets in the middle, the first heads.
 
     Attributes:
@@ -182,16 +182,16 @@ class CentreTable(Rule):
     def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:
         """See `Rule.parametrization`."""
         rows = owner.get_parameter(leaf).shape[0]
-        return None if rows == shape[0] else _CentreRows(isqrt(rows - self.extra), isqrt(shape[0] - self.extra))
+        return None if rows == shape[0] else _CenterRows(isqrt(rows - self.extra), isqrt(shape[0] - self.extra))
 
 
-class _CentreRows(nn.Module):
+class _CenterRows(nn.Module):
     def __init__(self, full: int, side: int) -> None:
         super().__init__()
-        self.full, self.centre = full, slice((full - side) // 2, (full + side) // 2)
+        self.full, self.center = full, slice((full - side) // 2, (full + side) // 2)
 
     def forward(self, table: Tensor) -> Tensor:
-        offsets = table[: self.full**2].view(self.full, self.full, -1)[self.centre, self.centre]
+        offsets = table[: self.full**2].view(self.full, self.full, -1)[self.center, self.center]
         return torch.cat([offsets.flatten(0, 1), table[self.full**2 :]])
 
 
@@ -264,13 +264,13 @@ def _check_squares(full: Tensor, shape: Shape, name: str, dim: int, others: int 
 
 
 def nested_view(full: Tensor, shape: Shape, name: str, spatial: range = range(0)) -> Tensor:
-    """The view of `full` that has a smaller shape: leading slices, and the centre of `spatial` dimensions.
+    """The view of `full` that has a smaller shape: leading slices, and the center of `spatial` dimensions.
 
     Args:
         full: the largest network's tensor.
         shape: the smaller one's shape; each size at most the same size of `full`.
         name: the parameter's name, for the error.
-        spatial: dimensions of which the centre is taken.
+        spatial: dimensions of which the center is taken.
 
     Raises:
         FamilyError: the shapes do not nest.

@@ -1,7 +1,7 @@
 """How a small network's parameters sit inside the largest network's.
 
 By default a parameter is a *view*: leading slices of the largest one's; of a convolution's weight, leading slices of
-output and input channels and the centre of the kernel (OFA, section 3.3, arXiv 1908.09791). A `Rule` says otherwise
+output and input channels and the center of the kernel (OFA, section 3.3, arXiv 1908.09791). A `Rule` says otherwise
 where needed: rules that cannot be views are torch parametrizations of a view, so that gradients still
 reach the shared one. BatchNorm's buffers are views as well; other buffers are each module's own.
 """

@@ -21,12 +21,12 @@ class Supernet(nn.Module):
 
     Gradients that a subnet leaves are views into the largest network's, so a step is: `zero_grad()`,
     any number of subnet forward and backward passes, one `optimizer.step()` over `parameters()`.
-    Use this class's `zero_grad`, or the optimiser's with `set_to_none=False`, so that the shared gradient
+    Use this class's `zero_grad`, or the optimizer's with `set_to_none=False`, so that the shared gradient
     buffers stay where they are while subnets are in use.
 
     Args:
         family: which slots and blocks.
-        seed: initialises the weights; the global generator is left as it was.
+        seed: initializes the weights; the global generator is left as it was.
     """
 
     def __init__(self, family: Family, seed: int = 0) -> None:

@@ -85,7 +85,7 @@ def permute(tensors: Mapping[str, Tensor], order: Order) -> None:
     """Puts an order into effect in place, so that views stay valid.
 
     Args:
-        tensors: by their names in `Supernet.network`: its state, an average of it, or an optimiser's tensors of the
+        tensors: by their names in `Supernet.network`: its state, an average of it, or an optimizer's tensors of the
             parameters' shapes. Names that are missing in either are passed over.
         order: from `channel_order`.
     """

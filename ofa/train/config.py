@@ -13,7 +13,7 @@ from ofa.train.teacher import TeacherConfig
 
 
 class TrainConfig(Config):
-    """How a supernet is trained: what in which order, with which optimiser, learning from whom."""
+    """How a supernet is trained: what in which order, with which optimizer, learning from whom."""
 
     initial_weights: str | None = None
     """A safetensors file to start from: what `ofa import` wrote, or another run's `supernet.safetensors`. A classifier
@@ -29,9 +29,9 @@ class TrainConfig(Config):
     min_lr: float = Field(0.0, ge=0)
     """At the end of each schedule."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of SGD and the like; Adam-like optimisers keep their own."""
+    """Of SGD and the like; Adam-like optimizers keep their own."""
     weight_decay: float = Field(3e-5, ge=0)
-    """Not applied to biases and the scales of normalisation."""
+    """Not applied to biases and the scales of normalization."""
     warmup_epochs: float = Field(1.0, ge=0)
     """Over which the learning rate rises linearly."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)

@@ -50,9 +50,9 @@ class Log:
         write_text(self.folder / "train.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
         if self.writer is not None:
             for key, value in history[-1].items():
-                name, found, _ = key.partition("_accuracy_percent")
+                name, found, _ = key.partition("_top1_percent")
                 if found:
-                    self.writer.add_scalar(f"accuracy_percent/{name}", value, history[-1]["step"])
+                    self.writer.add_scalar(f"top1_percent/{name}", value, history[-1]["step"])
 
     def __enter__(self) -> Log:
         return self

@@ -12,7 +12,7 @@ from ofa.train.config import TrainConfig
 
 
 class Schedule:
-    """Sets an optimiser's learning rate; keeps no state but the optimiser's.
+    """Sets an optimizer's learning rate; keeps no state but the optimizer's.
 
     Args:
         optimizer: whose learning rate.

@@ -97,7 +97,7 @@ class Learner:
         if self.config.channels_last:
             scaled = scaled.contiguous(memory_format=torch.channels_last)
         network = self._network(arch)
-        drops = regularised(network, dropped, self.config.drop_path) if self._drops else nullcontext()
+        drops = regularized(network, dropped, self.config.drop_path) if self._drops else nullcontext()
         with self._autocast(), drops:
             logits: Tensor = network(scaled)
         return logits.float()
@@ -115,7 +115,7 @@ class Learner:
 
 
 @contextmanager
-def regularised(network: nn.Module, on: bool, drop_path: float) -> Iterator[None]:
+def regularized(network: nn.Module, on: bool, drop_path: float) -> Iterator[None]:
     """Dropout and stochastic depth of a network in training, switched on or off for a forward pass.
 
     The chance to skip a branch grows from 0 at the network's first block to `drop_path` at its last, so it follows the

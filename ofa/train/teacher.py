@@ -26,7 +26,7 @@ _GIVEN = {"num_classes", "in_chans", "in_channels", "pretrained", "weights", "ch
 
 
 class TeacherConfig(Config):
-    """A trained network that archs learn from. It is fixed, and sees images normalised as `data` normalises them."""
+    """A trained network that archs learn from. It is fixed, and sees images normalized as `data` normalizes them."""
 
     name: str
     """`timm:resnet18`, `torchvision:resnet18`, or what this project trained: `family:hybrid`, `family:own.py`."""

@@ -1,4 +1,4 @@
-"""The training loop: ask the strategy for archs, add up their gradients, one all-reduce, one optimiser step."""
+"""The training loop: ask the strategy for archs, add up their gradients, one all-reduce, one optimizer step."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ class _Trainer:
     def _train_step(
         self, images: Tensor, labels: Tensor, epoch: _Epoch, asked: bool
     ) -> tuple[list[tuple[str, float]], bool]:
-        """One optimiser step over the strategy's archs; their kinds and losses, and whether anybody asked to stop."""
+        """One optimizer step over the strategy's archs; their kinds and losses, and whether anybody asked to stop."""
         device = distributed.device()
         images, labels = images.to(device), labels.to(device)
         torch.manual_seed(self._seed_and_rng(self.step)[0])
@@ -311,7 +311,7 @@ class _Trainer:
             self.learner.freeze_teacher(self.ema.module.state_dict() if self.ema is not None else None)
 
     def _sort_channels(self, trained: SearchSpace | None) -> None:
-        """Sorts the weights, their average and the optimiser's moments alike."""
+        """Sorts the weights, their average and the optimizer's moments alike."""
         network, state = self.supernet.network, self.optimizer.state
         order = channel_order(self.supernet, trained)
         permute(network.state_dict(), order)
@@ -334,7 +334,7 @@ class _Trainer:
             "loss": {kind: total / number for kind, (total, number) in self.loss_sums.items()},
         }
         for name, value in self.watch.judge(epoch + 1).items():
-            line[f"{name.replace(' ', '_')}_accuracy_percent"] = value
+            line[f"{name.replace(' ', '_')}_top1_percent"] = value
         self.loss_sums = {}
         self.history.append(line)
         if distributed.rank() == 0:

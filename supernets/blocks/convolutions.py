@@ -235,7 +235,7 @@ def _conv_norm(
 
 
 def he_init(module: nn.Module) -> nn.Module:
-    """Initialises in place: convolutions He normal over outgoing connections, linear layers normal 0.01, biases 0."""
+    """Initializes in place: convolutions He normal over outgoing connections, linear layers normal 0.01, biases 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels

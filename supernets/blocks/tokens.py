@@ -209,7 +209,7 @@ class _TokenHead(nn.Module):
 
 
 def _init(module: nn.Module) -> nn.Module:
-    """Initialises in place as the paper: linear layers, tokens and position tables normal 0.02, biases 0.
+    """Initializes in place as the paper: linear layers, tokens and position tables normal 0.02, biases 0.
 
     Convolutions and LayerNorms stay as torch makes them.
     """

@@ -37,7 +37,7 @@ class PatchEmbed(ImageBlock):
 class PatchMerging(ImageBlock):
     """Each 2 by 2 tokens become one: LayerNorm over the four, then a linear layer.
 
-    The four values of a channel are neighbours, so that fewer channels are leading columns. Swin has the channels
+    The four values of a channel are neighbors, so that fewer channels are leading columns. Swin has the channels
     of one token together instead: its weights fit after a permutation.
     """
 
@@ -254,7 +254,7 @@ def _tensor(values: NDArray[np.int64], device: torch.device) -> Tensor:
 
 
 def token_init(module: nn.Module) -> nn.Module:
-    """Initialises in place: convolutions as `he_init`, linear layers truncated normal 0.02, biases 0."""
+    """Initializes in place: convolutions as `he_init`, linear layers truncated normal 0.02, biases 0."""
     he_init(module)
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

@@ -35,7 +35,7 @@ def test_the_manifest_has_the_documented_keys(folder):
         "file",
         "sha256",
         "arch",
-        "accuracy_top1_percent",
+        "top1_percent",
         "latency_ms",
         "predicted_latency_ms",
         "macs_m",
@@ -87,7 +87,7 @@ def test_levels_go_from_the_slowest_to_the_fastest_whatever_their_accuracies(lev
     with pytest.raises(BundleError, match=r"level 0 takes .* sort the levels from the slowest to the fastest"):
         write_bundle(tmp_path / "bundle", "tiny", LABELS, {}, [levels[1], levels[0]])
     assert not list(tmp_path.iterdir())
-    ahead = (replace(levels[1][0], accuracy_top1_percent=levels[0][0].accuracy_top1_percent + 1), levels[1][1])
+    ahead = (replace(levels[1][0], top1_percent=levels[0][0].top1_percent + 1), levels[1][1])
     assert len(write_bundle(tmp_path / "bundle", "tiny", LABELS, {}, [levels[0], ahead]).levels) == 2
 
 
@@ -118,7 +118,7 @@ def level_with(key, value):
         (lambda m: m.update(labels=[1, 2]), "labels must be a list"),
         *(
             (lambda m, key=key: m["levels"][1].pop(key), f"level 1: '{key}' is missing")
-            for key in ("file", "sha256", "arch", "accuracy_top1_percent", "latency_ms", "macs_m", "preprocess")
+            for key in ("file", "sha256", "arch", "top1_percent", "latency_ms", "macs_m", "preprocess")
         ),
         (lambda m: m["levels"][1].pop("predicted_latency_ms"), "'predicted_latency_ms' is missing"),
         (level_with("latency_ms", "fast"), "level 1: 'latency_ms' is missing or not a finite number"),

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as tv
 from export.preprocess import Preprocess
 from ofa.core.errors import BundleError, DataError
 
-GREY = Preprocess(24, 1, (0.29,), (0.35,))
+GRAY = Preprocess(24, 1, (0.29,), (0.35,))
 COLOUR = Preprocess(24, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -52,11 +52,11 @@ def test_equals_torchvision_at_sizes_in_use(size, resolution, channels):
 @pytest.mark.parametrize("shape", [(5, 28, 28), (5, 28, 28, 1), (28, 28), (28, 28, 1)])
 def test_grey_arrays(shape):
     images = pixels(*shape)
-    got = GREY(images)
+    got = GRAY(images)
     single = images.reshape(-1, 28, 28, 1)
     assert got.dtype == np.float32
     assert got.shape == (len(single), 1, 24, 24)
-    assert np.array_equal(got, GREY(list(single)))
+    assert np.array_equal(got, GRAY(list(single)))
 
 
 def test_pil_images_and_arrays_of_different_sizes_mix():
@@ -66,10 +66,10 @@ def test_pil_images_and_arrays_of_different_sizes_mix():
     assert np.array_equal(COLOUR(mixed[0]), COLOUR(arrays[0]))
 
 
-def test_colour_becomes_grey_as_pil_does_it():
+def test_color_becomes_grey_as_pil_does_it():
     image = pixels(24, 24, 3)
-    assert np.array_equal(GREY([image]), GREY(Image.fromarray(image).convert("L")))
-    assert np.array_equal(GREY(Image.fromarray(image)), GREY(Image.fromarray(image).convert("L")))
+    assert np.array_equal(GRAY([image]), GRAY(Image.fromarray(image).convert("L")))
+    assert np.array_equal(GRAY(Image.fromarray(image)), GRAY(Image.fromarray(image).convert("L")))
 
 
 def test_grey_becomes_three_equal_channels():
@@ -103,7 +103,7 @@ def test_models_of_other_channel_counts_take_only_those():
 )
 def test_images_that_cannot_be_taken(images, message):
     with pytest.raises(DataError, match=message):
-        GREY(images)
+        GRAY(images)
 
 
 def test_dict_round_trip():

@@ -21,7 +21,7 @@ def test_levels_follow_the_battery_and_answers_are_counted(folder, images):
     assert [s.charging for s in done] == [False] * 11 + [True] * 2
     for step in done:
         assert step.correct == int((tops[step.level] == labels).sum())
-        assert step.accuracy_top1_percent == bundle.levels[step.level].accuracy_top1_percent
+        assert step.top1_percent == bundle.levels[step.level].top1_percent
         assert step.n_images == len(images)
         assert step.latency_ms > 0
 

@@ -205,8 +205,8 @@ def test_labels_or_channels_of_another_model_fail_at_construction(levels, tmp_pa
     bundle = write_bundle(tmp_path / "labels", "broken", ["a", "b"], {}, levels)
     with pytest.raises(BundleError, match=r"gives \(10,\) logits for 2 labels"):
         Runtime(bundle.folder, battery=Moving())
-    colour = replace(levels[0][0].preprocess, in_channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
-    level = (replace(levels[0][0], preprocess=colour), levels[0][1])
+    color = replace(levels[0][0].preprocess, in_channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    level = (replace(levels[0][0], preprocess=color), levels[0][1])
     bundle = write_bundle(tmp_path / "channels", "broken", "abcdefghij", {}, [level])
     with pytest.raises(BundleError, match=r"level 0 .* does not run here"):
         Runtime(bundle.folder, battery=Moving())

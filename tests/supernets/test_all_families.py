@@ -52,10 +52,10 @@ def archs(space, n_random):
     return [space.largest, space.smallest, *(space.decode(row) for row in rows)]
 
 
-def part(full, shape, centre=()):
+def part(full, shape, center=()):
     """The leading part of a tensor, central in some dimensions, by plain indexing."""
     assert full.dim() == len(shape)
-    starts = [(n - shape[d]) // 2 if d in centre else 0 for d, n in enumerate(full.shape)]
+    starts = [(n - shape[d]) // 2 if d in center else 0 for d, n in enumerate(full.shape)]
     return full[tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))]
 
 
@@ -64,16 +64,16 @@ def sliced(supernet, tensors, name, shape):
     full = tensors[name]
     owner = name.rpartition(".")[0]
     if name.endswith("bias_table"):
-        return part(full, shape, centre=(0, 1))
+        return part(full, shape, center=(0, 1))
     if not isinstance(supernet.network.get_submodule(owner), nn.Conv2d):
         return part(full, shape)
     if shape[-1] < full.shape[-1] and f"{name}_7to5" in tensors:
-        weight = part(full, (*shape[:2], 5, 5), centre=(2, 3)).flatten(2) @ tensors[f"{name}_7to5"].T
+        weight = part(full, (*shape[:2], 5, 5), center=(2, 3)).flatten(2) @ tensors[f"{name}_7to5"].T
         if shape[-1] == 3:
-            centre = weight.reshape(*shape[:2], 5, 5)[:, :, 1:4, 1:4].flatten(2)
-            weight = centre @ tensors[f"{name}_5to3"].T
+            center = weight.reshape(*shape[:2], 5, 5)[:, :, 1:4, 1:4].flatten(2)
+            weight = center @ tensors[f"{name}_5to3"].T
         return weight.reshape(shape)
-    return part(full, shape, centre=(2, 3))
+    return part(full, shape, center=(2, 3))
 
 
 class CountMacs(TorchDispatchMode):

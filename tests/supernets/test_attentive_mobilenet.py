@@ -59,7 +59,7 @@ def test_stages_of_the_largest(family):
     assert (network.head.conv.conv.out_channels, network.head.hidden.out_channels) == (6 * 224, 1984)
 
 
-def test_every_pair_of_neighbouring_widths_shares_weights():
+def test_every_pair_of_neighboring_widths_shares_weights():
     """Also where the largest network's shortcut is the identity and others' are not."""
     supernet = ofa.Supernet(make_family(num_classes=10, resolutions=[32])).eval()
     space = supernet.family.space

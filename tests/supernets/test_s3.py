@@ -50,7 +50,7 @@ def of_swin(state, swin):
         ):
             name = name.replace(old, new)
         name = f"head.{name}" if name.startswith("norm.") else name
-        if ".qkv." in name:  # three thirds to neighbours
+        if ".qkv." in name:  # three thirds to neighbors
             tensor = tensor.unflatten(0, (3, -1)).swapaxes(0, 1).flatten(0, 1)
         elif ".merging." in name:  # four tokens of (column, row), to four values of a channel of (row, column)
             tensor = tensor.unflatten(-1, (2, 2, -1)).transpose(-1, -3).flatten(-3)

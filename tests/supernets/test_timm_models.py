@@ -23,7 +23,7 @@ from ofa.cost.counted import count_macs, macs_m, params_m
 from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, stages
-from ofa.supernet.rules import CentreTable, CornerTable, Grouped, ResampledPositions, Rule
+from ofa.supernet.rules import CenterTable, CornerTable, Grouped, ResampledPositions, Rule
 from supernets import timm_family
 
 
@@ -290,9 +290,9 @@ def test_rules_follow_timms_names():
     assert rule("pos_embed", distilled) == ResampledPositions(prefix=2)
     assert rule("pos_embed", SPECS["deit3"]()) == ResampledPositions(prefix=0)
     assert distilled.rules["blocks.0.attn.qkv.*"] == Grouped(3)
-    assert rule("blocks.1.attn.relative_position_bias_table", SPECS["beit"]()) == CentreTable(extra=3)
+    assert rule("blocks.1.attn.relative_position_bias_table", SPECS["beit"]()) == CenterTable(extra=3)
     swin = rule("layers.0.blocks.0.attn.relative_position_bias_table", SPECS["swin"]())
-    assert swin == CentreTable()
+    assert swin == CenterTable()
     coatnet = SPECS["coatnet"]()  # its heads have q, k and v one after another
     assert not any(isinstance(rule, Grouped) for rule in coatnet.rules.values())
     assert any(isinstance(rule, CornerTable) for rule in SPECS["levit"]().rules.values())

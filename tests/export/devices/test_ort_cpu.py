@@ -49,7 +49,7 @@ def test_a_processor_is_named_also_where_there_is_no_proc(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["int8_dynamic", "int8_static"])
-def test_in_int8_the_quantised_model_is_timed(family, precision):
+def test_in_int8_the_quantized_model_is_timed(family, precision):
     device = OrtCpu(precision=precision)
     assert device.description["precision"] == precision
     row = family.space.encode(family.space.smallest)

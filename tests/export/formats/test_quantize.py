@@ -62,7 +62,7 @@ def test_static_ranges_are_those_of_the_images(network, batch, tmp_path):
 
 @pytest.mark.parametrize("precision", INT8)
 @pytest.mark.parametrize("name", ["autoformer_tiny", "hybrid_small"])
-def test_every_kind_of_block_of_transformers_can_be_quantised(tmp_path, precision, name):
+def test_every_kind_of_block_of_transformers_can_be_quantized(tmp_path, precision, name):
     family, path, kinds = ofa.create_family(name), tmp_path / "block.onnx", set()
     size = family.resolutions[0]
     for slot, block in family.blocks(family.space.encode(family.space.smallest)):
@@ -95,7 +95,7 @@ def test_float32_stays_as_it_is(network, batch, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_the_quantiser_is_quiet_and_logging_stays_as_it_was(tmp_path, caplog, capfd):
+def test_the_quantizer_is_quiet_and_logging_stays_as_it_was(tmp_path, caplog, capfd):
     root, path = logging.getLogger(), tmp_path / "model.onnx"
     before = (list(root.handlers), list(root.filters), root.level)
     to_onnx(nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 3)), (7, 5), path)
@@ -119,7 +119,7 @@ def test_static_ranges_need_images(network, tmp_path):
         quantize(path, "int8_static", np.zeros((0, 1, 28, 28), dtype=np.float32))
 
 
-def test_what_the_quantiser_refuses_is_a_device_error_and_the_file_stays(network, batch, tmp_path, monkeypatch):
+def test_what_the_quantizer_refuses_is_a_device_error_and_the_file_stays(network, batch, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise ValueError("Expected bias to be an initializer")
 
@@ -127,7 +127,7 @@ def test_what_the_quantiser_refuses_is_a_device_error_and_the_file_stays(network
     to_onnx(network, (1, 28, 28), path)
     before = path.read_bytes()
     monkeypatch.setattr("export.formats.quantize.quantize_static", refuse)
-    with pytest.raises(DeviceError, match=r"model.onnx cannot be quantised to int8_static: Expected .*; use float32"):
+    with pytest.raises(DeviceError, match=r"model.onnx cannot be quantized to int8_static: Expected .*; use float32"):
         quantize(path, "int8_static", batch)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]

@@ -71,12 +71,12 @@ def test_the_same_configuration_gives_the_same_splits(digits):
         assert all_pixels(getattr(again, name)) == all_pixels(getattr(digits, name))
 
 
-# Normalisation and size
+# Normalization and size
 
 
-def test_training_images_are_normalised_to_mean_0_and_spread_1(digits):
+def test_training_images_are_normalized_to_mean_0_and_spread_1(digits):
     images = torch.stack([image.float() for image, _ in digits.train])
-    normal = digits.normalise(images)
+    normal = digits.normalize(images)
     assert abs(normal.double().mean().item()) < 0.02  # mean and std come from 1000 of the images
     assert normal.double().std().item() == pytest.approx(1, abs=0.02)
     plain = (images[3, 0, 2, 5].item() / 255 - digits.mean[0]) / digits.std[0]
@@ -86,9 +86,9 @@ def test_training_images_are_normalised_to_mean_0_and_spread_1(digits):
 # Folders of images
 
 
-def picture(colour, size=(12, 10), mode="RGB"):
-    rng = np.random.default_rng(sum(colour) + size[0])
-    pixels = np.clip(rng.normal(colour, 20, size=(size[1], size[0], 3)), 0, 255).astype(np.uint8)
+def picture(color, size=(12, 10), mode="RGB"):
+    rng = np.random.default_rng(sum(color) + size[0])
+    pixels = np.clip(rng.normal(color, 20, size=(size[1], size[0], 3)), 0, 255).astype(np.uint8)
     return Image.fromarray(pixels).convert(mode)
 
 
@@ -96,9 +96,9 @@ def fill(folder, classes=("cat", "dog"), n=10, mode="RGB"):
     for c, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for i in range(n):
-            colour = [40, 60, 90]
-            colour[c % 3] = 200 - i
-            picture(colour, (12 + i, 10 + c), mode).save(folder / name / f"{i}.png")
+            color = [40, 60, 90]
+            color[c % 3] = 200 - i
+            picture(color, (12 + i, 10 + c), mode).save(folder / name / f"{i}.png")
     return folder
 
 
@@ -179,7 +179,7 @@ def test_other_classes_in_a_split(tmp_path):
         load_data(folder_config(tmp_path / "pets"))
 
 
-def test_images_of_one_colour(tmp_path):
+def test_images_of_one_color(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         for i in range(3):

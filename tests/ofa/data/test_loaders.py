@@ -52,7 +52,7 @@ def test_eval_batches_hold_all_images_in_order(digits):
     assert images.shape[1:] == (1, 12, 12)
     for i in (0, 150, len(images) - 1):
         image = digits.validation[i][0].float()
-        torch.testing.assert_close(images[i], digits.normalise(resize_center_crop(image, 12)))
+        torch.testing.assert_close(images[i], digits.normalize(resize_center_crop(image, 12)))
 
 
 def test_a_limit_spreads_over_the_split(digits):
@@ -152,4 +152,4 @@ def test_batches_of_images_of_differing_sizes(digits):
     assert images.shape == (8, 1, 16, 16)
     assert sorted(labels.tolist()) == [0, 0, 0, 0, 1, 1, 1, 1]
     ((images, _),) = eval_batches(data, data.validation, 8)
-    torch.testing.assert_close(images[1], data.normalise(resize_center_crop(sized[1][0].float(), 8)))
+    torch.testing.assert_close(images[1], data.normalize(resize_center_crop(sized[1][0].float(), 8)))

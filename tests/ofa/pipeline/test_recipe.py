@@ -18,7 +18,7 @@ def test_digits_and_fashion_mnist_are_shipped():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"colour": 1}, "colour: unknown key"),
+        ({"color": 1}, "color: unknown key"),
         ({"train": {"phases": [], "lr": 0.1}}, "phases is empty, which wants initial_weights"),
         ({"train": {"phases": [{"strategy": "full", "epochs": 0}]}}, "train.phases.0.epochs = 0"),
         ({"train": {"phases": [{"strategy": "magic", "epochs": 1}]}}, "train.phases.0.strategy = 'magic'"),

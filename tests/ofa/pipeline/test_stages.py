@@ -51,9 +51,9 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
         right = sum(
             int((model.run([OUTPUT], {INPUT: x.numpy()})[0].argmax(axis=1) == y.numpy()).sum()) for x, y in batches
         )
-        assert level["accuracy_top1_percent"] == pytest.approx(100 * right / len(run.data.test))
+        assert level["top1_percent"] == pytest.approx(100 * right / len(run.data.test))
         calibrate(static, eval_batches(run.data, run.data.train, resolution, limit=64))
-        assert top1_percent(static, batches) == pytest.approx(level["accuracy_top1_percent"])
+        assert top1_percent(static, batches) == pytest.approx(level["top1_percent"])
         assert level["parity_max_abs_diff"] <= 1e-4
 
 
@@ -73,7 +73,7 @@ def test_the_front_is_not_beaten_by_any_measured_arch(finished):
     estimates = estimate_percent(measured, pipeline.read_predictor(run)(rows)[0], run.recipe.sample.images, off)
     for latency, estimate in zip(table(rows), estimates, strict=True):
         assert any(
-            f["predicted_latency_ms"] <= latency and f["estimated_accuracy_percent"] >= estimate - 1e-9 for f in front
+            f["predicted_latency_ms"] <= latency and f["estimated_top1_percent"] >= estimate - 1e-9 for f in front
         )
 
 
@@ -144,7 +144,7 @@ def test_levels_under_latency_limits_are_the_best_of_the_front_under_each(finish
     run.execute(stages()["search"], quiet)
     found = run.read_json("front.json")
     under = [[f for f in found["front"] if f["predicted_latency_ms"] <= limit] for limit in limits]
-    best = [max(entries, key=lambda entry: entry["estimated_accuracy_percent"]) for entries in under]
+    best = [max(entries, key=lambda entry: entry["estimated_top1_percent"]) for entries in under]
     assert found["levels"] == (best if best[0] != best[1] else best[:1])  # a front of one arch serves both limits
 
 
@@ -171,7 +171,7 @@ def test_a_limit_below_the_fastest_arch_says_the_tightest_value_seen(finished):
 
 def test_an_accuracy_floor_above_the_best_is_refused_with_the_best(finished):
     with pytest.raises(InfeasibleError, match="above the best accuracy found"):
-        run_with(finished, min_accuracy_percent=100.0, levels=2).execute(stages()["search"], quiet)
+        run_with(finished, min_top1_percent=100.0, levels=2).execute(stages()["search"], quiet)
 
 
 @pytest.mark.parametrize("file", ["supernet.safetensors", "predictor.safetensors"])

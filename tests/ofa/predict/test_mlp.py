@@ -118,7 +118,7 @@ def test_damaged_or_other_files(space, predictor, tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(CheckpointError, match=r"p\.safetensors is missing, truncated"):
             AccuracyPredictor.load(path, space)
-    for name in ("centre", "layers.1.biases", "layers.0.weights"):
+    for name in ("center", "layers.1.biases", "layers.0.weights"):
         write_tensors(path, {key: tensor for key, tensor in tensors.items() if key != name}, metadata)
         with pytest.raises(CheckpointError, match=r"p\.safetensors (is not a predictor|was fitted on another)"):
             AccuracyPredictor.load(path, space)

@@ -22,22 +22,22 @@ EPOCHS = [
         "epoch": 1,
         "strategy": "full",
         "loss": {"largest": 2.0},
-        "largest_accuracy_percent": 40.0,
-        "smallest_accuracy_percent": 9.0,
+        "largest_top1_percent": 40.0,
+        "smallest_top1_percent": 9.0,
     },
     {
         "epoch": 2,
         "strategy": "sandwich",
         "loss": {"largest": 1.5, "smallest": 1.75, "others": 1.6},
-        "largest_accuracy_percent": 80.0,
-        "smallest_accuracy_percent": 60.0,
+        "largest_top1_percent": 80.0,
+        "smallest_top1_percent": 60.0,
     },
     {
         "epoch": 3,
         "strategy": "sandwich",
         "loss": {"largest": 1.25, "smallest": 1.5, "others": 1.4},
-        "largest_accuracy_percent": 90.0,
-        "smallest_accuracy_percent": 70.0,
+        "largest_top1_percent": 90.0,
+        "smallest_top1_percent": 70.0,
     },
 ]
 
@@ -67,15 +67,15 @@ def run(tmp_path, family, archs):
     date, overhead = "2026-01-02T03:04:05+00:00", Timing(0.004, 0.0, 50)
     LatencyTable(family, family, device, date, overhead, rows, checks, checks).save(run.path("latency_table.json"))
     measured = [
-        {"arch": dict(arch), "accuracy_percent": 90.0 - i, "predicted_latency_ms": 4.0 / (i + 1)}
+        {"arch": dict(arch), "top1_percent": 90.0 - i, "predicted_latency_ms": 4.0 / (i + 1)}
         for i, arch in enumerate(archs)
     ]
     levels = [
         {
             "arch": dict(arch),
             "onnx": f"export/level-{i}.onnx",
-            "accuracy_top1_percent": 88.125 - i,
-            "validation_accuracy_percent": 90.0 - i,
+            "top1_percent": 88.125 - i,
+            "validation_top1_percent": 90.0 - i,
             "predicted_latency_ms": 4.0 / (i + 1),
             "parity_max_abs_diff": 1.5e-6,
             "macs_m": 5.0,
@@ -91,7 +91,7 @@ def run(tmp_path, family, archs):
             "battery_percent": percent,
             "charging": charging,
             "level": level,
-            "accuracy_top1_percent": 88.125 - level,
+            "top1_percent": 88.125 - level,
             "correct": 14,
             "n_images": 16,
             "latency_ms": 4.5 / (level + 1),
@@ -101,7 +101,7 @@ def run(tmp_path, family, archs):
     run.path("export").mkdir()
     write_json(run.path("export/levels.json"), levels)
     write_json(run.path("samples.json"), {"fingerprint": "0", "samples": measured})
-    front = [entry | {"estimated_accuracy_percent": entry["accuracy_percent"] - 0.5} for entry in measured[::-1]]
+    front = [entry | {"estimated_top1_percent": entry["top1_percent"] - 0.5} for entry in measured[::-1]]
     write_json(run.path("front.json"), {"n_evaluated": 9192, "verified": 3, "front": front, "levels": []})
     write_json(
         run.path("predictor.json"),

@@ -40,14 +40,14 @@ def test_every_point_says_its_arch(run, archs):
 
 def test_choice_names_are_escaped_in_hover_texts():
     entry = {"arch": {"<script>": 1}, "predicted_latency_ms": 1.0}
-    entry |= {"accuracy_percent": 1.0, "estimated_accuracy_percent": 1.0}
+    entry |= {"top1_percent": 1.0, "estimated_top1_percent": 1.0}
     figure = charts.accuracy_over_latency([entry], [entry], [])
     assert all("&lt;script&gt; 1" in trace.hovertext[0] for trace in figure.data[:2])
 
 
 @pytest.mark.parametrize(("latencies", "kind"), [([1.0, 5.0], None), ([1.0, 5.1], "log"), ([0.01, 30.0], "log")])
 def test_wide_latencies_get_a_logarithmic_axis(latencies, kind):
-    accuracies = {"accuracy_percent": 1.0, "estimated_accuracy_percent": 1.0}
+    accuracies = {"top1_percent": 1.0, "estimated_top1_percent": 1.0}
     entries = [{"arch": {"a": 1}, "predicted_latency_ms": ms} | accuracies for ms in latencies]
     axis = charts.accuracy_over_latency(entries, entries, []).layout.xaxis
     assert axis.type == kind

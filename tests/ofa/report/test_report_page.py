@@ -77,7 +77,7 @@ def test_what_comes_from_elsewhere_is_escaped(run):
     bad = "</script><script>alert(1)</script>"
     level = content.levels[0] | {"onnx": bad, "arch": {"resolution": 24, bad: 1, f"stage0.block0.{bad}": 2}}
     clean = own(page(content))
-    samples, facts = [level | {"accuracy_percent": 1.0}], content.facts | {"family": bad}
+    samples, facts = [level | {"top1_percent": 1.0}], content.facts | {"family": bad}
     dirty = own(page(replace(content, name=bad, facts=facts, levels=[level], samples=samples)))
     for html in (clean, dirty):
         assert "alert(1)</script>" not in html

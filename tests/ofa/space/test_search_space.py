@@ -365,7 +365,7 @@ def test_no_archs_no_rows(space):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, r"unknown choice 'colour'; this space has resolution, width, .* \(10 in all\)"),
+        ({"color": 1}, r"unknown choice 'color'; this space has resolution, width, .* \(10 in all\)"),
         ({"a.0.kernel": None}, r"choice 'a\.0\.kernel' is missing \(1 in all\)"),
         ({"width": 0.75}, r"width = 0\.75 is not allowed; choose from \(0\.5, 1\.0\)"),
         ({"a.depth": 0}, r"a\.depth = 0 is not allowed; choose from \(1, 2, 3\)"),

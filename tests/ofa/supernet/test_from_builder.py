@@ -6,7 +6,7 @@ import ofa
 from ofa import Choice, Family, SearchSpace
 from ofa.core.errors import FamilyError
 from ofa.cost.counted import count_macs, params_m
-from ofa.supernet.rules import CentreTable, CornerTable
+from ofa.supernet.rules import CenterTable, CornerTable
 from ofa.supernet.sharing import add_extras, share
 
 
@@ -118,12 +118,12 @@ def test_parameters_that_flow_through_modules_can_be_counted(device):
     ("rule", "full", "small", "expected"),
     [
         (
-            CentreTable(extra=3),
+            CenterTable(extra=3),
             (52, 4),
             (12, 2),
             lambda t: torch.cat([t[:49].view(7, 7, 4)[2:5, 2:5].reshape(9, 4), t[49:]])[:, :2],
         ),
-        (CentreTable(extra=3), (12, 4), (12, 2), lambda t: t[:, :2]),
+        (CenterTable(extra=3), (12, 4), (12, 2), lambda t: t[:, :2]),
         (CornerTable(), (4, 49), (2, 9), lambda t: t.view(4, 7, 7)[:2, :3, :3].reshape(2, 9)),
         (CornerTable(), (4, 49), (2, 49), lambda t: t[:2]),
     ],
@@ -143,9 +143,9 @@ def test_tables_of_positions_share_values_and_gradients(rule, full, small, expec
 @pytest.mark.parametrize(
     ("rule", "full", "small"),
     [
-        (CentreTable(), (52, 4), (12, 2)),
-        (CentreTable(extra=3), (49, 4), (9, 2)),
-        (CentreTable(), (9, 4), (49, 2)),
+        (CenterTable(), (52, 4), (12, 2)),
+        (CenterTable(extra=3), (49, 4), (9, 2)),
+        (CenterTable(), (9, 4), (49, 2)),
         (CornerTable(), (4, 50), (2, 9)),
         (CornerTable(), (4, 9), (2, 49)),
     ],

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ofa.core.errors import FamilyError
-from ofa.supernet.rules import CentreTable, Grouped, Kernel, KernelTransform, ResampledPositions, Rule, nested_view
+from ofa.supernet.rules import CenterTable, Grouped, Kernel, KernelTransform, ResampledPositions, Rule, nested_view
 from ofa.supernet.sharing import add_extras, bind, share, shared_buffers
 
 
@@ -19,7 +19,7 @@ from ofa.supernet.sharing import add_extras, bind, share, shared_buffers
         ((), (), ()),
     ],
 )
-def test_views_are_leading_slices_and_the_centre(full, small, slices):
+def test_views_are_leading_slices_and_the_center(full, small, slices):
     tensor = torch.randn(full)
     view = nested_view(tensor, small, "weight", spatial=range(2, len(full)))
     assert torch.equal(view, tensor[slices])
@@ -106,7 +106,7 @@ def gradients_of(loss, tensors):
     return torch.autograd.grad(loss, tensors)
 
 
-def test_a_smaller_kernel_is_the_centre_times_learned_matrices():
+def test_a_smaller_kernel_is_the_center_times_learned_matrices():
     largest = nn.Conv2d(4, 4, 7, groups=4)
     rules = {"weight": KernelTransform((3, 5, 7))}
     for kernel in (3, 5):
@@ -153,7 +153,7 @@ def test_a_kernel_transform_that_does_not_fit_is_named():
     [
         (Grouped(3), (12, 4), (6, 2), lambda t: t.reshape(3, 4, 4)[:, :2, :2].reshape(6, 2)),
         (Grouped(3), (12,), (6,), lambda t: t.reshape(3, 4)[:, :2].reshape(6)),
-        (CentreTable(), (49, 4), (9, 2), lambda t: t.reshape(7, 7, 4)[2:5, 2:5, :2].reshape(9, 2)),
+        (CenterTable(), (49, 4), (9, 2), lambda t: t.reshape(7, 7, 4)[2:5, 2:5, :2].reshape(9, 2)),
         (Rule(), (1, 5, 8), (1, 3, 4), lambda t: t[:, :3, :4]),
     ],
 )
@@ -167,7 +167,7 @@ def test_rules_share_values_and_gradients(rule, full, small, expected):
     assert torch.equal(largest.table.grad, wanted)
 
 
-@pytest.mark.parametrize("rule", [Grouped(3), CentreTable(), ResampledPositions(1)])
+@pytest.mark.parametrize("rule", [Grouped(3), CenterTable(), ResampledPositions(1)])
 def test_a_rule_that_does_not_fit_names_the_parameter_and_both_shapes(rule):
     largest, module = nn.Module(), nn.Module()
     largest.table, module.table = nn.Parameter(torch.randn(8, 8, 2)), nn.Parameter(torch.zeros(5, 5, 2))

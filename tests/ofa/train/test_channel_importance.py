@@ -212,7 +212,7 @@ def test_the_smallest_network_keeps_the_most_important_channels(tiny_supernet):
 
 
 def test_sorting_and_a_training_step_may_change_places(tiny_supernet, smooth_images):
-    """If the optimiser's momentum is sorted with the network, the training goes on as it would have."""
+    """If the optimizer's momentum is sorted with the network, the training goes on as it would have."""
     images, order = smooth_images(8, 1, 16), channel_order(tiny_supernet)
     ends = []
     for sorted_after in (1, 2):

@@ -70,7 +70,7 @@ def test_hard_takes_the_teachers_top_class_for_the_label():
 
 @pytest.mark.parametrize("loss", ["soft", "alpha"])
 def test_a_high_temperature_keeps_the_size_of_gradients(loss):
-    """Its limit matches logits: their difference, centred, over the number of classes (arXiv 1503.02531, section 2.1).
+    """Its limit matches logits: their difference, centered, over the number of classes (arXiv 1503.02531, section 2.1).
 
     For alpha it is the same, as all alpha-divergences of near distributions are one.
     """

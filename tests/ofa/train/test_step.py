@@ -6,7 +6,7 @@ from torch.nn import functional as F  # noqa: N812
 import ofa
 from ofa.core.tensors import write_tensors
 from ofa.train.config import TrainConfig
-from ofa.train.step import Learner, regularised
+from ofa.train.step import Learner, regularized
 from supernets import autoformer
 
 PHASES = [{"strategy": "full", "epochs": 1}]
@@ -143,9 +143,9 @@ def test_stochastic_depth_follows_the_depth_of_the_arch():
     def chances(arch):
         network = supernet.subnet(arch)
         drops = [module for module in network.modules() if isinstance(module, DropPath)]
-        with regularised(network, on=False, drop_path=0.4):
+        with regularized(network, on=False, drop_path=0.4):
             assert not any(drop.training for drop in drops)
-        with regularised(network, on=True, drop_path=0.4):
+        with regularized(network, on=True, drop_path=0.4):
             assert all(drop.training for drop in drops)
             found = [drop.drop_prob for drop in drops]
         assert all(drop.training and drop.drop_prob == 0 for drop in drops)

@@ -103,8 +103,8 @@ def test_timm_adapts_to_grey_images(smooth_images, tmp_path):
     torch.manual_seed(0)
     model = timm.create_model("mobilenetv3_small_050", num_classes=7, in_chans=1).eval()
     teacher = load_teacher(config(TIMM, saved(model.state_dict(), tmp_path / "net.pth")), 7, 1, 32)
-    grey = smooth_images(3, 1, 32)
-    assert torch.equal(teacher_logits(teacher, grey), model(grey))
+    gray = smooth_images(3, 1, 32)
+    assert torch.equal(teacher_logits(teacher, gray), model(gray))
 
 
 # Pretrained
@@ -152,7 +152,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch, name, module):
 
 
 @pytest.fixture
-def grey(smooth_images):
+def gray(smooth_images):
     return smooth_images(5, 1, 16, seed=1)
 
 
@@ -163,33 +163,33 @@ def supernet(tiny, awake, smooth_images):
     return trained.eval()
 
 
-def test_the_largest_network_of_a_saved_supernet(supernet, grey, tmp_path):
+def test_the_largest_network_of_a_saved_supernet(supernet, gray, tmp_path):
     path = tmp_path / "supernet.safetensors"
     write_tensors(path, supernet.network.state_dict(), {"family": "small_mobilenet_v3"})
     teacher = load_teacher(config(FAMILY, path, options=FAMILY_OPTIONS), 10, 1, 16)
-    expected = supernet.extract(supernet.family.space.largest)(grey)
+    expected = supernet.extract(supernet.family.space.largest)(gray)
     assert expected.std() > 0.3
-    assert torch.allclose(teacher_logits(teacher, grey), expected, atol=1e-6)
+    assert torch.allclose(teacher_logits(teacher, gray), expected, atol=1e-6)
 
 
-def test_a_supernet_as_teacher_can_be_calibrated(supernet, grey, tmp_path):
+def test_a_supernet_as_teacher_can_be_calibrated(supernet, gray, tmp_path):
     path = tmp_path / "supernet.safetensors"
     write_tensors(path, supernet.network.state_dict())
     teacher = load_teacher(config(FAMILY, path, options=FAMILY_OPTIONS), 10, 1, 16)
     own = supernet.extract(supernet.family.space.largest)
     for network in (teacher, own):
-        calibrate(network, [(grey, torch.zeros(5))])
-    assert torch.allclose(teacher_logits(teacher, grey), own(grey), atol=1e-6)
+        calibrate(network, [(gray, torch.zeros(5))])
+    assert torch.allclose(teacher_logits(teacher, gray), own(gray), atol=1e-6)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
 @pytest.mark.parametrize("end", ["smallest", "largest"])
-def test_an_extracted_subnet(supernet, grey, tmp_path, end):
+def test_an_extracted_subnet(supernet, gray, tmp_path, end):
     arch = getattr(supernet.family.space, end)
     subnet = supernet.extract(arch)
     weights = saved(subnet.state_dict(), tmp_path / "subnet.pth")
     teacher = load_teacher(config(FAMILY, weights, options=FAMILY_OPTIONS, arch=dict(arch)), 10, 1, 16)
-    assert torch.equal(teacher_logits(teacher, grey), subnet(grey))
+    assert torch.equal(teacher_logits(teacher, gray), subnet(gray))
 
 
 def test_a_family_of_a_file(tmp_path, images):
@@ -224,14 +224,14 @@ def test_a_family_of_a_file(tmp_path, images):
         (config("timm:"), TrainError, "timm has no classifier ''; near: see timm's list_models"),
         (config("torchvision:resnet19"), TrainError, "torchvision has no classifier 'resnet19'; near: resnet18"),
         (config("torchvision:fasterrcnn_resnet50_fpn"), TrainError, "torchvision has no classifier"),
-        (config(TIMM, options={"colour": 1}), TrainError, "cannot be made with options .*colour"),
-        (config(TORCHVISION, options={"colour": 1}), TrainError, "cannot be made with options .*colour"),
+        (config(TIMM, options={"color": 1}), TrainError, "cannot be made with options .*color"),
+        (config(TORCHVISION, options={"color": 1}), TrainError, "cannot be made with options .*color"),
         (config(TIMM, options={"num_classes": 3}), TrainError, "not given 'num_classes' as an option"),
         (config(TORCHVISION, options={"pretrained": True}), TrainError, "not given 'pretrained' as an option"),
         (config(TIMM, options={"checkpoint_path": "net.pth"}), TrainError, "not given 'checkpoint_path'"),
         (config(TIMM, arch={"resolution": 32}), TrainError, "has no archs"),
         (config("family:nothing"), FamilyError, "unknown family 'nothing'"),
-        (config(FAMILY, options={"colour": 1}), FamilyError, "has no option 'colour'"),
+        (config(FAMILY, options={"color": 1}), FamilyError, "has no option 'color'"),
         (config(FAMILY, arch={"resolution": 3}), SpaceError, "resolution"),
         (config(FAMILY, "pretrained"), TrainError, "no pretrained weights; give the path of a file"),
         (config(TIMM, "nowhere.pth"), CheckpointError, "no checkpoint nowhere.pth"),

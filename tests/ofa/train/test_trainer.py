@@ -237,7 +237,7 @@ def test_progress_the_log_and_the_phases(tiny, data, tmp_path):
     log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     assert [(line["step"], line["strategy"]) for line in log] == [(4, "full"), (8, "sandwich")]
     assert [set(line["loss"]) for line in log] == [{"largest"}, {"largest", "smallest", "others"}]
-    assert all(0 <= line[f"{end}_accuracy_percent"] <= 100 for line in log for end in ("largest", "smallest"))
+    assert all(0 <= line[f"{end}_top1_percent"] <= 100 for line in log for end in ("largest", "smallest"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "train.jsonl"]
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["best.safetensors", "step-00000007.safetensors", "step-00000008.safetensors"]
@@ -467,9 +467,7 @@ def test_events_for_tensorboard(tiny, data, tmp_path):
     run(tiny, data, config(tensorboard=True, phases=[{"strategy": "full", "epochs": 3}]), tmp_path)
     (events,) = (tmp_path / "tensorboard").iterdir()
     content = events.read_bytes()
-    assert all(
-        tag in content for tag in (b"loss/largest", b"lr", b"accuracy_percent/largest", b"accuracy_percent/smallest")
-    )
+    assert all(tag in content for tag in (b"loss/largest", b"lr", b"top1_percent/largest", b"top1_percent/smallest"))
 
 
 @pytest.mark.parametrize(

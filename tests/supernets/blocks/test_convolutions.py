@@ -129,7 +129,7 @@ def test_equal_blocks_are_one_key_of_a_table():
     assert len({*BLOCKS, same}) == len({repr(block) for block in BLOCKS}) == len(BLOCKS)
 
 
-def test_initialisation():
+def test_initialization():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(64, 256, 3), nn.Conv2d(512, 512, 5, groups=512), nn.Linear(300, 400))

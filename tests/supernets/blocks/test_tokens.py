@@ -147,7 +147,7 @@ def test_blocks_become_onnx_for_any_batch(block, tmp_path):
     assert (result.n_images, result.max_abs_diff <= 1e-4) == (4, True)
 
 
-def test_initialisation():
+def test_initialization():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         modules = [b.build() for b in (PatchEmbed(3, 96), TransformerBlock(96, 4, 384), TokenHead(96, 100))]

@@ -81,7 +81,7 @@ def test_windows_are_the_whole_map_where_it_is_small():
     assert (x.grad != 0).all()
 
 
-def test_a_shift_lets_neighbouring_windows_meet():
+def test_a_shift_lets_neighboring_windows_meet():
     for shift in (False, True):
         attention = seeded(WindowBlock(8, 2, 16, window=4, mlp_ratio=2, shift=shift)).attention
         x = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)

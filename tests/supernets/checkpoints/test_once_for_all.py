@@ -137,8 +137,8 @@ def depthwise_kernel(state, name, channels, size):
     weight = state[f"{name}.conv.weight"][:channels]
     for large, small in ((7, 5), (5, 3)):
         if size <= small:
-            centre = weight[:, :, 1:-1, 1:-1].flatten(2)
-            weight = (centre @ state[f"{name}.{large}to{small}_matrix"].T).reshape(channels, 1, small, small)
+            center = weight[:, :, 1:-1, 1:-1].flatten(2)
+            weight = (center @ state[f"{name}.{large}to{small}_matrix"].T).reshape(channels, 1, small, small)
     return weight
 
 
