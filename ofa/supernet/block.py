@@ -1,4 +1,4 @@
-"""Blocks: frozen descriptions of a piece of network, each able to build itself as a plain module."""
+"""Blocks: frozen descriptions of a piece of network that can build it as a plain module."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from typing import Protocol
 import torch
 from torch import nn
 
+ChannelGroup = tuple[tuple[str, int], ...]
+"""Where a set of hidden channels lies in a block: name and dimension of each parameter or buffer that it runs along,
+from the layer that produces the channels to the layers that consume them. Permuting all alike changes no output.
+"""
+
 
 class Block(Protocol):
-    """What a slot holds. Implementations are frozen dataclasses: equal fields, equal blocks, one table row."""
+    """What a slot holds. Implementations are frozen dataclasses: equal fields, equal blocks, one table row.
+
+    A block whose hidden channels can be sorted also has `channel_groups(self) -> tuple[ChannelGroup, ...]`.
+    """
 
     def build(self) -> nn.Module:
-        """A plain, initialized module that computes this block."""
+        """Make a plain, initialized module that computes this block."""
         ...
 
     def input_shape(self, size: int) -> tuple[int, ...]:
-        """The shape of one sample (no batch dimension) that enters the block.
+        """Return the shape of one sample (no batch dimension) that enters the block.
 
         Args:
             size: height and width of the feature map at the block's input, in pixels.
@@ -25,8 +33,14 @@ class Block(Protocol):
         ...
 
 
+def channel_groups(block: Block) -> tuple[ChannelGroup, ...]:
+    """Return the groups of hidden channels that a block declares, or none."""
+    declared: Callable[[], tuple[ChannelGroup, ...]] = getattr(block, "channel_groups", tuple)
+    return declared()
+
+
 def skeleton(build: Callable[[], nn.Module]) -> nn.Module:
-    """A module on the meta device, without memory or values; on the CPU if it cannot be built there."""
+    """Build a module on the meta device, without memory or values; on the CPU if it cannot be built there."""
     try:
         with torch.device("meta"):
             return build()

@@ -7,7 +7,7 @@ either way a family is a function `family(num_classes, in_channels, ...) -> Fami
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -36,6 +36,7 @@ class Family:
         rules: how parameters are shared that are not plain slices, by patterns over their names; see
         `ofa.supernet.rules`.
         resolution_multiple: what resolutions must be multiples of, such as a patch size.
+        classifiers: paths of the layers whose outputs are the classes, such as `head.classifier`.
         options: what `ofa.family` made it with, defaults included, so that it can be made again.
     """
 
@@ -45,6 +46,7 @@ class Family:
     in_channels: int = 3
     rules: Mapping[str, Rule] = field(default_factory=dict)
     resolution_multiple: int = 1
+    classifiers: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,7 @@ class Family:
         in_channels: int = 3,
         rules: Mapping[str, Rule] | None = None,
         resolution_multiple: int = 1,
+        classifiers: Sequence[str] = (),
     ) -> Family:
         """A family out of any function that builds a network; weights are shared by parameter name.
 
@@ -94,6 +97,7 @@ class Family:
             rules: how parameters are shared that are not plain slices, by patterns over their names; the first that
                 fits holds, see `ofa.supernet.rules`.
             resolution_multiple: what resolutions must be multiples of, such as a patch size.
+            classifiers: paths of the layers whose outputs are the classes.
 
         Raises:
             FamilyError: the smallest network's parameters are not parts of the largest's; names one with both shapes.
@@ -104,7 +108,8 @@ class Family:
         def block(*values: Value) -> Block:
             return _Whole(build, space.arch(dict(zip(space.names, values, strict=True))), in_channels)
 
-        family = cls(name, space, (Slot("", block, space.names),), in_channels, rules or {}, resolution_multiple)
+        slots = (Slot("", block, space.names),)
+        family = cls(name, space, slots, in_channels, rules or {}, resolution_multiple, tuple(classifiers))
         largest, smallest = (skeleton(partial(build, end)) for end in (space.largest, space.smallest))
         add_extras(largest, family.rules)
         share(smallest, largest, "", family.rules)

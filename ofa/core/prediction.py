@@ -1,0 +1,25 @@
+"""The one form of predictions, of accuracies and of latencies."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+INTERVAL = 0.9
+"""Share of archs whose true value lies between `low` and `high`."""
+
+
+class Prediction(NamedTuple):
+    """Predicted values of `n` archs and the intervals that hold `INTERVAL` of such archs, in the predicted unit.
+
+    Attributes:
+        mean: expected values `[n]`.
+        low: lower ends of the intervals `[n]`.
+        high: upper ends of the intervals `[n]`; infinite where the error is not known.
+    """
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
