@@ -31,7 +31,7 @@ import torch
 
 from export.formats.onnx import to_onnx
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Model, Place, PlaceLost, Runner
+from ofa.devices.device import Host, HostLost, Model, Runner
 
 TOOL = "onnxruntime_perf_test"
 
@@ -99,7 +99,7 @@ class Adb:
         phones = [Phone(serial, adb, folder.rstrip("/"), threads, timeout_s) for serial in chosen]
         try:
             descriptions = [phone.prepare() for phone in phones]
-        except PlaceLost as lost:
+        except HostLost as lost:
             raise DeviceError(f"adb: {lost}; reconnect it and begin again") from lost
         for phone, description in zip(phones, descriptions, strict=True):
             if description != descriptions[0]:
@@ -107,13 +107,13 @@ class Adb:
                     f"adb: {phone.serial} ({description}) is another kind of phone than {phones[0].serial} "
                     f"({descriptions[0]}); measure phones of one kind together"
                 )
-        self.places: Sequence[Place] = phones
+        self.hosts: Sequence[Host] = phones
         self.description: dict[str, Any] = {"device": self.name, **descriptions[0]}
 
 
 @dataclass(frozen=True)
 class Phone:
-    """One phone; implements `ofa.devices.device.Place`.
+    """One phone; implements `ofa.devices.device.Host`.
 
     Attributes:
         serial: as `adb devices` lists it.
@@ -136,7 +136,7 @@ class Phone:
 
         Raises:
             DeviceError: the performance test is not there, or the phone has fewer processors than threads.
-            PlaceLost: it does not answer.
+            HostLost: it does not answer.
         """
         tool = f"{self.folder}/{TOOL}"
         if self.shell(f"[ -x {quote(tool)} ] || echo missing").strip():
@@ -190,7 +190,7 @@ class Phone:
 
         Raises:
             DeviceError: it fails, or takes too long, though the phone answers.
-            PlaceLost: the phone does not answer.
+            HostLost: the phone does not answer.
         """
         try:
             done = _adb(self.adb, "-s", self.serial, *arguments, timeout_s=self.timeout_s)
@@ -200,7 +200,7 @@ class Phone:
         if why is None:
             return done.stdout
         if not self._answers():
-            raise PlaceLost(f"phone {self.serial} does not answer: {why}")
+            raise HostLost(f"phone {self.serial} does not answer: {why}")
         raise DeviceError(f"adb: phone {self.serial} cannot do {' '.join(arguments)!r}: {why}")
 
     @property
@@ -235,7 +235,7 @@ class PhoneRunner:
 
         Raises:
             DeviceError: the tool fails, or does not give the time of each run.
-            PlaceLost: the phone does not answer.
+            HostLost: the phone does not answer.
         """
         folder, model, result = (quote(path) for path in (self.phone.folder, self.remote, f"{self.remote}.csv"))
         wanted = _WARMUP_RUNS + n

@@ -19,7 +19,7 @@ import torch
 from export.devices.ort_cpu import checked_threads, normal_images, processor
 from export.formats.onnx import to_onnx
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Model, Place, Runner
+from ofa.devices.device import Host, Model, Runner
 
 
 class OpenvinoCpu:
@@ -46,7 +46,7 @@ class OpenvinoCpu:
         if precision != "float32":
             raise DeviceError(f"{self.name}: precision = {precision!r} is not known; choose float32")
         self.threads = checked_threads(self.name, threads)
-        self.places: Sequence[Place] = (self,)
+        self.hosts: Sequence[Host] = (self,)
         self._openvino = _imported()
         self._core = _core()
         self.description: dict[str, Any] = {

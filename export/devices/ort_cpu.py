@@ -20,7 +20,7 @@ from export.formats.onnx import to_onnx
 from export.formats.quantize import check_precision, quantize
 from export.session import INPUT, session
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Model, Place, Runner
+from ofa.devices.device import Host, Model, Runner
 
 _CALIBRATION_IMAGES = 4
 
@@ -44,7 +44,7 @@ class OrtCpu:
     def __init__(self, threads: int = 1, precision: str = "float32") -> None:
         self.threads = checked_threads(self.name, threads)
         self.precision = check_precision(self.name, precision)
-        self.places: Sequence[Place] = (self,)
+        self.hosts: Sequence[Host] = (self,)
         self.description: dict[str, Any] = {
             "device": self.name,
             "runtime": "onnxruntime",

@@ -17,7 +17,7 @@ from export.devices.ort_cpu import normal_images
 from export.formats.onnx import to_onnx
 from export.session import INPUT, OUTPUT
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Model, Place, Runner
+from ofa.devices.device import Host, Model, Runner
 
 _PROVIDER = "CUDAExecutionProvider"
 
@@ -39,7 +39,7 @@ class OrtCuda:
                 f"{self.name}: ONNX Runtime {ort.__version__} has {', '.join(available)} but no {_PROVIDER}; on a "
                 "machine with an NVIDIA GPU, run: pip uninstall onnxruntime; pip install onnxruntime-gpu"
             )
-        self.places: Sequence[Place] = (self,)
+        self.hosts: Sequence[Host] = (self,)
         self.description: dict[str, Any] = {
             "device": self.name,
             "runtime": "onnxruntime",

@@ -22,7 +22,7 @@ import torch
 from export.agent.server import MOST_RUNS, PROTOCOL, read_token
 from export.formats.onnx import to_onnx
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Model, Place, PlaceLost, Runner
+from ofa.devices.device import Host, HostLost, Model, Runner
 
 _ABOUT = {"runtime": str, "runtime_version": str, "processor": str, "os": str, "threads": int, "precision": str}
 
@@ -70,7 +70,7 @@ class Remote:
                         f"remote: {agents[0].url} has {key} {said[0][key]!r}, {agent.url} has {value!r}; give agents "
                         "of one kind, started alike"
                     )
-        self.places: Sequence[Place] = agents
+        self.hosts: Sequence[Host] = agents
         self.description: dict[str, Any] = {
             "device": self.name,
             **said[0],
@@ -80,7 +80,7 @@ class Remote:
 
 
 class Agent:
-    """One agent as seen from here; implements `ofa.devices.device.Place`.
+    """One agent as seen from here; implements `ofa.devices.device.Host`.
 
     Args:
         url: `http://HOST:PORT` or `https://HOST:PORT`.
@@ -111,7 +111,7 @@ class Agent:
         """
         try:
             about = self.ask("GET", "/about")
-        except PlaceLost as error:
+        except HostLost as error:
             raise DeviceError(
                 f"remote: {error}; start the agent, or check the address, the network and ca_file"
             ) from error
@@ -136,7 +136,7 @@ class Agent:
             onnx = path.read_bytes()
         name = hashlib.sha256(onnx).hexdigest()
         if self.ask("POST", "/models", onnx).get("model") != name:
-            raise PlaceLost(f"{self.url} answers nonsense in the place of a model's name")
+            raise HostLost(f"{self.url} answers nonsense in the place of a model's name")
         return name
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class Agent:
         Raises:
             UnknownError: it knows no such thing, such as a model that it has forgotten.
             DeviceError: it refuses; the message is the agent's.
-            PlaceLost: it cannot be reached, fails, or answers nonsense.
+            HostLost: it cannot be reached, fails, or answers nonsense.
         """
         if self._secure:
             connection: HTTPConnection = HTTPSConnection(
@@ -159,11 +159,11 @@ class Agent:
             response = connection.getresponse()
             answer = json.loads(response.read(_ANSWER_BYTES))
         except (OSError, HTTPException, ValueError, RecursionError) as error:
-            raise PlaceLost(f"{self.url} does not answer ({error!r})") from error
+            raise HostLost(f"{self.url} does not answer ({error!r})") from error
         finally:
             connection.close()
         if not isinstance(answer, dict) or not (response.status == 200 or 400 <= response.status < 500):
-            raise PlaceLost(f"{self.url} fails with status {response.status}: {str(answer)[:300]}")
+            raise HostLost(f"{self.url} fails with status {response.status}: {str(answer)[:300]}")
         if response.status != 200:
             kind = UnknownError if response.status == 404 else DeviceError
             raise kind(f"remote: {self.url} refuses: {str(answer.get('error', response.status))[:500]}")
@@ -200,7 +200,7 @@ class RemoteRunner:
             answer = self._asked(n)
         times = answer.get("milliseconds")
         if not isinstance(times, list) or len(times) != n or not all(map(_is_time, times)):
-            raise PlaceLost(f"{self.agent.url} answers nonsense in the place of {n} times")
+            raise HostLost(f"{self.agent.url} answers nonsense in the place of {n} times")
         return times
 
     def _asked(self, n: int) -> dict[str, Any]:

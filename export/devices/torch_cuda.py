@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from export.devices.ort_cpu import normal_images
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Model, Place, Runner
+from ofa.devices.device import Host, Model, Runner
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -43,7 +43,7 @@ class TorchCuda:
                 "see what nvidia-smi says, and install a PyTorch for this machine's CUDA"
             )
         self.precision, self.channels_last = precision, channels_last
-        self.places: Sequence[Place] = (self,)
+        self.hosts: Sequence[Host] = (self,)
         self.description: dict[str, Any] = {
             "device": self.name,
             "runtime": "torch",

@@ -90,16 +90,16 @@ class Runner(Protocol):
         """Milliseconds of each of `n` runs in a row at batch 1, after one that is not timed.
 
         Raises:
-            PlaceLost: the place does not answer any more.
+            HostLost: the place does not answer any more.
         """
         ...
 
 
-class PlaceLost(Exception):  # noqa: N818  # it says what happened
+class HostLost(Exception):  # noqa: N818  # it says what happened
     """A place does not answer any more; what it was to do goes to the others."""
 
 
-class Place(Protocol):
+class Host(Protocol):
     """One thing that runs models: a processor, a phone."""
 
     def load(self, model: Model) -> Runner:
@@ -107,7 +107,7 @@ class Place(Protocol):
 
         Raises:
             DeviceError: it cannot be run there.
-            PlaceLost: the place does not answer any more.
+            HostLost: the place does not answer any more.
         """
         ...
 
@@ -124,4 +124,4 @@ class Device(Protocol):
 
     name: str
     description: dict[str, Any]
-    places: Sequence[Place]
+    hosts: Sequence[Host]

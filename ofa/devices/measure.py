@@ -32,7 +32,7 @@ from pydantic import Field, model_validator
 
 from ofa.core.config import Config
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Device, Model, Place, PlaceLost, Runner, Timing
+from ofa.devices.device import Device, Host, HostLost, Model, Runner, Timing
 from ofa.devices.statistic import Counted, Samples, Statistic, all_bursts
 
 _REFERENCE_EVERY = 8
@@ -106,7 +106,7 @@ def measure(
         DeviceError: no place is left.
     """
     samples = {} if samples is None else samples
-    places = list(device.places)
+    places = list(device.hosts)
     work = _Work(models, reference, config, samples, on_progress)
     todo = [name for name in models if not work.is_done(name, config.min_rounds)]
     work.loaded.update(set(models) - set(todo))
@@ -152,7 +152,7 @@ class _Work:
         bursts = self.samples.get(name, ())
         return len(bursts) >= min_rounds and self._statistic.error_percent(bursts) <= self.config.precision_percent
 
-    def at(self, place: Place, names: list[str], rng: np.random.Generator) -> bool:
+    def at(self, place: Host, names: list[str], rng: np.random.Generator) -> bool:
         """Visits some models at one place until all are done; whether the place is still there."""
         config = self.config
         try:
@@ -170,11 +170,11 @@ class _Work:
                         if not left:
                             break
                         self._add(left, _round([bursts[name] for name in left], clock, rng), session)
-        except PlaceLost:
+        except HostLost:
             return False
         return True
 
-    def _loaded(self, place: Place, name: str) -> _Burst:
+    def _loaded(self, place: Host, name: str) -> _Burst:
         burst = _Burst(place.load(self.models[name]), self.config.burst_ms)
         with self.lock:
             self.loaded.add(name)

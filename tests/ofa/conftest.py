@@ -14,7 +14,7 @@ import yaml
 
 from ofa.cli import main
 from ofa.cost.counted import count_macs
-from ofa.devices.device import PlaceLost
+from ofa.devices.device import HostLost
 from ofa.pipeline.recipe import Recipe, load_recipe
 from ofa.pipeline.run import Run, stages
 
@@ -120,7 +120,7 @@ OVERHEAD_MS = 0.05
 
 
 @dataclass
-class PretendPlace:
+class PretendHost:
     """Runs take as long as follows from the model, the drift of the moment and noise; some places die."""
 
     milliseconds: object
@@ -144,7 +144,7 @@ class PretendPlace:
         def run(n):
             self.moment += 1
             if self.moment > self.lasts:
-                raise PlaceLost("it died")
+                raise HostLost("it died")
             self.visits.append(number)
             return list(true * self.speed(self.moment) * np.exp(self.noise * self.rng.standard_normal(n)))
 
@@ -153,7 +153,7 @@ class PretendPlace:
 
 @dataclass
 class PretendDevice:
-    places: list
+    hosts: list
     name: str = "pretend"
     description: dict = field(default_factory=lambda: {"device": "pretend", "threads": 1})
 
@@ -166,7 +166,7 @@ def by_macs(module, shape):
 @pytest.fixture(scope="session")
 def place():
     """Makes one: `place(milliseconds, noise=0.1)`."""
-    return lambda milliseconds=by_macs, **options: PretendPlace(milliseconds, **options)
+    return lambda milliseconds=by_macs, **options: PretendHost(milliseconds, **options)
 
 
 @pytest.fixture(scope="session")

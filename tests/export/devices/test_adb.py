@@ -13,7 +13,7 @@ from torch import nn
 from export.devices.adb import TOOL, Adb
 from export.session import INPUT, session
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Device, Model, PlaceLost
+from ofa.devices.device import Device, HostLost, Model
 from ofa.devices.measure import MeasureConfig, measure
 
 LINEAR = Model(partial(nn.Linear, 5, 3), (5,))
@@ -141,7 +141,7 @@ def lab(tmp_path):
 
 def test_each_run_of_a_pushed_model_is_timed_after_those_that_warm_up(lab):
     device: Device = lab.device()
-    (place,) = device.places
+    (place,) = device.hosts
     times = place.load(LINEAR)(3)
     (pushed,) = lab.models
     assert times == pytest.approx([pushed.stat().st_size / 1024] * 3, rel=1e-5)
@@ -150,7 +150,7 @@ def test_each_run_of_a_pushed_model_is_timed_after_those_that_warm_up(lab):
 
 
 def test_the_performance_test_gets_the_options_it_has(lab):
-    lab.device(threads=4).places[0].load(LINEAR)(10)
+    lab.device(threads=4).hosts[0].load(LINEAR)(10)
     (command,) = (words[-1] for words in lab.calls("A") if f"./{TOOL} " in words[-1])
     assert f"./{TOOL} -e cpu -m times -r 14 -x 4 -y 1 -o 99 -Z -I -S 1 " in command
 
@@ -183,10 +183,10 @@ def test_a_library_without_a_version_is_unknown(lab):
 
 def test_models_are_removed_with_their_runners_and_the_phone(lab):
     device = lab.device()
-    kept, gone = (device.places[0].load(LINEAR) for _ in range(2))
+    kept, gone = (device.hosts[0].load(LINEAR) for _ in range(2))
     assert len(lab.models) == 2
     del gone
-    third = device.places[0].load(LINEAR)
+    third = device.hosts[0].load(LINEAR)
     assert {str(path) for path in lab.models} == {kept.remote, third.remote}
     del device, kept, third
     gc.collect()
@@ -198,7 +198,7 @@ def test_what_an_earlier_session_left_is_removed(lab):
     (lab.folder / "ofa_models").mkdir()
     (lab.folder / "ofa_models" / "old.onnx").touch()
     device = lab.device()
-    assert device.places
+    assert device.hosts
     assert not lab.models
 
 
@@ -220,10 +220,10 @@ def test_two_phones_share_the_models_and_one_that_dies_midway_leaves_its_own_to_
 @pytest.mark.parametrize("death", ["device 'A' not found", "device offline", "device unauthorized.\nTry", "closed"])
 @pytest.mark.parametrize("when", ["load", "run"])
 def test_a_phone_that_is_gone_is_a_lost_place(lab, death, when):
-    (place,) = lab.device().places
+    (place,) = lab.device().hosts
     runner = place.load(LINEAR)
     lab.connect(A={"dies_after": 0, "death": death})
-    with pytest.raises(PlaceLost, match=f"phone A does not answer: .*{death.splitlines()[0]}"):
+    with pytest.raises(HostLost, match=f"phone A does not answer: .*{death.splitlines()[0]}"):
         place.load(LINEAR) if when == "load" else runner(1)
 
 
@@ -235,16 +235,16 @@ def test_the_only_phone_that_dies_ends_the_measuring(lab):
 
 def test_a_phone_that_hangs_is_a_lost_place(lab, monkeypatch):
     monkeypatch.setattr("export.devices.adb._ANSWER_S", 0.2)
-    (place,) = lab.device(timeout_s=5.0).places
+    (place,) = lab.device(timeout_s=5.0).hosts
     runner = place.load(LINEAR)
     lab.connect(A={"hangs": True})
     object.__setattr__(place, "timeout_s", 0.2)
-    with pytest.raises(PlaceLost, match=r"phone A does not answer: no end after 0\.2 s"):
+    with pytest.raises(HostLost, match=r"phone A does not answer: no end after 0\.2 s"):
         runner(1)
 
 
 def test_a_model_that_takes_too_long_on_a_phone_that_answers(lab):
-    (place,) = lab.device(timeout_s=5.0).places
+    (place,) = lab.device(timeout_s=5.0).hosts
     runner = place.load(LINEAR)
     lab.connect(A={"slow": 3})
     object.__setattr__(place, "timeout_s", 0.5)
@@ -253,7 +253,7 @@ def test_a_model_that_takes_too_long_on_a_phone_that_answers(lab):
 
 
 def test_what_the_performance_test_says_is_in_the_error(lab):
-    (place,) = lab.device().places
+    (place,) = lab.device().hosts
     runner = place.load(LINEAR)
     lab.connect(A={"fails": "Load model failed: Unsupported model IR version: 11, max supported IR version: 10"})
     with pytest.raises(DeviceError, match=r"phone A cannot do .*Unsupported model IR version: 11"):
@@ -261,7 +261,7 @@ def test_what_the_performance_test_says_is_in_the_error(lab):
 
 
 def test_times_that_are_missing_are_an_error(lab):
-    (place,) = lab.device().places
+    (place,) = lab.device().hosts
     runner = place.load(LINEAR)
     lab.connect(A={"short": 2})
     with pytest.raises(DeviceError, match=r"gave the times of 5 runs, not of 7; it printed .*ofa_models.*; use the"):
@@ -304,7 +304,7 @@ def test_of_several_phones_some_must_be_named(lab):
     lab.connect(A={}, B={}, C={"state": "offline"})
     with pytest.raises(DeviceError, match="2 phones are connected; name those to use in serials: A, B"):
         lab.device()
-    assert len(lab.device(serials=["B"]).places) == 1
+    assert len(lab.device(serials=["B"]).hosts) == 1
     with pytest.raises(DeviceError, match="phone 'D' is not connected; connected: A, B, C"):
         lab.device(serials=["A", "D"])
     with pytest.raises(DeviceError, match="has a phone twice"):
@@ -313,7 +313,7 @@ def test_of_several_phones_some_must_be_named(lab):
 
 def test_the_only_phone_that_is_ready_needs_no_name(lab):
     lab.connect(A={"state": "offline"}, B={})
-    assert [phone.serial for phone in lab.device().places] == ["B"]
+    assert [phone.serial for phone in lab.device().hosts] == ["B"]
 
 
 def test_phones_of_two_kinds_are_not_measured_together(lab):
@@ -362,6 +362,6 @@ def test_a_folder_is_never_read_as_a_command(lab):
     odd = lab.home / "a; touch hacked; $(touch hacked) 'b"
     os.rename(lab.folder, odd)
     device = lab.device(folder=f"{odd}/")
-    assert len(device.places[0].load(LINEAR)(2)) == 2
+    assert len(device.hosts[0].load(LINEAR)(2)) == 2
     assert not list(Path.cwd().glob("hacked*"))
     assert not list(lab.home.rglob("hacked"))

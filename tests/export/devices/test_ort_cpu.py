@@ -15,7 +15,7 @@ from ofa.devices.device import Device, Model
 
 def test_a_loaded_model_gives_the_time_of_each_run(family):
     device: Device = OrtCpu()
-    (place,) = device.places
+    (place,) = device.hosts
     row = family.space.encode(family.space.smallest)
     for slot, block in family.blocks(row):
         if block is not None:

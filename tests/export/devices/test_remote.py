@@ -22,7 +22,7 @@ from export.agent.server import AgentConfig, main, serve
 from export.devices.ort_cpu import OrtCpu
 from export.devices.remote import ForgottenModel, Remote
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Device, Model, PlaceLost
+from ofa.devices.device import Device, HostLost, Model
 from ofa.devices.measure import MeasureConfig, measure
 
 TOKEN = "a-token-that-only-tests-know"
@@ -116,11 +116,11 @@ def test_the_description_is_what_agents_say(agent, token_file):
     described = OrtCpu().description | {"device": "remote", "agents": 1}
     assert device.description == described | {"processor": device.description["processor"]}
     assert json.loads(json.dumps(device.description)) == device.description
-    assert len(device.places) == 1
+    assert len(device.hosts) == 1
 
 
 def test_every_block_of_a_family_runs_on_an_agent(agent, token_file, family):
-    (place,) = Remote([agent.url], token_file).places
+    (place,) = Remote([agent.url], token_file).hosts
     row = family.space.encode(family.space.smallest)
     for slot, block in family.blocks(row):
         if block is not None:
@@ -130,13 +130,13 @@ def test_every_block_of_a_family_runs_on_an_agent(agent, token_file, family):
 
 
 def test_a_larger_model_takes_longer(agent, token_file):
-    (place,) = Remote([agent.url], token_file).places
+    (place,) = Remote([agent.url], token_file).hosts
     small, large = (place.load(Model(partial(nn.Linear, n, n), (n,)))(20) for n in (8, 1200))
     assert np.median(large) > 5 * np.median(small)
 
 
 def test_more_runs_than_one_request_may_ask_for(agent, token_file):
-    (place,) = Remote([agent.url], token_file).places
+    (place,) = Remote([agent.url], token_file).hosts
     assert len(place.load(Model(nn.Identity, (1,)))(20_001)) == 20_001
 
 
@@ -166,9 +166,9 @@ def test_an_agent_that_dies_loses_no_row(token_file):
         config = MeasureConfig(min_rounds=3, max_rounds=6, precision_percent=1000, burst_ms=0.1)
         rng = np.random.default_rng(0)
         timings = measure(device, models(12), REFERENCE, rng, config, samples, on_progress=kill_one)
-        with pytest.raises(PlaceLost, match="does not answer"):
-            device.places[1].load(REFERENCE)
-        assert device.places[0].load(REFERENCE)(1)
+        with pytest.raises(HostLost, match="does not answer"):
+            device.hosts[1].load(REFERENCE)
+        assert device.hosts[0].load(REFERENCE)(1)
     assert killed == [1]  # of at least 3 rounds
     assert list(timings) == list(models(12))
     assert all(timing.repeats >= 3 for timing in timings.values())
@@ -185,7 +185,7 @@ def test_all_agents_dying_is_an_error(token_file):
 
 def test_a_forgotten_model_is_sent_again(token_file):
     with answering(serve(AgentConfig(TOKEN, port=0, max_models=2))) as url:
-        (place,) = Remote([url], token_file).places
+        (place,) = Remote([url], token_file).hosts
         runners = [place.load(model) for model in models(3).values()]
         with pytest.warns(ForgottenModel, match=r"had forgotten a model .* lower profile\.weights_mib"):
             assert len(runners[0](4)) == 4
@@ -196,7 +196,7 @@ def test_a_forgotten_model_is_sent_again(token_file):
 
 
 def test_refusals_are_errors_with_the_message_of_the_agent(agent, token_file):
-    (place,) = Remote([agent.url], token_file).places
+    (place,) = Remote([agent.url], token_file).hosts
     with pytest.raises(DeviceError, match=r"remote: http.* refuses: .* bytes are more than 8388608; send less"):
         place.load(Model(partial(nn.Linear, 3000, 3000), (3000,)))
     with pytest.raises(DeviceError, match=r"refuses: .*the model and its inputs take .* raise the agent's --max-mib"):
@@ -247,26 +247,26 @@ def test_what_is_not_an_agent(token_file, status, content, message):
 @pytest.mark.parametrize(
     ("status", "content", "error"),
     [
-        (503, {"error": "busy"}, PlaceLost),
-        (500, b"", PlaceLost),
-        (200, b"not JSON", PlaceLost),
-        (200, {"model": "x"}, PlaceLost),
-        (200, {}, PlaceLost),
+        (503, {"error": "busy"}, HostLost),
+        (500, b"", HostLost),
+        (200, b"not JSON", HostLost),
+        (200, {"model": "x"}, HostLost),
+        (200, {}, HostLost),
         (422, {"error": "no"}, DeviceError),
         (413, {}, DeviceError),
     ],
 )
 def test_agents_that_fail_are_lost_and_those_that_refuse_are_not(token_file, status, content, error):
     with pretending(after_about(status, content)) as url, pytest.raises(error, match="http://127"):
-        Remote([url], token_file).places[0].load(REFERENCE)
+        Remote([url], token_file).hosts[0].load(REFERENCE)
 
 
 @pytest.mark.parametrize("times", [None, [], [1.0], [1.0, "2"], [1.0, -1.0], [1.0, float("nan")], [1.0, 2.0, 3.0]])
 def test_times_that_are_none_lose_the_agent(agent, token_file, times):
-    runner = Remote([agent.url], token_file).places[0].load(REFERENCE)
+    runner = Remote([agent.url], token_file).hosts[0].load(REFERENCE)
     with pretending(after_about(200, {"milliseconds": times})) as url:
-        (runner.agent,) = Remote([url], token_file).places
-        with pytest.raises(PlaceLost, match="answers nonsense in the place of 2 times"):
+        (runner.agent,) = Remote([url], token_file).hosts
+        with pytest.raises(HostLost, match="answers nonsense in the place of 2 times"):
             runner(2)
 
 
@@ -317,7 +317,7 @@ def test_tls_with_a_certificate_of_ones_own(token_file, certificate):
         port = int(one.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)):  # shakes no hands, and holds nobody up
             device = Remote([one.url], token_file, ca_file=certificate.cert)
-        (place,) = device.places
+        (place,) = device.hosts
         assert len(place.load(REFERENCE)(3)) == 3
         with pytest.raises(DeviceError, match="bytes are more than"):
             place.load(Model(partial(nn.Linear, 3000, 3000), (3000,)))

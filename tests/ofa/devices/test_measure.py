@@ -164,7 +164,7 @@ def test_no_more_is_loaded_at_once_than_fits(pretend, place):
         seen.append(len(one.visits))
         return type(one).load(one, model)
 
-    device = pretend(type("Place", (), {"load": staticmethod(load)}))
+    device = pretend(type("Host", (), {"load": staticmethod(load)}))
     timed(device, wanted, weights_mib=2.5, min_rounds=2)
     gaps = np.diff(seen[1:])  # measuring lies between the loading of groups
     assert (gaps > 3).sum() == 4 * 2 - 1  # 4 groups of at most 2, again for the second visit

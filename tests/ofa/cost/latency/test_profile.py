@@ -12,7 +12,7 @@ from ofa.core.errors import DeviceError, TableError
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.latency.profile import TableConfig, adapt, profile, reference
 from ofa.cost.latency.table import LatencyTable
-from ofa.devices.device import PlaceLost
+from ofa.devices.device import HostLost
 
 QUICK = TableConfig(networks=12, checks=4, min_rounds=2, max_rounds=2)
 
@@ -28,7 +28,7 @@ def table(tiny, pretend):
 
 def test_every_block_the_overhead_and_whole_networks_are_measured(tiny, table, pretend):
     device = pretend()
-    milliseconds = device.places[0].milliseconds
+    milliseconds = device.hosts[0].milliseconds
     wanted = {(repr(block), size): block for block, size in distinct_blocks(tiny)}
     assert table.rows.keys() == wanted.keys()
     for key, timing in table.rows.items():
@@ -151,7 +151,7 @@ def test_a_table_that_was_profiled_is_read_again(table, tmp_path):
 def test_a_new_device_is_known_from_a_few_networks_and_the_blocks_of_another(tiny, table, pretend, place):
     def slower(module, shape):  # convolutions of wide kernels take longer there, and all of it does
         wide = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (5, 5)]
-        return 0.2 + 3 * device.places[0].milliseconds(module, shape) + 0.002 * len(wide)
+        return 0.2 + 3 * device.hosts[0].milliseconds(module, shape) + 0.002 * len(wide)
 
     device, new = pretend(), place(slower)
     few = QUICK.model_copy(update={"networks": 20, "checks": 6})
@@ -174,4 +174,4 @@ def test_a_table_without_blocks_cannot_be_adapted(pretend):
 
 
 def test_a_lost_place_is_no_error_of_the_user():
-    assert not issubclass(PlaceLost, DeviceError)
+    assert not issubclass(HostLost, DeviceError)
