@@ -32,6 +32,7 @@ bench-fashion-mnist: .venv/ready  ## the main job on Fashion-MNIST, under an hou
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "ofa needs Python 3.11 or later: make PYTHON=..."'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	rm -rf *.egg-info  # a stale one would hide new entry points
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

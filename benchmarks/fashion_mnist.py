@@ -24,9 +24,9 @@ from ofa.devices import measure as devices
 from ofa.devices.device import Model
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
-from ofa.pipeline.evaluate import load_supernet
-from ofa.pipeline.run import Progress, Run
-from ofa.pipeline.stages import Sample, denoised
+from ofa.pipeline.accuracy_store import Sample, denoised
+from ofa.pipeline.run import Run, open_run
+from ofa.pipeline.stage import Progress
 from ofa.search.pareto import hypervolume, non_dominated
 
 RESULT = Path("docs/results/fashion_mnist.md")
@@ -38,7 +38,7 @@ Ints = NDArray[np.int64]
 
 def main(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "ofa", "run", "fashion_mnist", "--run", folder, "--resume"], check=True)
-    run = Run.open(folder)
+    run = open_run(folder)
     space = run.family.space
     front = [space.arch(entry["arch"]) for entry in run.read_json("front.json")["front"]]
     rng = np.random.default_rng(1)
@@ -79,7 +79,7 @@ def measure(run: Run, archs: list[Arch], on_progress: Progress) -> tuple[Floats,
         Validation accuracy in percent, denoised `[n]`; which test images are classified rightly `[n, images]`; latency
         in ms `[n]`.
     """
-    supernet, config = load_supernet(run), run.recipe.sample
+    supernet, config = run.supernet(), run.recipe.sample
     validation: dict[int, Sample] = {}
     right: dict[int, NDArray[np.bool_]] = {}
     networks = {}

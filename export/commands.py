@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ofa.cli.options import JsonOption, RecipeArgument, RunOption, execute, make_run
 from ofa.cli.output import emit, table
-from ofa.cli.run import JsonOption, RecipeArgument, RunOption, execute, open_run
 
 
 class _MakeByDefault(TyperGroup):
@@ -29,7 +29,7 @@ bundle = typer.Typer(
 @bundle.command()
 def make(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
     """Make the bundle of a run's exported levels. `ofa bundle RECIPE` does the same."""
-    execute(open_run(recipe, run_dir), "bundle")
+    execute(make_run(recipe, run_dir), "bundle")
 
 
 @bundle.command()
@@ -43,7 +43,7 @@ def demo(
     from export.replay import replay
     from export.stages import raw_images
 
-    run = open_run(recipe, run_dir)
+    run = make_run(recipe, run_dir)
     images, labels = raw_images(run.data, limit=400)
     done = replay(run.path("bundle"), images, labels, steps)
 

@@ -23,9 +23,8 @@ from ofa.data.loaders import Batches, eval_batches
 from ofa.devices.device import Model
 from ofa.devices.measure import measure
 from ofa.evaluate.calibrate import calibrate
-from ofa.pipeline.evaluate import load_supernet
-from ofa.pipeline.run import Progress, Run, Stage
-from ofa.pipeline.stages import read_table
+from ofa.pipeline.run import Run
+from ofa.pipeline.stage import Progress, Stage
 from ofa.space.arch import Value
 from ofa.supernet.supernet import Supernet
 
@@ -51,7 +50,7 @@ def _picture(image: Tensor) -> NDArray[np.uint8]:
 
 
 def _export(run: Run, progress: Progress) -> None:
-    supernet = load_supernet(run)
+    supernet = run.supernet()
     folder = run.path("export")
     folder.mkdir(exist_ok=True)
     entries = run.read_json("front.json")["levels"]
@@ -60,7 +59,7 @@ def _export(run: Run, progress: Progress) -> None:
         str(i): Model.of(network, run.family.input_shape(entry["arch"]))
         for i, (network, entry) in enumerate(zip(networks, entries, strict=True))
     }
-    as_in_table = run.recipe.profile.model_copy(update={"bursts": read_table(run).device.get("bursts", "all")})
+    as_in_table = run.recipe.profile.model_copy(update={"bursts": run.latency_table().device.get("bursts", "all")})
     measured = measure(run.device, models, reference(run.family), run.rng("export"), as_in_table)
     timings = [measured[name] for name in models]
     slowest_first = sorted(range(len(entries)), key=lambda i: -timings[i].median_ms)

@@ -40,7 +40,7 @@ from ofa.core.tensors import write_tensors
 from ofa.cost.counted import macs_m
 from ofa.data.loaders import Batches, eval_batches, train_batches
 from ofa.evaluate.calibrate import calibrate
-from ofa.evaluate.metrics import top1_percent
+from ofa.evaluate.metrics import evaluate
 from ofa.train.config import TrainConfig
 from ofa.train.losses import label_loss
 from ofa.train.schedule import Schedule
@@ -88,7 +88,15 @@ def _step_seconds(task: Task, settings: TrainConfig) -> float:
 
     made = Supernet(task.make())
     with tempfile.TemporaryDirectory() as folder, suppress(InterruptedError):
-        train(made, data(), DATA, settings, Path(folder), on_progress=note, macs_m=macs_m(made.family))
+        train(
+            made,
+            data(),
+            settings,
+            folder=Path(folder),
+            augment=DATA.augment,
+            on_progress=note,
+            macs_m=macs_m(made.family),
+        )
     return float(np.median(np.diff(times)))
 
 
@@ -99,7 +107,8 @@ def supernet(
     made = Supernet(task.make(), seed=seed)
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        train(made, data(), DATA, config(strategy, epochs, settings), Path(folder), seed, macs_m=macs_m(made.family))
+        options = config(strategy, epochs, settings)
+        train(made, data(), options, folder=Path(folder), augment=DATA.augment, seed=seed, macs_m=macs_m(made.family))
     trained = time.perf_counter() - begin
     archs = [*spread_archs(made.family, task.alone), *fixed_archs(made.family)] if distributed.rank() == 0 else []
     accuracies = [_test(made.extract(arch), arch) for arch in archs]
@@ -122,7 +131,9 @@ def alone(task: Task, arch: dict[str, Any], seed: int, epochs: int, lr: float = 
     ema = ModelEmaV3(network, COMMON["ema_decay"], use_warmup=True)
     begin, step = time.perf_counter(), 0
     for epoch in range(epochs):
-        batches = train_batches(images, DATA, lambda _: int(checked["resolution"]), BATCH, seed, epoch)
+        batches = train_batches(
+            images, DATA.augment, lambda _: int(checked["resolution"]), batch_size=BATCH, seed=seed, epoch=epoch
+        )
         for batch, labels in batches:
             schedule.set(step)
             optimizer.zero_grad()
@@ -139,7 +150,7 @@ def _test(network: nn.Module, arch: Arch) -> dict[str, float]:
     resolution = int(arch["resolution"])
     network = network.to(memory_format=torch.channels_last)
     calibrate(network, _batches("train", resolution))
-    return {split: top1_percent(network, _batches(split, resolution)) for split in ("validation", "test")}
+    return {split: evaluate(network, _batches(split, resolution)).top1_percent for split in ("validation", "test")}
 
 
 @cache

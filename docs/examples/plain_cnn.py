@@ -14,7 +14,7 @@ from ofa.data.config import DataConfig
 from ofa.data.load import load_data
 from ofa.data.loaders import eval_batches
 from ofa.evaluate.calibrate import calibrate
-from ofa.evaluate.metrics import top1_percent
+from ofa.evaluate.metrics import evaluate
 from ofa.train.config import TrainConfig
 from ofa.train.trainer import train
 from supernets.blocks.convolutions import ConvNorm
@@ -52,8 +52,8 @@ if __name__ == "__main__":
     data, supernet = load_data(DataConfig(name="digits")), Supernet(family())
     phases = [{"strategy": "full", "epochs": 2}, {"strategy": "sandwich", "epochs": 8, "random": 1}]
     with TemporaryDirectory() as folder:
-        train(supernet, data, DataConfig(name="digits"), TrainConfig(phases=phases, batch_size=32), Path(folder))
+        train(supernet, data, TrainConfig(phases=phases, batch_size=32), folder=Path(folder))
     for arch in (supernet.family.space.largest, supernet.family.space.smallest):
         network, resolution = supernet.extract(arch), arch["resolution"]
         calibrate(network, eval_batches(data, data.train, resolution, limit=512))
-        print(f"{top1_percent(network, eval_batches(data, data.test, resolution)):.1f}% {dict(arch)}")
+        print(f"{evaluate(network, eval_batches(data, data.test, resolution)).top1_percent:.1f}% {dict(arch)}")

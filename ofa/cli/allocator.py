@@ -1,4 +1,4 @@
-"""A setting of the whole process, made by the command line and not by the library."""
+"""A setting of the whole process that the command line makes, and not the library."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep freed memory for the next step instead of giving it back to the system after each tensor.
+    """Let glibc keep freed memory for the next step instead of returning it to the system after each tensor.
 
-    Training on a CPU allocates the same activations at every step; returning and clearing those pages took 13% of
-    a step of `small_mobilenet_v3`. Does nothing where the C library is not glibc.
+    Training on a CPU allocates the same activations at every step; returning and clearing those pages took 13% of a
+    step of `small_mobilenet_v3`. Does nothing where the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

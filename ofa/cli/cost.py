@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ofa.cli.evaluate import STANDARD_INPUT
-from ofa.cli.options import json_object
+from ofa.cli.options import JsonOption, json_object, user_path
 from ofa.cli.output import emit, table
-from ofa.cli.run import JsonOption
 from ofa.core.errors import DeviceError, FamilyError, SpaceError, TableError
 
 if TYPE_CHECKING:
@@ -41,6 +39,7 @@ def cost(
         typer.Option(
             "--archs",
             metavar="FILE",
+            parser=user_path,
             help="JSON list of archs, or of objects with an `arch` key; - reads standard input.",
         ),
     ],
@@ -67,7 +66,7 @@ def cost(
     from ofa.space.arch_file import read_archs
 
     made = _family(family, options)
-    archs = read_archs(STANDARD_INPUT if archs_file == Path("-") else archs_file, made.space)
+    archs = read_archs(archs_file, made.space)
     if not archs:
         raise SpaceError(f"the list of archs in {archs_file} is empty; give at least one")
     path = table_file if device is None else _shipped(family, made, device)

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ofa.cli.options import JsonOption, user_path
 from ofa.cli.output import emit, progress, table
-from ofa.cli.run import JsonOption
 
 if TYPE_CHECKING:
     from ofa.pipeline.run import Run
 
-STANDARD_INPUT = Path("/dev/stdin")
+_COLUMNS = {
+    "top1_percent": "top-1 %",
+    "top5_percent": "top-5 %",
+    "loss": "loss",
+    "macs_m": "MACs M",
+    "params_m": "params M",
+}
 
 
 def evaluate(
@@ -25,12 +31,13 @@ def evaluate(
         typer.Option(
             "--archs",
             metavar="FILE",
+            parser=user_path,
             help="JSON list of archs, or of objects with an `arch` key; - reads standard input. "
             "Default: the largest and the smallest.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Images to judge on: train, validation or test.")] = "validation",
-    images: Annotated[int | None, typer.Option(min=1, help="Only so many of them. Default: all.")] = None,
+    split: Annotated[str, typer.Option(help="Images to evaluate on: train, validation or test.")] = "validation",
+    images: Annotated[int | None, typer.Option(min=1, help="Number of images, at most. Default: all.")] = None,
     calibration_images: Annotated[
         int | None, typer.Option(min=2, help="Training images for BatchNorm. Default: the recipe's.")
     ] = None,
@@ -45,35 +52,36 @@ def evaluate(
     if archs_file is None:
         archs, names = [space.largest, space.smallest], ["largest", "smallest"]
     else:
-        archs = read_archs(STANDARD_INPUT if archs_file == Path("-") else archs_file, space)
+        archs = read_archs(archs_file, space)
         names = [str(i) for i in range(len(archs))]
     with progress("evaluate") as on_progress:
-        found = pipeline.evaluate(run, archs, split, images, calibration_images, on_progress)
+        result = pipeline.evaluate(
+            run, archs, split, max_images=images, calibration_images=calibration_images, progress=on_progress
+        )
 
     def show() -> None:
-        shown = {"top1_percent": "top-1 %", "top5_percent": "top-5 %", "loss": "loss"}
-        shown |= {"macs_m": "MACs M", "params_m": "params M"}
-        keys = [key for key in shown if key in found["archs"][0]]
+        keys = [key for key in _COLUMNS if key in result["archs"][0]]
         rows = [
             (name, *(entry[key] for key in keys), entry["arch"]["resolution"])
-            for name, entry in zip(names, found["archs"], strict=True)
+            for name, entry in zip(names, result["archs"], strict=True)
         ]
-        table(f"{found['images']} {split} images", ("arch", *(shown[key] for key in keys), "pixels"), rows)
+        columns = ("arch", *(_COLUMNS[key] for key in keys), "pixels")
+        table(f"{result['images']} {split} images", columns, rows)
 
-    emit(found, as_json, show)
+    emit(result, as_json, show)
 
 
 def _open(run_dir: str) -> Run:
-    """The run of a directory, or the one in the usual directory of a recipe; it is there already."""
-    from ofa.pipeline.recipe import load_recipe, shipped
-    from ofa.pipeline.run import Run
+    """Open the run of a directory, or the one in the default directory of a recipe."""
+    from ofa.pipeline.recipe_file import load_recipe, shipped_recipes
+    from ofa.pipeline.run import open_run
 
-    folder = Path(run_dir)
-    if not (folder / "recipe.yaml").exists() and (run_dir in shipped() or folder.is_file()):
+    folder = user_path(run_dir)
+    if not (folder / "recipe.yaml").exists() and (run_dir in shipped_recipes() or folder.is_file()):
         folder = Path("runs") / load_recipe(run_dir).name
-    return Run.open(folder)
+    return open_run(folder)
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the command of this file."""
-    app.command("evaluate")(evaluate)
+    """Add the command of this file."""
+    app.command()(evaluate)

@@ -8,29 +8,31 @@ from typing import Annotated
 import typer
 import yaml
 
+from ofa.cli.options import user_path
 from ofa.cli.output import console
 from ofa.core.errors import FamilyError
 
 
 def import_weights(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Project of the checkpoint, such as once-for-all.")],
-    checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint, of torch.save or safetensors.")],
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="Family that it belongs to; see `ofa families`.")],
-    out: Annotated[Path, typer.Option("--out", help="Safetensors file to write.")] = Path("supernet.safetensors"),
+    project: Annotated[str, typer.Argument(metavar="PROJECT", help="Where it is from, such as once-for-all.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="FILE", parser=user_path, help="Checkpoint file.")],
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="Its family; see `ofa families`.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", parser=user_path, help="Safetensors file to write.")
+    ] = Path("supernet.safetensors"),
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Option of the family; may be repeated.")
     ] = None,
 ) -> None:
     """Import a checkpoint of another project, for `train.initial_weights` of a recipe."""
-    from ofa.core.tensors import write_tensors
     from ofa.supernet.importing import import_checkpoint
-    from ofa.supernet.registry import create_family as make
+    from ofa.supernet.registry import create_family
 
-    supernet = import_checkpoint(source, checkpoint, make(family, **_options(option or [])))
-    write_tensors(out, supernet.network.state_dict(), {"family": family})
+    supernet = import_checkpoint(project, checkpoint, create_family(family, **_options(option or [])))
+    supernet.save(out)
     n_tensors = len(supernet.network.state_dict())
-    console.print(f"{n_tensors} tensors of {checkpoint} written to {out}", highlight=False, soft_wrap=True)
-    console.print("start from them with `train: {initial_weights: FILE}` in a recipe", highlight=False, soft_wrap=True)
+    console.print(f"wrote {n_tensors} tensors of {checkpoint} to {out}", highlight=False, soft_wrap=True)
+    console.print("to start from them, set `train: {initial_weights: FILE}`", highlight=False, soft_wrap=True)
 
 
 def _options(pairs: list[str]) -> dict[str, object]:
@@ -47,5 +49,5 @@ def _options(pairs: list[str]) -> dict[str, object]:
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the command of this file."""
+    """Add the command of this file."""
     app.command("import")(import_weights)

@@ -1,23 +1,69 @@
-"""Values that several commands take."""
+"""Options that several commands share, and the helpers behind them."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from ofa.cli.output import progress
 from ofa.core.errors import RecipeError
 
+if TYPE_CHECKING:  # the engine imports torch; `ofa --help` does without
+    from ofa.pipeline.run import Run
 
-def json_object(name: str, text: str) -> dict[str, Any]:
-    """The object in an option's text.
+
+def user_path(text: str) -> Path:
+    """Return a path with `~` expanded; a lone `-` is standard input."""
+    return Path("/dev/stdin") if text == "-" else Path(text).expanduser()
+
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.")]
+RunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        "--run-dir",
+        metavar="DIR",
+        parser=user_path,
+        help="Run directory. Default: runs/NAME. With torchrun, write --run-dir.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def make_run(recipe: str, folder: Path | None) -> Run:
+    """Create or continue the run of a recipe, in the given or the default directory."""
+    from ofa.pipeline.recipe_file import load_recipe
+    from ofa.pipeline.run import Run
+
+    loaded = load_recipe(recipe)
+    return Run(loaded, folder or Path("runs") / loaded.name)
+
+
+def execute(run: Run, name: str) -> None:
+    """Run one stage and show its progress."""
+    from ofa.core import distributed
+    from ofa.pipeline.stage import all_stages
+
+    with progress(name, shown=distributed.rank() == 0) as on_progress:
+        run.execute(all_stages()[name], on_progress)
+
+
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """Parse an option's text as a JSON object.
 
     Raises:
         RecipeError: it is not JSON, or not an object.
     """
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise RecipeError(f'{name} {text!r} is not JSON ({error}); give an object such as {{"threads": 2}}') from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(
+            f'{option} {text!r} is not JSON ({error}); give an object such as {{"threads": 2}}'
+        ) from error
     if not isinstance(value, dict):
-        raise RecipeError(f'{name} {text!r} is not a JSON object; give one such as {{"threads": 2}}')
+        raise RecipeError(f'{option} {text!r} is not a JSON object; give one such as {{"threads": 2}}')
     return value

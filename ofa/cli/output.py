@@ -15,9 +15,11 @@ from rich.table import Table
 console = Console()
 errors = Console(stderr=True)
 
+_SECONDS_PER_LINE = 15
+
 
 def emit(value: Any, as_json: bool, show: Callable[[], None]) -> None:
-    """Prints `value` as JSON, or calls `show`."""
+    """Print `value` as JSON, or call `show`."""
     if as_json:
         print(json.dumps(value, indent=1))
     else:
@@ -25,14 +27,14 @@ def emit(value: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table; numbers are set flush right."""
-    shown = Table(title=title, title_justify="left", title_style="bold")
+    """Print a table; columns of numbers are right-justified."""
+    printed = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        numbers = all(isinstance(row[i], int | float) for row in rows)
-        shown.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        numeric = all(isinstance(row[i], int | float) for row in rows)
+        printed.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(_text(value) for value in row))
-    console.print(shown)
+        printed.add_row(*(_text(value) for value in row))
+    console.print(printed)
 
 
 def _text(value: object) -> str:
@@ -43,7 +45,7 @@ def _text(value: object) -> str:
 
 @contextmanager
 def progress(name: str, shown: bool = True) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on a terminal, a line every 15 seconds elsewhere: what, how far, how long left."""
+    """Yield a function `(done, total, message)` that shows progress: a bar on a terminal, else a line now and then."""
     if not shown:
         yield lambda done, total, message: None
         return
@@ -60,17 +62,17 @@ def progress(name: str, shown: bool = True) -> Iterator[Callable[[int, int, str]
             task = bar.add_task(name, total=None, message="")
             yield lambda done, total, message: bar.update(task, completed=done, total=total, message=message)
         return
-    begin = last = time.monotonic()
-    first: int | None = None  # what was done before this process, when it goes on after a kill
+    start = last = time.monotonic()
+    done_before: int | None = None  # by an earlier process that this one resumes
 
-    def line(done: int, total: int, message: str) -> None:
-        nonlocal last, first
-        first = done - 1 if first is None else first
+    def print_line(done: int, total: int, message: str) -> None:
+        nonlocal last, done_before
+        done_before = done - 1 if done_before is None else done_before
         now = time.monotonic()
-        if now - last > 15:
+        if now - last > _SECONDS_PER_LINE:
             last = now
-            left = (now - begin) / max(done - first, 1) * (total - done)
-            errors.print(f"{name}: {done}/{total}, {message}, {left:.0f} s left", highlight=False)
+            seconds_left = (now - start) / max(done - done_before, 1) * (total - done)
+            errors.print(f"{name}: {done}/{total}, {message}, {seconds_left:.0f} s left", highlight=False)
 
-    yield line
-    errors.print(f"{name}: done in {time.monotonic() - begin:.1f} s", highlight=False)
+    yield print_line
+    errors.print(f"{name}: done in {time.monotonic() - start:.1f} s", highlight=False)

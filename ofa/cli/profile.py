@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ofa.cli.options import json_object
+from ofa.cli.options import JsonOption, RunOption, execute, json_object, make_run
 from ofa.cli.output import emit, progress, table
-from ofa.cli.run import JsonOption, RunOption, execute, open_run
 
 
 def profile(
@@ -30,19 +29,19 @@ def profile(
 ) -> None:
     """Measure a latency table; one that was stopped is gone on with."""
     if device is None:
-        execute(open_run(target, run_dir), "profile")
+        execute(make_run(target, run_dir), "profile")
         return
     import numpy as np
 
     from ofa.cost.latency import profile as latency
     from ofa.cost.latency.table import LatencyTable
     from ofa.devices.registry import create_device as make_device
-    from ofa.pipeline.recipe import checked
+    from ofa.pipeline.recipe_file import validate
     from ofa.supernet.registry import create_family as make_family
 
     family = make_family(target, **json_object("--options", options))
     found = make_device(device, **json_object("--device-options", device_options))
-    config = checked(latency.TableConfig, json_object("--measuring", measuring), "--measuring")
+    config = validate(latency.TableConfig, json_object("--measuring", measuring), "--measuring")
     path = out or Path(f"{family.name}-{device}.json")
     with progress("profile") as on_progress:
 

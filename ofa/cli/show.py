@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
+from ofa.cli.options import JsonOption
 from ofa.cli.output import emit, table
-from ofa.cli.run import JsonOption
 
 
 def families(as_json: JsonOption = False) -> None:
@@ -83,7 +83,7 @@ def recipes(
     as_json: JsonOption = False,
 ) -> None:
     """List the shipped recipes and every key that a recipe may have."""
-    from ofa.pipeline.recipe import shipped
+    from ofa.pipeline.recipe_file import shipped_recipes
     from ofa.pipeline.recipe_reference import keys
     from ofa.pipeline.recipe_reference import markdown as page
 
@@ -91,12 +91,12 @@ def recipes(
         print(page(), end="")
         return
     found = {
-        "shipped": list(shipped()),
+        "shipped": list(shipped_recipes()),
         "keys": [dict(zip(("key", "type", "default", "meaning"), key, strict=True)) for key in keys()],
     }
 
     def show() -> None:
-        table("shipped recipes", ("name", "file"), list(shipped().items()))
+        table("shipped recipes", ("name", "file"), list(shipped_recipes().items()))
         table("keys", ("key", "type", "default", "meaning"), list(keys()))
 
     emit(found, as_json, show)

@@ -1,8 +1,13 @@
-"""The errors a user can cause. Each message names the value, what is allowed and the next step."""
+"""Errors that a user can cause. Each message names the value, what is allowed and the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class OfaError(Exception):
-    """Base of every error that a user can cause; the command line turns it into exit code 2."""
+    """Base of all errors that a user can cause; the command line prints one line and exits with code 2."""
 
 
 class SpaceError(OfaError):
@@ -18,15 +23,15 @@ class RecipeError(OfaError):
 
 
 class DataError(OfaError):
-    """A data set or an image is missing, unreadable, or does not fit what is asked of it."""
+    """A data set or an image is missing, unreadable, or unfit for the request."""
 
 
 class CheckpointError(OfaError):
-    """A checkpoint or weights file is truncated, or belongs to something else."""
+    """A checkpoint or weights file is truncated, or holds another network."""
 
 
 class TrainError(OfaError):
-    """A training cannot start or go on."""
+    """A training cannot start or continue."""
 
 
 class DeviceError(OfaError):
@@ -38,16 +43,36 @@ class TableError(OfaError):
 
 
 class InfeasibleError(OfaError):
-    """No arch meets the constraints; the message carries the tightest value seen."""
+    """No arch meets the constraints; the message gives the tightest value seen."""
 
 
 class ExportError(OfaError):
-    """An exported model does not compute what the PyTorch model computes."""
+    """A network cannot be exported, or its file computes something else than the network."""
 
 
 class BundleError(OfaError):
-    """A bundle is incomplete or changed, or a policy or runtime does not fit it."""
+    """A bundle is incomplete or altered, or a policy or runtime does not fit it."""
 
 
 class RunError(OfaError):
-    """A run directory cannot be used: it belongs to another recipe, or a stage is missing."""
+    """A run directory cannot be used: another recipe made it, another process uses it, or a stage is missing."""
+
+
+def nearest(name: str, names: Iterable[str], limit: int = 8) -> str:
+    """List the names most like a mistyped one, or the first `limit` if none is close, to end an error message."""
+    names = list(names)
+    close = get_close_matches(name, names, n=3)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"choose from {listed(names, limit)}"
+
+
+def listed(names: Iterable[str], limit: int = 8) -> str:
+    """Join names by commas; beyond `limit`, say how many there are."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Return the message of a foreign exception on one line, shortened."""
+    return " ".join((str(error) or type(error).__name__).split())[:limit]

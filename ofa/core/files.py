@@ -12,9 +12,9 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it takes `path`'s place, on failure it is removed.
+    """Yield a temporary path beside `path` that replaces it on success and is removed on failure.
 
-    The data is on the disk before the rename, so neither a kill nor a full disk leaves half a file.
+    The data reaches the disk before the rename, so neither a kill nor a full disk leaves half a file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,11 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Write a text file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, indented, whole or not at all."""
+    """Write an indented JSON file, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")

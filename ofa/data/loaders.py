@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as transforms
 
-from ofa.data.config import AugmentConfig, DataConfig
+from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data, Images
 from ofa.data.transforms import resize_center_crop, restored_generators, seed_generators
 
@@ -26,13 +26,15 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 
 def train_batches(
     data: Data,
-    config: DataConfig,
+    augment: AugmentConfig,
     resolution: Callable[[int], int],
+    *,
     batch_size: int,
     seed: int,
     epoch: int,
     start: int = 0,
     part: slice = slice(None),
+    workers: int = 0,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """One epoch of shuffled, augmented batches; a last, smaller batch is left out.
 
@@ -42,20 +44,21 @@ def train_batches(
 
     Args:
         data: whose training images.
-        config: augmentation and loading.
+        augment: augmentation of the images.
         resolution: height and width of the images of each batch in pixels, by its number in the epoch.
         batch_size: images per batch.
         seed: of the whole training.
         epoch: counted from 0.
         start: the first batch to give.
         part: the images of each batch to give.
+        workers: processes that load images; 0 loads in this one.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(data.train))
     batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
     return DataLoader(
-        _Augmented(data, config.augment, seed, epoch),
+        _Augmented(data, augment, seed, epoch),
         batch_sampler=_Sized(batches[:, part], resolution, start),
-        num_workers=config.workers,
+        num_workers=workers,
         generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
     )
 

@@ -1,7 +1,7 @@
-"""BatchNorm re-estimation, and scores of networks.
+"""BatchNorm calibration.
 
-The shared running statistics fit no subnet in particular; every subnet that is used on its own has its
-BatchNorm statistics re-estimated on a few training images first (arXiv 1903.05134; BigNAS, 2003.11142, 3.2).
+The shared running statistics fit no subnet in particular, so every subnet that is used on its own has its statistics
+re-estimated on a few training images first (arXiv 1903.05134; BigNAS, 2003.11142, 3.2).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from ofa.data.loaders import Batches
 
 @torch.no_grad()
 def calibrate(network: nn.Module, batches: Batches) -> None:
-    """Replaces the network's BatchNorm statistics by their plain average over training batches.
+    """Replace the network's BatchNorm statistics by their plain average over training batches, in place.
 
-    Works in place and leaves the network in eval mode; give it an extracted network, as a subnet's
-    statistics are shared with all others.
+    The network is left in eval mode. Give it an extracted network: a subnet shares its statistics with all others.
 
     Args:
-        network: any module; one without BatchNorm is left as it is.
+        network: any module; without BatchNorm nothing but the mode changes.
         batches: training images `[batch, channels, h, w]` with labels, which are not used.
     """
     network.eval()

@@ -1,22 +1,26 @@
-"""BatchNorm re-estimation, and scores of networks.
-
-The shared running statistics fit no subnet in particular; every subnet that is used on its own has its
-BatchNorm statistics re-estimated on a few training images first (arXiv 1903.05134; BigNAS, 2003.11142, 3.2).
-"""
+"""Evaluation of subnets, each with BatchNorm statistics of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import nn
 
 from ofa.core import distributed
 from ofa.data.dataset import Data, Images
-from ofa.data.loaders import eval_batches
+from ofa.data.loaders import Batches, eval_batches
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import Metrics, evaluate
-from ofa.space.arch import Arch
+from ofa.space.arch import Arch, Rows, Value
 from ofa.supernet.supernet import Supernet
+
+
+def extract_calibrated(supernet: Supernet, arch: Mapping[str, Value] | Rows, batches: Batches) -> nn.Module:
+    """Extract a subnet, in eval mode, with BatchNorm statistics re-estimated on training batches of its resolution."""
+    network = supernet.extract(arch).to(distributed.device()).to(memory_format=torch.channels_last)
+    calibrate(network, batches)
+    return network
 
 
 def evaluate_subnets(
@@ -24,27 +28,26 @@ def evaluate_subnets(
     archs: Sequence[Arch],
     data: Data,
     images: Images,
+    *,
     calibration_images: int,
-    limit: int | None = None,
+    max_images: int | None = None,
 ) -> Iterator[tuple[Arch, Metrics]]:
-    """Scores of subnets, whose BatchNorm statistics are re-estimated on training images, whatever they are judged on.
+    """Evaluate subnets whose BatchNorm statistics are re-estimated on training images, whatever they are evaluated on.
 
-    Goes from the lowest resolution to the highest, so that images are prepared once for each; archs of one
-    resolution keep their order. An arch that is there several times comes once.
+    Yields archs from the lowest resolution to the highest, so that images are prepared once for each; archs of one
+    resolution keep their order. Duplicate archs are evaluated once.
 
     Args:
-        supernet: whose subnets.
+        supernet: its subnets are evaluated.
         archs: of its family.
-        data: whose training images.
-        images: the split to judge on.
-        calibration_images: how many training images.
-        limit: only so many of the images to judge on, spread evenly.
+        data: its training images calibrate BatchNorm.
+        images: the split to evaluate on.
+        calibration_images: number of training images.
+        max_images: evaluates on this many images at most, spread evenly over the split.
     """
     for resolution in sorted({int(arch["resolution"]) for arch in archs}):
-        training = eval_batches(data, data.train, resolution, limit=calibration_images)
-        judged = eval_batches(data, images, resolution, limit=limit)
+        train_batches = eval_batches(data, data.train, resolution, limit=calibration_images)
+        batches = eval_batches(data, images, resolution, limit=max_images)
         for arch in dict.fromkeys(archs):
             if arch["resolution"] == resolution:
-                network = supernet.extract(arch).to(distributed.device()).to(memory_format=torch.channels_last)
-                calibrate(network, training)
-                yield arch, evaluate(network, judged)
+                yield arch, evaluate(extract_calibrated(supernet, arch, train_batches), batches)

@@ -1,4 +1,4 @@
-"""Run directories: everything one recipe made, and which stages are finished with which settings."""
+"""Run directories: what one recipe made, and which stages are finished with which settings."""
 
 from __future__ import annotations
 
@@ -6,72 +6,60 @@ import datetime
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from pydantic import ValidationError
+from torch import nn
 
 from ofa.core import distributed
-from ofa.core.errors import FamilyError, RunError
+from ofa.core.errors import RunError
 from ofa.core.files import write_json, write_text
+from ofa.cost.latency.table import LatencyTable
 from ofa.data.dataset import Data
 from ofa.data.load import load_data
+from ofa.data.loaders import eval_batches
 from ofa.devices.device import Device
 from ofa.devices.registry import create_device
+from ofa.evaluate.subnets import extract_calibrated
+from ofa.pipeline.lock import locked
 from ofa.pipeline.recipe import Recipe
+from ofa.pipeline.stage import Progress, Stage, all_stages, readers
+from ofa.predict.mlp import AccuracyPredictor
+from ofa.space.arch import Rows, Value
 from ofa.supernet.family import Family
 from ofa.supernet.registry import create_family
+from ofa.supernet.supernet import Supernet
 
-Progress = Callable[[int, int, str], None]
 
+def open_run(folder: str | Path) -> Run:
+    """Open an existing run directory.
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the main job, found through the entry-point group `ofa.stages`.
+    `run.supernet()` is the trained supernet, `run.network(arch)` a subnet of it that is ready to use, `run.data` the
+    data set, `run.levels` what was exported.
 
-    Attributes:
-        name: as on the command line.
-        needs: stages whose results it reads.
-        sections: sections of the recipe it reads beside theirs.
-        run: does the work; called again after a kill, it goes on where it was.
-        keep: what it made took long: run again, it goes on from there, and with other settings it is refused.
+    Raises:
+        RunError: it is not a run directory.
     """
-
-    name: str
-    needs: tuple[str, ...]
-    sections: tuple[str, ...]
-    run: Callable[[Run, Progress], None]
-    keep: bool = False
-
-
-def stages() -> dict[str, Stage]:
-    """All stages by name, each after those it needs."""
-    found = {point.name: point.load() for point in entry_points(group="ofa.stages")}
-    ordered: dict[str, Stage] = {}
-
-    def add(name: str) -> None:
-        if name not in ordered:
-            for need in found[name].needs:
-                add(need)
-            ordered[name] = found[name]
-
-    for name in sorted(found):
-        add(name)
-    return ordered
+    folder = Path(folder).expanduser()
+    try:
+        content = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        return Run(Recipe.model_validate(content), folder)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise RunError(f"{folder} is not a run directory with a readable recipe.yaml: {error}") from error
 
 
 class Run:
     """A run directory with its recipe.
 
     Args:
-        recipe: what it is made from.
-        folder: the directory, made if missing.
+        recipe: what the run is made from.
+        folder: the directory, created if missing.
 
     Raises:
         RunError: the directory cannot be written, or is not a run directory.
@@ -79,25 +67,15 @@ class Run:
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
+        self._locked = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if distributed.rank() == 0 and any(folder.iterdir()) and not (folder / "recipe.yaml").exists():
+            if distributed.rank() == 0 and any(folder.iterdir()) and not self.path("recipe.yaml").exists():
                 raise RunError(f"{folder} holds other files; give an empty or new directory with --run")
         except OSError as error:
             raise RunError(f"cannot write the run directory {folder}: {error}; give another with --run") from error
 
-    @classmethod
-    def open(cls, folder: Path) -> Run:
-        """The run of an existing directory.
-
-        Raises:
-            RunError: it is not a run directory.
-        """
-        try:
-            content = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-            return cls(Recipe.model_validate(content), folder)
-        except (OSError, yaml.YAMLError, ValidationError) as error:
-            raise RunError(f"{folder} is not a run directory with a readable recipe.yaml: {error}") from error
+    # What the recipe describes
 
     @cached_property
     def data(self) -> Data:
@@ -107,33 +85,78 @@ class Run:
     @cached_property
     def family(self) -> Family:
         """The recipe's family, for its data set."""
-        options = dict(self.recipe.family.options)
-        options |= {"num_classes": len(self.data.labels), "in_channels": self.data.in_channels}
-        try:
-            made = create_family(self.recipe.family.name, **options)
-        except (TypeError, ValueError) as error:
-            raise FamilyError(f"family.options of the recipe: {error}") from error
-        return made.coupled(self.recipe.family.couple)
+        config = self.recipe.family
+        options = config.options | {"num_classes": len(self.data.labels), "in_channels": self.data.in_channels}
+        return create_family(config.name, **options).coupled(config.couple)
 
     @cached_property
     def device(self) -> Device:
         """The recipe's device."""
         return create_device(self.recipe.profile.device, **self.recipe.profile.options)
 
+    def rng(self, stage: str) -> np.random.Generator:
+        """Return a generator for one stage, from the recipe's seed."""
+        return np.random.default_rng((self.recipe.seed, *stage.encode()))
+
     def check_inputs(self) -> None:
-        """Makes data, family and device, so that what is wrong with them is known before any long work.
+        """Make data, family and device and run the checks of all stages, so that errors appear before any long work.
 
         Raises:
-            OfaError: something is.
+            OfaError: something is wrong with them.
         """
         _ = self.data, self.family, self.device
+        if distributed.rank() == 0:
+            for stage in all_stages().values():
+                if stage.check is not None and not self.finished(stage):
+                    stage.check(self)
+
+    # What the stages made
+
+    def supernet(self) -> Supernet:
+        """Return the trained supernet.
+
+        Raises:
+            RunError: the training is not finished, or was made with another recipe.
+            CheckpointError: its weights are truncated or another family's.
+        """
+        self.require("train", "the supernet")
+        return Supernet.load(self.path("supernet.safetensors"), self.family)
+
+    def network(self, arch: Mapping[str, Value] | Rows) -> nn.Module:
+        """Return a subnet with its own weights, BatchNorm re-estimated, in eval mode; it scores as `ofa evaluate` says.
+
+        Raises:
+            RunError: the training is not finished, or was made with another recipe.
+            SpaceError: the arch is not of the run's family.
+        """
+        resolution, limit = self.family.input_shape(arch)[1], self.recipe.sample.calibration_images
+        return extract_calibrated(
+            self.supernet(), arch, eval_batches(self.data, self.data.train, resolution, limit=limit)
+        )
+
+    def predictor(self) -> AccuracyPredictor:
+        """Return the accuracy predictor that the search refined, or the one fitted to random archs before.
+
+        Raises:
+            CheckpointError: missing, truncated or of another space.
+        """
+        name = "refined.safetensors" if self.finished(all_stages()["search"]) else "predictor.safetensors"
+        return AccuracyPredictor.load(self.path(name), self.family.space)
+
+    def latency_table(self) -> LatencyTable:
+        """Return the latency table of the run's device.
+
+        Raises:
+            TableError: missing, malformed or of another family.
+        """
+        return LatencyTable.load(self.path("latency_table.json"), self.family)
 
     def path(self, name: str) -> Path:
-        """A file of this run."""
+        """Return the path of a file of this run."""
         return self.folder / name
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of this run.
+        """Read a JSON file of this run.
 
         Raises:
             RunError: it is missing or broken.
@@ -143,101 +166,105 @@ class Run:
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path(name)} cannot be read ({error}); run the stage that makes it again") from error
 
-    def rng(self, stage: str) -> np.random.Generator:
-        """A generator for one stage, from the recipe's seed."""
-        return np.random.default_rng((self.recipe.seed, *stage.encode()))
-
     # Stages
 
     def fingerprint(self, stage: Stage) -> str:
-        """Identifies all settings that a stage's result depends on."""
-        every, content = stages(), self.recipe.model_dump(mode="json")
-        used = {section: content[section] for section in ("seed", *stage.sections)}
-        used |= {f"needs {need}": self.fingerprint(every[need]) for need in stage.needs}
-        return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:16]
+        """Return a hash of all settings that a stage's result depends on."""
+        stages, content = all_stages(), self.recipe.model_dump(mode="json")
+        settings = {section: content[section] for section in ("seed", *stage.sections)}
+        settings |= {f"needs {need}": self.fingerprint(stages[need]) for need in stage.needs}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     def finished(self, stage: Stage) -> bool:
-        """Whether a stage is done with the present settings."""
+        """Return whether a stage is finished with the present settings."""
         record = self.records().get(stage.name, {})
         return bool(record.get("finished")) and record["fingerprint"] == self.fingerprint(stage)
 
     def check_unchanged(self, stage: Stage) -> None:
-        """Refuses what a stage began or finished with other settings.
+        """Refuse the result of a stage that was started or finished with other settings.
 
         Raises:
-            RunError: it did.
+            RunError: it was.
         """
         record = self.records().get(stage.name)
         if record is not None and record["fingerprint"] != self.fingerprint(stage):
             raise RunError(
                 f"{self.folder} has a {stage.name!r} stage made with another recipe (it reads the sections "
-                f"{', '.join(('seed', *stage.sections))}); put the recipe back, or give another directory with --run"
+                f"{', '.join(('seed', *stage.sections))}); restore the recipe, or give another directory with --run"
             )
 
-    def require(self, need: str, what: str) -> None:
-        """Refuses to go on without a finished stage.
+    def require(self, need: str, reader: str) -> None:
+        """Refuse to continue without a finished stage.
 
         Args:
-            need: the stage's name.
-            what: needs it.
+            need: name of the stage.
+            reader: what needs it, for the error message.
 
         Raises:
-            RunError: it is missing or was made with another recipe.
+            RunError: the stage is missing or was made with another recipe.
         """
-        self.check_unchanged(stages()[need])
-        if not self.finished(stages()[need]):
-            raise RunError(f"{what!r} needs the {need!r} stage of {self.folder}; run `ofa {need}` first")
+        stage = all_stages()[need]
+        self.check_unchanged(stage)
+        if not self.finished(stage):
+            raise RunError(f"{reader!r} needs the {need!r} stage of {self.folder}; run `ofa {need}` first")
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other processes from working on this run; may be nested.
+
+        Raises:
+            RunError: another process is working on it.
+        """
+        if self._locked or distributed.rank() != 0:
+            yield
+            return
+        with locked(self.folder):
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
     def execute(self, stage: Stage, progress: Progress) -> None:
-        """Runs one stage, also if it was finished before; what was begun with the same settings is gone on with.
+        """Run one stage, even if it is finished; one that was interrupted with the same settings resumes.
 
-        Stages that read its result have to be run again. Of processes that work together (`ofa.core.distributed`),
-        one keeps
-        the records.
+        Stages that read its result must run again afterwards. Of several processes (`ofa.core.distributed`), rank 0
+        keeps the records.
 
         Raises:
-            RunError: a stage that it needs is missing or was made with another recipe.
+            RunError: a stage that it needs is missing or was made with another recipe, or another process is working
+                on this run.
         """
         for need in stage.needs:
             self.require(need, stage.name)
-        if distributed.rank() != 0:
+        with self.exclusive(), self._recorded(stage) if distributed.rank() == 0 else nullcontext():
             stage.run(self, progress)
-            distributed.wait_for_all()
-            return
-        fingerprint = self.fingerprint(stage)
-        record = self.records().get(stage.name, {})
-        if stage.keep:
+            distributed.barrier()
+
+    @contextmanager
+    def _recorded(self, stage: Stage) -> Iterator[None]:
+        """Record that a stage starts and, at the end, how long it took and whether it finished."""
+        fingerprint, record = self.fingerprint(stage), self.records().get(stage.name, {})
+        if stage.expensive:
             self.check_unchanged(stage)
-        going_on = record.get("fingerprint") == fingerprint and (stage.keep or not record["finished"])
-        seconds = float(record["seconds"]) if going_on else 0.0
+        resumes = record.get("fingerprint") == fingerprint and (stage.expensive or not record["finished"])
+        seconds = float(record["seconds"]) if resumes else 0.0
         write_text(self.path("recipe.yaml"), self.recipe.to_yaml())
         self._record(stage, fingerprint, seconds, None)
-        begin = time.monotonic()
+        start, finished = time.monotonic(), None
         try:
-            stage.run(self, progress)
-        except BaseException:
-            self._record(stage, fingerprint, seconds + time.monotonic() - begin, None)
-            raise
-        distributed.wait_for_all()
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._record(stage, fingerprint, seconds + time.monotonic() - begin, now)
+            yield
+            finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        finally:
+            self._record(stage, fingerprint, seconds + time.monotonic() - start, finished)
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """What `stages.json` says of each stage: fingerprint, seconds, finished."""
+        """Return what `stages.json` says of each stage: fingerprint, seconds, finished."""
         records: dict[str, dict[str, Any]] = self.read_json("stages.json") if self.path("stages.json").exists() else {}
         return records
 
     def _record(self, stage: Stage, fingerprint: str, seconds: float, finished: str | None) -> None:
         record = {"fingerprint": fingerprint, "seconds": round(seconds, 2), "finished": finished}
-        stale = set() if stage.keep else _readers(stage)  # what is kept comes out the same
+        stale = set() if stage.expensive else readers(stage)  # an expensive result comes out the same
         others = {name: other for name, other in self.records().items() if name not in stale}
         write_json(self.path("stages.json"), others | {stage.name: record})
-
-
-def _readers(stage: Stage) -> set[str]:
-    """The stages that read a stage's result, or what was made of it."""
-    found: set[str] = set()
-    for name, other in stages().items():  # each after those it needs
-        if {stage.name, *found} & set(other.needs):
-            found.add(name)
-    return found

@@ -10,7 +10,6 @@ from typing import Any
 from ofa.core.errors import RunError
 from ofa.cost.latency.table import LatencyTable, entries
 from ofa.pipeline.run import Run
-from ofa.pipeline.stages import read_table
 
 Entry = dict[str, Any]
 
@@ -57,7 +56,7 @@ def gather(run: Run) -> Content:
         RunError: a file is missing or broken.
         TableError: the latency table is.
     """
-    table = read_table(run)
+    table = run.latency_table()
     levels, front = run.read_json("export/levels.json"), run.read_json("front.json")
     return Content(
         name=run.recipe.name,

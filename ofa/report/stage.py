@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ofa.core.files import write_json, write_text
-from ofa.pipeline.run import Progress, Run, Stage
+from ofa.pipeline.run import Run
+from ofa.pipeline.stage import Progress, Stage
 from ofa.report.content import gather
 from ofa.report.page import page
 

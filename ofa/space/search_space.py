@@ -181,6 +181,17 @@ class SearchSpace:
                 )
         return settled
 
+    def row(self, arch: Mapping[str, Value] | Rows) -> Rows:
+        """Return the row `[n_choices]` of an arch, which may be a row already.
+
+        Raises:
+            SpaceError: not an arch or a row of this space.
+        """
+        if isinstance(arch, Mapping):
+            return self.encode(arch)
+        row: Rows = self.canonical(self._checked(np.asarray(arch)[None]))[0]
+        return row
+
     def decode(self, row: Rows) -> Arch:
         """The arch of one row `[n_choices]`."""
         (row,), (active,) = self._settled(self._checked(np.asarray(row)[None]))

@@ -82,7 +82,8 @@ def import_checkpoint(source_name: str, path: str | Path, family: Family) -> Sup
     names = {name: project.canonical(their) for name, their in project.names(family).items()}
     missing = [name for name in names.values() if name not in theirs]
     unknown = sorted(set(theirs) - set(names.values()))
-    classifier, wrong = supernet.classifier_names, []
+    classifier = {f"{path}.{leaf}" for path in family.classifiers for leaf in ("weight", "bias")}
+    wrong = []
     for name, tensor in ours.items():
         if names.get(name) in theirs:
             found = theirs[names[name]]

@@ -1,8 +1,4 @@
-"""Families: a list of slots, the space they span, and how they become a network.
-
-Families reach the engine through the entry-point group `ofa.supernets`, or as a path to a Python file;
-either way a family is a function `family(num_classes, in_channels, ...) -> Family`.
-"""
+"""Families by name, as in timm: registered by entry points, or defined in a Python file."""
 
 from __future__ import annotations
 
@@ -11,58 +7,69 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ofa.core.errors import FamilyError
-from ofa.supernet.family import Family
+from ofa.core.errors import FamilyError, nearest, one_line
+from ofa.core.plugins import load_plugin, plugin_names
+from ofa.supernet.family import Family, Origin
+
+_GROUP = "ofa.supernets"
 
 
 def create_family(name: str, **options: Any) -> Family:
-    """Makes a family by its registered name or from a Python file that defines `family(...)`.
+    """Create a family by its registered name or from a Python file that defines `family(...)`.
 
     Args:
-        name: a name of the entry-point group `ofa.supernets`, or a path that ends in `.py`.
-        options: passed on, such as `num_classes`, `in_channels`, `resolutions`.
+        name: name in the entry-point group `ofa.supernets`, or a path that ends in `.py`.
+        options: arguments of the family's function, such as `num_classes`, `in_channels`, `resolutions`.
 
     Raises:
-        FamilyError: no such family, or an option that it does not have.
+        FamilyError: the family is unknown, or refuses an option.
     """
-    factory = _from_file(Path(name)) if name.endswith(".py") else _registered(name)
-    signature = inspect.signature(factory)
-    unknown = sorted(set(options) - set(signature.parameters))
-    if unknown:
-        raise FamilyError(f"family {name!r} has no option {unknown[0]!r}; it has {', '.join(signature.parameters)}")
-    bound = signature.bind(**options)
-    bound.apply_defaults()
-    return replace(factory(**bound.arguments), options=bound.arguments)
+    function = _from_file(Path(name).expanduser()) if name.endswith(".py") else _registered(name)
+    parameters = inspect.signature(function).parameters
+    for unknown in sorted(set(options) - set(parameters)):
+        raise FamilyError(f"family {name!r} has no option {unknown!r}; {nearest(unknown, parameters)}")
+    try:
+        bound = inspect.signature(function).bind(**options)
+        bound.apply_defaults()
+        family = function(**bound.arguments)
+    except (TypeError, ValueError) as error:
+        raise FamilyError(f"family {name!r} refuses the options {options}: {one_line(error)}; change them") from error
+    return replace(family, origin=Origin(name, bound.arguments))
 
 
-def list_families() -> list[str]:
-    """The registered families, sorted."""
-    return sorted(entry_points(group="ofa.supernets").names)
+def list_families(pattern: str = "*") -> list[str]:
+    """Return the names of the registered families that match a pattern such as `*mobile*`, sorted."""
+    return plugin_names(_GROUP, pattern)
+
+
+def recreate_family(origin: Origin) -> Family:
+    """Create a family again, as it was made.
+
+    Raises:
+        FamilyError: the family is no longer known or refuses its options.
+    """
+    family = create_family(origin.name, **origin.options)
+    return family.coupled(origin.couple) if origin.couple else family
 
 
 def _registered(name: str) -> Callable[..., Family]:
-    found = entry_points(group="ofa.supernets", name=name)
-    if not found:
-        raise FamilyError(
-            f"unknown family {name!r}; registered: {', '.join(list_families())}, or give a path to a .py file"
-        )
-    factory: Callable[..., Family] = next(iter(found)).load()
-    return factory
+    advice = "; or give the path of a Python file"
+    function: Callable[..., Family] = load_plugin(_GROUP, name, "family", FamilyError, advice)
+    return function
 
 
 def _from_file(path: Path) -> Callable[..., Family]:
     if not path.is_file():
-        raise FamilyError(f"no family file {path}; give a path to a Python file that defines family(...)")
+        raise FamilyError(f"no family file {path}; give the path of a Python file that defines family(...)")
     spec = importlib.util.spec_from_file_location(f"ofa_family_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise FamilyError(f"{path} cannot be imported as Python")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
     spec.loader.exec_module(module)
-    factory: Callable[..., Family] | None = getattr(module, "family", None)
-    if not callable(factory):
+    function: Callable[..., Family] | None = getattr(module, "family", None)
+    if not callable(function):
         raise FamilyError(f"{path} defines no function family(num_classes, in_channels, ...) -> Family")
-    return factory
+    return function

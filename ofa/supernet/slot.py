@@ -1,13 +1,11 @@
-"""Families: a list of slots, the space they span, and how they become a network.
-
-Families reach the engine through the entry-point group `ofa.supernets`, or as a path to a Python file;
-either way a family is a function `family(num_classes, in_channels, ...) -> Family`.
-"""
+"""Slots: the positions of a network, each with the blocks that it can hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from torch import nn
 
 from ofa.supernet.block import Block
 
@@ -20,7 +18,7 @@ class Slot:
         path: where the module sits, such as `stages.2.1`; empty for a slot that is the whole network.
         block: maps the values of `choices` to a block, or to None where the layer is skipped.
         choices: names of the choices that `block` reads, in the order of its arguments.
-        reduction: how many times smaller than the input image the feature map at the slot's input is.
+        reduction: image size divided by the size of the feature map at the slot's input.
     """
 
     path: str
@@ -29,5 +27,32 @@ class Slot:
     reduction: int = 1
 
     def size(self, resolution: int) -> int:
-        """Height and width in pixels of the slot's input at an image resolution."""
+        """Return height and width in pixels of the slot's input at an image resolution."""
         return -(-resolution // self.reduction)
+
+
+def assemble(modules: Mapping[str, nn.Module], training: bool = True) -> nn.Module:
+    """Nest the modules of slots by their dotted paths into `nn.Sequential`s that run in the order given.
+
+    Names stay the same where layers are skipped, so that weights match by name. A module with an empty path is the
+    whole network and is returned as it is.
+
+    Args:
+        modules: each slot's path and module.
+        training: mode of the containers.
+    """
+    if "" in modules:
+        return modules[""]
+    network = nn.Sequential()
+    network.training = training
+    for path, module in modules.items():
+        *owners, leaf = path.split(".")
+        container = network
+        for owner in owners:
+            child = container._modules.get(owner)
+            if child is None:
+                child = container._modules[owner] = nn.Sequential()
+                child.training = training
+            container = child  # type: ignore[assignment]  # every inner node is a Sequential
+        container._modules[leaf] = module
+    return network

@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file each, written whole or not at all; loading one cannot execute code.
+"""Checkpoints: one safetensors file each, written whole or not at all; loading one executes no code.
 
-Tensors are stored under dotted names; everything else is JSON under the metadata key `state`.
+Tensors have dotted names; everything else is JSON under the metadata key `state`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ofa.core.tensors import read_tensors, write_tensors
 
 
 def save(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes tensors (any device and layout) and a JSON state."""
+    """Write tensors (any device and layout) and a JSON state."""
     write_tensors(path, tensors, {"state": json.dumps(state)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save` wrote.
+    """Read what `save` wrote.
 
     Raises:
         CheckpointError: missing, truncated, or not such a file.
@@ -35,7 +35,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as named tensors and JSON."""
+    """Return an optimizer's state as named tensors and JSON."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
@@ -46,7 +46,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Puts back what `pack_optimizer` gave."""
+    """Restore what `pack_optimizer` returned."""
     entries: dict[int, dict[str, Any]] = {}
     for name, value in (state["plain"] | tensors).items():
         index, _, key = name.partition(".")
@@ -61,31 +61,33 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     def paths(self) -> list[Path]:
-        """Newest first."""
+        """Return the checkpoint files, newest first."""
         return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
 
     def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Adds one, then removes all but the newest."""
+        """Add a checkpoint, then remove all but the newest."""
         self.folder.mkdir(parents=True, exist_ok=True)
         save(self.folder / f"step-{step:08d}.safetensors", tensors, state)
         for old in self.paths()[self.keep :]:
             old.unlink()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
-        """The newest intact checkpoint and a warning for each broken one passed over; None if there is none at all.
+        """Read the newest intact checkpoint.
+
+        Returns:
+            Tensors, state, and an error message for each newer checkpoint that is broken; None if there is none at all.
 
         Raises:
             CheckpointError: there are checkpoints, and none is intact.
         """
-        warnings: list[str] = []
+        broken: list[str] = []
         for path in self.paths():
             try:
-                return *load(path), warnings
+                return *load(path), broken
             except CheckpointError as error:
-                warnings.append(str(error))
-        if warnings:
+                broken.append(str(error))
+        if broken:
             raise CheckpointError(
-                f"no checkpoint in {self.folder} can be read: {warnings[0]}; "
-                "remove the folder to begin the training anew"
+                f"no checkpoint in {self.folder} can be read: {broken[0]}; remove the folder to start the training over"
             )
         return None

@@ -1,4 +1,4 @@
-"""How a supernet is trained: the section `train` of a recipe."""
+"""How a supernet is trained: section `train` of a recipe."""
 
 from __future__ import annotations
 
@@ -13,70 +13,70 @@ from ofa.train.teacher import TeacherConfig
 
 
 class TrainConfig(Config):
-    """How a supernet is trained: what in which order, with which optimizer, learning from whom."""
+    """How a supernet is trained: phases, optimizer, losses, teacher."""
 
     initial_weights: str | None = None
-    """A safetensors file to start from: what `ofa import` wrote, or another run's `supernet.safetensors`. A classifier
-    of another number of classes starts anew."""
+    """Weights to start from: a file of `ofa import`, another run's `supernet.safetensors`, or a state dict that
+    `torch.save` wrote. A classifier of another number of classes starts anew."""
     phases: list[AnyPhase]
     """What is trained, in order; may be empty if there are initial weights."""
     batch_size: int = Field(128, ge=2)
-    """Images per step, of all processes together; the last, smaller batch of an epoch is left out."""
+    """Images per step, over all processes; the last, smaller batch of an epoch is left out."""
     optimizer: str = "sgd"
     """Any name that timm's `create_optimizer_v2` knows; `sgd` has Nesterov momentum."""
     lr: float = Field(0.1, gt=0)
-    """Highest learning rate, reached after the warm-up. The losses of a step's archs are summed."""
+    """Peak learning rate, reached after the warm-up. The losses of a step's archs are summed."""
     min_lr: float = Field(0.0, ge=0)
-    """At the end of each schedule."""
+    """Learning rate at the end of each schedule."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Of SGD and the like; Adam-like optimizers keep their own."""
+    """Momentum of SGD and the like; Adam-like optimizers keep their own."""
     weight_decay: float = Field(3e-5, ge=0)
-    """Not applied to biases and the scales of normalization."""
+    """Not applied to biases and the scales of normalization layers."""
     warmup_epochs: float = Field(1.0, ge=0)
-    """Over which the learning rate rises linearly."""
+    """Epochs over which the learning rate rises linearly."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Of the labels."""
+    """Share of a label that is spread over all classes."""
     teacher: Literal["largest", "full", "none"] | TeacherConfig = "largest"
-    """Whom archs learn from beside the labels (`distill.labels_weight`). `largest`: the largest network in
-    the same step (in-place distillation), where the strategy has it. `full`: the largest network as the last phase of
-    strategy `full` left it. Or a section: a network from elsewhere, which the largest learns from as well."""
+    """The teacher of the distillation loss. `largest`: the largest network in the same step (in-place distillation),
+    where the strategy trains it. `full`: the largest network as the last phase of strategy `full` left it. Or a
+    section: a network from elsewhere, which also teaches the largest network."""
     distill: DistillConfig = DistillConfig()
-    """How archs learn from a teacher."""
+    """The distillation loss."""
     drop_path: float = Field(0.0, ge=0, lt=1)
-    """Chance that a sample skips the last residual branch of an arch, growing from 0 at its first one; for families
-    with stochastic depth. As dropout, only for archs that learn from the labels alone (BigNAS, arXiv 2003.11142,
-    3.1)."""
+    """Probability that a sample skips the last residual branch of an arch, rising from 0 at the first branch; for
+    families with stochastic depth. Like dropout, only for archs that learn from the labels alone (BigNAS, arXiv
+    2003.11142, 3.1)."""
     clip_grad_norm: float | None = Field(None, gt=0)
     """Largest norm of a step's gradient; null for no bound."""
     max_loss: float = Field(100.0, gt=0)
     """A loss above this stops the training, as one that is not finite does."""
     ema_decay: float | None = Field(0.999, gt=0, lt=1)
-    """Decay of the average of the weights that the run ends with; null for the last weights themselves."""
+    """Decay of the moving average of the weights, which the run ends with; null for the last weights themselves."""
     channels_last: bool = True
-    """Memory layout; trains depthwise networks about 2.5 times faster on CPUs."""
+    """Memory layout; depthwise networks train about 2.5 times faster with it on CPUs."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: automatic mixed precision, for GPUs and CPUs that compute faster in it; many CPUs do not."""
     compile: bool = False
-    """Compiles the largest and the smallest network by `torch.compile`; wants a C++ compiler on CPUs."""
+    """Compiles the largest and the smallest network by `torch.compile`; requires a C++ compiler on CPUs."""
     different_archs: bool = False
-    """Of several processes: each draws archs of its own for its part of the batch, instead of all the same."""
+    """With several processes, each draws its own archs for its part of the batch, instead of all the same."""
     checkpoint_seconds: float = Field(60.0, ge=0)
-    """How often a checkpoint is written; also after each epoch. When does not change the result."""
+    """Seconds between checkpoints within an epoch; one follows each epoch. They do not change the result."""
     checkpoints: int = Field(2, ge=1)
-    """How many of the newest checkpoints are kept. The best weights are beside them in `best.safetensors`."""
-    watched_archs: int = Field(2, ge=0)
-    """Random archs whose accuracy is shown after each epoch, always the same, beside the largest and the smallest."""
+    """Number of checkpoints to keep. The best weights are beside them in `best.safetensors`."""
+    validated_archs: int = Field(2, ge=0, le=1000)
+    """Random archs that are validated after each epoch, always the same, beside the largest and the smallest."""
     tensorboard: bool = False
     """Also writes events for TensorBoard, which must be installed, to `tensorboard/` in the run directory."""
-    calibration_images: int = Field(512, ge=1)
-    """For the accuracies shown after each epoch."""
+    calibration_images: int = Field(512, ge=2)
+    """Training images for the BatchNorm statistics of validated archs."""
 
     @model_validator(mode="after")
-    def _something_to_do(self) -> TrainConfig:
+    def _phases_fit_the_rest(self) -> TrainConfig:
         if not self.phases and self.initial_weights is None:
-            raise ValueError("phases is empty, which wants initial_weights; give at least one phase or weights")
+            raise ValueError("phases is empty, which requires initial_weights; give at least one phase or weights")
         if self.teacher == "full" and self.initial_weights is None and self.phases[0].strategy != "full":
-            raise ValueError("teacher full wants a first phase of strategy full, or initial_weights; add one")
+            raise ValueError("teacher full requires a first phase of strategy full, or initial_weights; add one")
         if self.phases and self.phases[0].sort_channels and self.initial_weights is None:
             raise ValueError("the first phase cannot sort channels that were never trained; leave sort_channels out")
         return self

@@ -1,4 +1,4 @@
-"""What a training leaves to look at: `train.jsonl`, a line per epoch, and events for TensorBoard if wanted."""
+"""What a training leaves to look at: `train.jsonl`, a line per epoch, and events for TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from ofa.core.errors import TrainError
 from ofa.core.files import write_text
 
-_EVERY = 10
-"""Steps between two events."""
+_STEPS_PER_EVENT = 10
+_SUFFIX = "_top1_percent"
 
 
-class Log:
-    """The log of a training; a context, at the end of which everything is written.
+class TrainLog:
+    """The log of a training; a context manager that writes everything at its end.
 
     Args:
         folder: gets `train.jsonl` and `tensorboard/`.
-        step: from which the training goes on; later events of an earlier process are dropped.
+        step: step at which the training continues; later events of an earlier process are dropped.
         tensorboard: whether to write events.
 
     Raises:
@@ -28,37 +28,36 @@ class Log:
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
         self.folder = folder
-        self.writer: Any = None
+        self._writer: Any = None
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise TrainError(
-                    f"train.tensorboard wants TensorBoard ({error}); `pip install tensorboard`, or set it to false"
+                    f"train.tensorboard requires TensorBoard ({error}); `pip install tensorboard`, or set it to false"
                 ) from error
-            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
-    def step(self, step: int, losses: list[tuple[str, float]], lr: float) -> None:
-        """Notes the losses of a step's archs, each with its kind, and the learning rate."""
-        if self.writer is not None and step % _EVERY == 0:
+    def write_step(self, step: int, losses: list[tuple[str, float]], lr: float) -> None:
+        """Record the losses of a step's archs, each with its kind, and the learning rate."""
+        if self._writer is not None and step % _STEPS_PER_EVENT == 0:
             for kind, loss in losses:
-                self.writer.add_scalar(f"loss/{kind}", loss, step)
-            self.writer.add_scalar("lr", lr, step)
+                self._writer.add_scalar(f"loss/{kind}", loss, step)
+            self._writer.add_scalar("lr", lr, step)
 
-    def epoch(self, history: list[dict[str, Any]]) -> None:
-        """Writes all epochs so far; the accuracies of the last one become events."""
-        write_text(self.folder / "train.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
-        if self.writer is not None:
+    def write_epochs(self, history: list[dict[str, Any]]) -> None:
+        """Write all epochs so far; the accuracies of the last one become events."""
+        write_text(self.folder / "train.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+        if self._writer is not None:
             for key, value in history[-1].items():
-                name, found, _ = key.partition("_top1_percent")
-                if found:
-                    self.writer.add_scalar(f"top1_percent/{name}", value, history[-1]["step"])
+                if key.endswith(_SUFFIX):
+                    self._writer.add_scalar(f"top1_percent/{key.removesuffix(_SUFFIX)}", value, history[-1]["step"])
 
-    def __enter__(self) -> Log:
+    def __enter__(self) -> TrainLog:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -1,4 +1,4 @@
-"""What a network learns from: labels, and the logits of a teacher.
+"""Losses against labels and against the logits of a teacher.
 
 Logits are `[batch, classes]`; labels are classes `[batch]`, or probabilities `[batch, classes]` where images are mixed.
 """
@@ -19,18 +19,18 @@ from ofa.core.config import Config
 
 
 class DistillConfig(Config):
-    """How an arch learns from a teacher: the largest network, or one from outside."""
+    """How an arch learns from a teacher: the largest network, or one from elsewhere."""
 
     loss: Literal["soft", "hard", "alpha"] = "soft"
     """`soft`: cross-entropy with the teacher's probabilities. `hard`: with its top class. `alpha`: AlphaNet's adaptive
-    alpha-divergence, against students that are too sure and those that are too unsure."""
+    alpha-divergence, which penalizes students that over- or underestimate the teacher's uncertainty."""
     temperature: float = Field(1.0, gt=0)
     """`soft` and `alpha`: divides the logits of both networks; the loss is multiplied by its square, so that gradients
     keep their size."""
     teacher_weight: float = Field(1.0, gt=0)
-    """Of the loss from the teacher in the sum of both."""
+    """Weight of the teacher's loss in the sum."""
     labels_weight: float = Field(1.0, ge=0)
-    """Of the loss from the labels in that sum: 1 for once-for-all, 0 for AlphaNet and BigNAS."""
+    """Weight of the labels' loss in the sum: 1 for once-for-all, 0 for AlphaNet and BigNAS."""
 
     @model_validator(mode="after")
     def _temperature_is_used(self) -> DistillConfig:
@@ -40,42 +40,42 @@ class DistillConfig(Config):
 
 
 def label_loss(smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function `(logits, labels) -> scalar`: cross-entropy, the mean over the batch.
+    """Return a function `(logits, labels) -> scalar`: cross-entropy, averaged over the batch.
 
     Args:
-        smoothing: share of a label that is spread over all classes. Labels that are probabilities are taken as they
-            are, since timm's mixup smooths its own.
+        smoothing: share of a label that is spread over all classes. Labels that are probabilities are used unchanged,
+            since timm's mixup smooths its own.
     """
-    of_classes, of_probabilities = LabelSmoothingCrossEntropy(smoothing), SoftTargetCrossEntropy()
+    class_loss, probability_loss = LabelSmoothingCrossEntropy(smoothing), SoftTargetCrossEntropy()
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        value: Tensor = (of_classes if labels.dim() == 1 else of_probabilities)(logits, labels)
+        value: Tensor = (class_loss if labels.dim() == 1 else probability_loss)(logits, labels)
         return value
 
     return loss
 
 
 def distillation_loss(config: DistillConfig, smoothing: float = 0.0) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """A function `(student_logits, teacher_logits, labels) -> scalar`; no gradient reaches the teacher.
+    """Return a function `(student_logits, teacher_logits, labels) -> scalar`; no gradient reaches the teacher.
 
     Args:
-        config: which loss, and how it is weighed against the labels.
-        smoothing: of the labels; see `label_loss`.
+        config: which loss, and its weight against that of the labels.
+        smoothing: smoothing of the labels; see `label_loss`.
     """
-    from_teacher, from_labels, temperature = _LOSSES[config.loss], label_loss(smoothing), config.temperature
+    teacher_loss, labels_loss, temperature = _LOSSES[config.loss], label_loss(smoothing), config.temperature
 
     def loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        value = from_teacher(student_logits / temperature, teacher_logits.detach() / temperature)
+        value = teacher_loss(student_logits / temperature, teacher_logits.detach() / temperature)
         value = config.teacher_weight * temperature**2 * value
         if config.labels_weight > 0:
-            value = value + config.labels_weight * from_labels(student_logits, labels)
+            value = value + config.labels_weight * labels_loss(student_logits, labels)
         return value
 
     return loss
 
 
 def alpha_divergence(student_logits: Tensor, teacher_logits: Tensor, alpha: float, clip: float = math.inf) -> Tensor:
-    """The alpha-divergence of a student's distribution q from a teacher's p, for each sample: `[batch]`.
+    """Return the alpha-divergence of a student's distribution q from a teacher's p for each sample: `[batch]`.
 
         D(p || q) = sum_i q_i (w_i^alpha - 1) / (alpha (alpha - 1)),  w = p / q;  for alpha = 1 its limit KL(p || q)
 
@@ -83,10 +83,10 @@ def alpha_divergence(student_logits: Tensor, teacher_logits: Tensor, alpha: floa
     AlphaNet (arXiv 2102.07954, section 3).
 
     Args:
-        student_logits: `[batch, classes]`; the only ones that get a gradient.
+        student_logits: `[batch, classes]`; only these get a gradient.
         teacher_logits: `[batch, classes]`.
-        alpha: not 0. The more negative, the more it costs to be unsure where the teacher is sure; the more positive,
-            the more it costs to miss a class that the teacher holds possible.
+        alpha: not 0. The more negative, the more it costs to be uncertain where the teacher is certain; the more
+            positive, the more it costs to miss a class that the teacher considers possible.
         clip: upper bound of w^alpha, in the value and in the gradient; without effect for alpha = 1, where c is p. If
             it is 2 or more, the divergence for alpha = -1 is still 0 for equal distributions and never negative.
     """
@@ -102,9 +102,9 @@ def alpha_divergence(student_logits: Tensor, teacher_logits: Tensor, alpha: floa
 
 def _alpha(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """AlphaNet's adaptive loss: for each sample the larger divergence of alpha = -1 and 1, weights clipped at 5."""
-    towards_sure = alpha_divergence(student_logits, teacher_logits, alpha=-1, clip=5)
-    towards_unsure = alpha_divergence(student_logits, teacher_logits, alpha=1)
-    return torch.maximum(towards_sure, towards_unsure).mean()
+    underestimation = alpha_divergence(student_logits, teacher_logits, alpha=-1, clip=5)
+    overestimation = alpha_divergence(student_logits, teacher_logits, alpha=1)
+    return torch.maximum(underestimation, overestimation).mean()
 
 
 def _soft(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

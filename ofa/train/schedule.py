@@ -1,4 +1,4 @@
-"""The learning rate of each step: a warm-up and a cosine, once for each schedule that the phases begin."""
+"""The learning rate of each step: warm-up and cosine, for each schedule that a phase starts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Schedule:
     """Sets an optimizer's learning rate; keeps no state but the optimizer's.
 
     Args:
-        optimizer: whose learning rate.
+        optimizer: its learning rate is set.
         config: with the phases.
-        per_epoch: steps in an epoch.
+        steps_per_epoch: optimizer steps in an epoch.
     """
 
-    def __init__(self, optimizer: Optimizer, config: TrainConfig, per_epoch: int) -> None:
-        parts: list[list[float]] = []  # of each schedule: learning rate, epochs of warm-up, epochs
+    def __init__(self, optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int) -> None:
+        parts: list[list[float]] = []  # for each schedule: learning rate, epochs of warm-up, epochs
         for i, phase in enumerate(config.phases):
             if i == 0 or phase.lr is not None:
                 warmup = phase.warmup_epochs
@@ -29,16 +29,16 @@ class Schedule:
                     warmup = config.warmup_epochs if i == 0 else 0.0
                 parts.append([phase.lr or config.lr, warmup, 0.0])
             parts[-1][2] += phase.epochs
-        self.starts = [0, *accumulate(int(epochs) * per_epoch for _, _, epochs in parts)][:-1]
-        self.schedulers = []
+        self._starts = [0, *accumulate(int(epochs) * steps_per_epoch for _, _, epochs in parts)][:-1]
+        self._schedulers = []
         for lr, warmup, epochs in parts:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = lr
-            self.schedulers.append(
+            self._schedulers.append(
                 CosineLRScheduler(
                     optimizer,
-                    t_initial=int(epochs) * per_epoch,
-                    warmup_t=int(warmup * per_epoch),
+                    t_initial=int(epochs) * steps_per_epoch,
+                    warmup_t=int(warmup * steps_per_epoch),
                     warmup_lr_init=lr / 100,
                     lr_min=config.min_lr,
                     t_in_epochs=False,
@@ -46,6 +46,6 @@ class Schedule:
             )
 
     def set(self, step: int) -> None:
-        """Sets the learning rate of a step of the whole training."""
-        part = bisect_right(self.starts, step) - 1
-        self.schedulers[part].step_update(step - self.starts[part])
+        """Set the learning rate for a step of the whole training."""
+        part = bisect_right(self._starts, step) - 1
+        self._schedulers[part].step_update(step - self._starts[part])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training after the step it is in, so that nothing is lost."""
+"""Ctrl-C and SIGTERM end a training after the current step, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """A training was asked to stop and has saved where it was."""
+    """A training was asked to stop and has saved its state."""
 
 
 @contextmanager
-def stop_asked() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether the process was asked to stop; asked a second time, it stops at once.
+def stop_requested() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether a signal asked the process to stop; a second signal stops it at once.
 
-    Outside of the main thread, which alone gets signals, nobody can ask.
+    Outside of the main thread, which alone receives signals, it always returns False.
     """
-    asked = threading.Event()
+    requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield requested.is_set
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -29,13 +29,13 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        asked.set()
+    def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        requested.set()
         restore()
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, request)
     try:
-        yield asked.is_set
+        yield requested.is_set
     finally:
         restore()

@@ -1,9 +1,8 @@
-"""A teacher from outside: a trained network of timm, of torchvision or of this project, to distil subnets from."""
+"""A teacher from elsewhere: a trained network of timm, of torchvision or of this project, to distill subnets from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,32 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ofa.core.config import Config
-from ofa.core.errors import CheckpointError, OfaError, TrainError
+from ofa.core.errors import OfaError, TrainError, nearest, one_line
+from ofa.core.state_dict import load_state_dict
 from ofa.core.tensors import read_state_dict
 from ofa.data.transforms import resize_center_crop
 from ofa.space.arch import Value
 from ofa.supernet.registry import create_family
 from ofa.supernet.supernet import Supernet
 
-_GIVEN = {"num_classes", "in_chans", "in_channels", "pretrained", "weights", "checkpoint_path"}
+_RESERVED = {"num_classes", "in_chans", "in_channels", "pretrained", "weights", "checkpoint_path"}
 """Constructor arguments that come from the data or from `weights`."""
 
 
 class TeacherConfig(Config):
-    """A trained network that archs learn from. It is fixed, and sees images normalized as `data` normalizes them."""
+    """A trained network that archs learn from. It is frozen, and sees images normalized as `data` normalizes them."""
 
     name: str
-    """`timm:resnet18`, `torchvision:resnet18`, or what this project trained: `family:hybrid`, `family:own.py`."""
+    """`timm:resnet18`, `torchvision:resnet18`, or a network of this project: `family:hybrid`, `family:own.py`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """For its constructor, such as `img_size`, `width_mult`. Classes and channels come from the data."""
+    """Arguments of its constructor, such as `img_size`, `width_mult`. Classes and channels come from the data."""
     weights: str
-    """A safetensors file, or a state_dict that `torch.save` wrote; `pretrained`: timm or torchvision fetch theirs."""
+    """A safetensors file, or a checkpoint that `torch.save` wrote; `pretrained`: timm or torchvision fetch theirs."""
     arch: dict[str, Value] | None = None
     """`family:...`: the extracted subnet whose weights the file holds; null if it holds a supernet, such as another
     run's `supernet.safetensors`, whose largest network then teaches."""
-    resolution: int | None = Field(None, ge=1)
-    """Pixels that it sees; null for those of the batch."""
+    resolution: int | None = Field(None, ge=1, le=4096)
+    """Image size in pixels that it sees; null for that of the batch."""
 
     @property
     def is_supernet(self) -> bool:
@@ -47,32 +47,31 @@ class TeacherConfig(Config):
 
 
 def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, resolution: int) -> nn.Module:
-    """Makes the teacher with its weights, on the CPU, frozen and in eval mode; global generators are left as they were.
+    """Create the teacher with its weights, on the CPU, frozen, in eval mode; global generators are left as they were.
 
-    A supernet's BatchNorm statistics are those of all its subnets together: if the teacher is one, give it its own by
-    `ofa.evaluate.calibrate.calibrate` on training images of the resolution that it sees.
+    If the teacher is a supernet, its BatchNorm statistics are those of all subnets together: re-estimate them with
+    `ofa.calibrate` on training images of the resolution that it sees.
 
     Args:
-        config: which network and weights.
-        num_classes: of the data.
-        in_channels: of the data.
-        resolution: of the batches, in pixels.
+        config: network and weights.
+        num_classes: number of classes in the data.
+        in_channels: channels of the images.
+        resolution: image size of the batches in pixels.
 
     Raises:
-        TrainError: library or model are unknown, the model refuses its options or the images, or has other classes.
+        TrainError: unknown library or model, a model that refuses its options or the images, or has other classes.
         CheckpointError: the weights cannot be read or are another network's.
         FamilyError: the family is unknown or refuses its options.
         SpaceError: the arch is not of the family.
     """
     library, _, model = config.name.partition(":")
     if library not in _LIBRARIES:
-        known = ", ".join(f"{name}:MODEL" for name in _LIBRARIES)
-        raise TrainError(f"teacher {config.name!r} is of no known library; give one of {known}")
-    given = sorted(_GIVEN & set(config.options))
-    if given:
+        choices = ", ".join(f"{name}:MODEL" for name in _LIBRARIES)
+        raise TrainError(f"teacher {config.name!r} is of no known library; choose from {choices}")
+    for reserved in sorted(_RESERVED & set(config.options)):
         raise TrainError(
-            f"teacher {config.name!r} is not given {given[0]!r} as an option; classes and channels come from the data, "
-            "weights from the key `weights`"
+            f"teacher {config.name!r} does not take {reserved!r} as an option; classes and channels come from the "
+            "data, weights from the key `weights`"
         )
     if config.arch is not None and library != "family":
         raise TrainError(f"teacher {config.name!r} has no archs; leave `arch` out, or give a `family:NAME`")
@@ -84,17 +83,19 @@ def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, reso
         except Exception as error:  # the libraries raise all kinds
             raise TrainError(
                 f"teacher {config.name!r} cannot be made with options {config.options} and weights "
-                f"{config.weights!r}: {_short(error)}; change these"
+                f"{config.weights!r}: {one_line(error)}; change these"
             ) from error
         if config.weights != "pretrained":
-            _load_weights(teacher, config)
+            path = Path(config.weights).expanduser()
+            advice = f"weights of teacher {config.name!r} with these options and the data's classes and channels"
+            load_state_dict(teacher, read_state_dict(path), path, advice)
         teacher.eval().requires_grad_(False)
         _try_out(teacher, config, (1, in_channels, resolution, resolution), num_classes)
     return teacher
 
 
 def teacher_logits(teacher: nn.Module, images: Tensor, resolution: int | None = None) -> Tensor:
-    """Logits `[batch, classes]`, without a gradient, for images `[batch, channels, h, w]` scaled to the resolution."""
+    """Return logits `[batch, classes]`, without gradient, of images `[batch, channels, h, w]`, resized on request."""
     with torch.no_grad():
         logits: Tensor = teacher(images if resolution is None else resize_center_crop(images, resolution))
     return logits
@@ -103,13 +104,13 @@ def teacher_logits(teacher: nn.Module, images: Tensor, resolution: int | None = 
 def _from_timm(model: str, config: TeacherConfig, num_classes: int, in_channels: int) -> nn.Module:
     if not timm.is_model(model):
         raise _unknown(config.name, "timm", model, timm.list_models())
-    if config.weights == "pretrained":  # with the classes they were trained on: timm would draw others at random
+    if config.weights == "pretrained":  # with the classes it was trained on: timm would draw others at random
         return timm.create_model(model, pretrained=True, in_chans=in_channels, **config.options)
     return timm.create_model(model, num_classes=num_classes, in_chans=in_channels, **config.options)
 
 
 def _from_torchvision(model: str, config: TeacherConfig, num_classes: int, in_channels: int) -> nn.Module:  # noqa: ARG001
-    """One of torchvision's classifiers; with its own weights, GoogLeNet and Inception want `transform_input: true`."""
+    """Create one of torchvision's classifiers; pretrained GoogLeNet and Inception need `transform_input: true`."""
     models = torchvision.models.list_models(module=torchvision.models)
     if model not in models:
         raise _unknown(config.name, "torchvision", model, models)
@@ -126,8 +127,8 @@ def _from_torchvision(model: str, config: TeacherConfig, num_classes: int, in_ch
 def _from_family(model: str, config: TeacherConfig, num_classes: int, in_channels: int) -> nn.Module:
     if config.weights == "pretrained":
         raise TrainError(f"teacher {config.name!r} has no pretrained weights; give the path of a file as `weights`")
-    made = create_family(model, num_classes=num_classes, in_channels=in_channels, **config.options)
-    return Supernet(made).network if config.arch is None else made.build(made.space.arch(config.arch))
+    family = create_family(model, num_classes=num_classes, in_channels=in_channels, **config.options)
+    return Supernet(family).network if config.arch is None else family.build(config.arch)
 
 
 _LIBRARIES: dict[str, Callable[[str, TeacherConfig, int, int], nn.Module]] = {
@@ -138,51 +139,22 @@ _LIBRARIES: dict[str, Callable[[str, TeacherConfig, int, int], nn.Module]] = {
 
 
 def _unknown(name: str, library: str, model: str, models: list[str]) -> TrainError:
-    near = ", ".join(get_close_matches(model, models)) or f"see {library}'s list_models()"
-    return TrainError(f"teacher {name!r}: {library} has no classifier {model!r}; near: {near}")
-
-
-def _load_weights(teacher: nn.Module, config: TeacherConfig) -> None:
-    found, wanted = read_state_dict(Path(config.weights)), teacher.state_dict()
-    problems = {
-        "missing": [name for name in wanted if name not in found],
-        "unexpected": [name for name in found if name not in wanted],
-        "of another shape": [
-            f"{name} {tuple(found[name].shape)} for {tuple(tensor.shape)}"
-            for name, tensor in wanted.items()
-            if name in found and found[name].shape != tensor.shape
-        ],
-    }
-    if any(problems.values()):
-        said = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
-        raise CheckpointError(
-            f"{config.weights} does not hold the weights of teacher {config.name!r} with these options and the data's "
-            f"classes and channels ({said}); give those that belong together"
-        )
-    teacher.load_state_dict(found)
+    return TrainError(f"teacher {name!r}: {library} has no classifier {model!r}; {nearest(model, models)}")
 
 
 def _try_out(teacher: nn.Module, config: TeacherConfig, shape: tuple[int, ...], num_classes: int) -> None:
-    """Runs one black image of the batches' shape, so that what does not fit is said before the training."""
+    """Run one black image of the batches' shape, so that a misfit is known before the training."""
     resolution = config.resolution or shape[-1]
-    takes = f"images of {shape[1]} channels and {resolution} pixels"
+    images = f"images of {shape[1]} channels and {resolution} pixels"
     try:
         logits = teacher_logits(teacher, torch.zeros(shape), resolution)
     except Exception as error:  # foreign networks raise all kinds
         raise TrainError(
-            f"teacher {config.name!r} does not take {takes}: {_short(error)}; set its `resolution`, or give a model "
+            f"teacher {config.name!r} does not take {images}: {one_line(error)}; set its `resolution`, or give a model "
             "for such images"
         ) from error
     if logits.shape != (1, num_classes):
         raise TrainError(
-            f"teacher {config.name!r} gives {tuple(logits.shape[1:])} logits for {takes}, the data has {num_classes} "
+            f"teacher {config.name!r} gives {tuple(logits.shape[1:])} logits for {images}, the data has {num_classes} "
             "classes; give a teacher that was trained on these"
         )
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
-
-
-def _short(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:300]

@@ -1,55 +1,62 @@
-"""What a training shows of itself after each epoch: accuracies of a few fixed archs, and the best weights so far."""
+"""Validation after each epoch: accuracies of a few fixed archs, and the best weights so far."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from ofa.core import distributed
-from ofa.core.tensors import write_tensors
 from ofa.data.dataset import Data
 from ofa.evaluate.subnets import evaluate_subnets
 from ofa.space.arch import Arch
 from ofa.supernet.supernet import Supernet
 from ofa.train.config import TrainConfig
 
-_JUDGED = 2000
-"""Validation images that accuracies are of."""
+_MAX_IMAGES = 2000
 
 
-class Watch:
-    """Judges the largest, the smallest and a few random archs, always the same.
+class Validation:
+    """Evaluates the largest, the smallest and a few random archs, always the same ones.
 
     Args:
-        supernet: with the weights that are deployed.
-        data: `validation` is judged on, `train` re-estimates BatchNorm.
-        config: says how many archs and images.
-        seed: of the random archs.
-        folder: gets `best.safetensors`, the weights that did best on average.
+        supernet: has the family; its weights are those of the training if `network` is its own.
+        network: has the weights that are deployed, such as their average.
+        data: `validation` is evaluated on, BatchNorm statistics come from `train`.
+        config: sets the number of archs and images.
+        seed: seed of the random archs.
+        folder: gets `best.safetensors`, the weights with the highest mean accuracy.
     """
 
-    def __init__(self, supernet: Supernet, data: Data, config: TrainConfig, seed: int, folder: Path) -> None:
-        self.supernet, self.data, self.config, self.folder = supernet, data, config, folder
+    def __init__(
+        self, supernet: Supernet, network: nn.Module, data: Data, config: TrainConfig, seed: int, folder: Path
+    ) -> None:
+        self._network, self._data, self._config, self._folder = network, data, config, folder
+        self._supernet = supernet if network is supernet.network else Supernet(supernet.family)
         space = supernet.family.space
-        rows = space.sample(config.watched_archs, np.random.default_rng((seed, *b"watched")))
-        random = {f"random {i}": space.decode(row) for i, row in enumerate(rows)}
+        rows = space.sample(config.validated_archs, np.random.default_rng((seed, *b"watched")))
+        random = {f"random_{i}": space.decode(row) for i, row in enumerate(rows)}
         self.archs = {"largest": space.largest, "smallest": space.smallest} | random
-        self.best = 0.0
 
-    def judge(self, epoch: int) -> dict[str, float]:
-        """Accuracies in percent by the archs' names, shared out among all processes; keeps the best weights."""
-        found = distributed.share_out(self._accuracies, self.archs.values(), 1)
-        accuracies = {name: found[arch][0] for name, arch in self.archs.items()}
-        mean = sum(accuracies.values()) / len(accuracies)
-        if mean > self.best and distributed.rank() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            said = {"family": self.supernet.family.name, "epoch": str(epoch)}
-            write_tensors(self.folder / "best.safetensors", self.supernet.network.state_dict(), said)
-        self.best = max(self.best, mean)
-        return accuracies
+    def __call__(self, best_top1_percent: float) -> tuple[dict[str, float], float]:
+        """Return the accuracy of each arch in percent, and the highest mean so far, whose weights are saved.
 
-    def _accuracies(self, archs: list[Arch]) -> dict[Arch, tuple[float]]:
-        data, n = self.data, self.config.calibration_images
-        scores = evaluate_subnets(self.supernet, archs, data, data.validation, n, _JUDGED)
-        return {arch: (found.top1_percent,) for arch, found in scores}
+        The work is shared among all processes.
+        """
+        if self._supernet.network is not self._network:
+            self._supernet.network.load_state_dict(self._network.state_dict())
+        results = distributed.share_out(self._top1_percent, self.archs.values(), 1)
+        top1_percent = {name: results[arch][0] for name, arch in self.archs.items()}
+        mean = sum(top1_percent.values()) / len(top1_percent)
+        if mean > best_top1_percent and distributed.rank() == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._supernet.save(self._folder / "best.safetensors")
+        return top1_percent, max(best_top1_percent, mean)
+
+    def _top1_percent(self, archs: list[Arch]) -> dict[Arch, tuple[float]]:
+        data, calibration_images = self._data, self._config.calibration_images
+        metrics = evaluate_subnets(
+            self._supernet, archs, data, data.validation, calibration_images=calibration_images, max_images=_MAX_IMAGES
+        )
+        return {arch: (result.top1_percent,) for arch, result in metrics}

@@ -15,8 +15,10 @@ import yaml
 from ofa.cli import main
 from ofa.cost.counted import count_macs
 from ofa.devices.device import HostLost
-from ofa.pipeline.recipe import Recipe, load_recipe
-from ofa.pipeline.run import Run, stages
+from ofa.pipeline.recipe import Recipe
+from ofa.pipeline.recipe_file import load_recipe
+from ofa.pipeline.run import Run
+from ofa.pipeline.stage import all_stages
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +38,7 @@ def _finished(tiny_yaml, tmp_path_factory):
     """A run of the whole main job; copied, never changed."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     run = Run(load_recipe(str(tiny_yaml)), folder)
-    for stage in stages().values():
+    for stage in all_stages().values():
         run.execute(stage, lambda done, total, message: None)
     return folder
 

@@ -22,7 +22,8 @@ from ofa.core.errors import FamilyError, SpaceError
 from ofa.cost.counted import count_macs, macs_m, params_m
 from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.recipe import Recipe
-from ofa.pipeline.run import Run, stages
+from ofa.pipeline.run import Run
+from ofa.pipeline.stage import all_stages
 from ofa.supernet.rules import CenterTable, CornerTable, Grouped, ResampledPositions, Rule
 from supernets import timm_family
 
@@ -412,7 +413,7 @@ def test_a_whole_run_of_a_family_file(tmp_path, tiny_recipe_text):
     content["family"] = {"name": str(tmp_path / "digits_vit.py"), "options": {"resolutions": [8, 12]}}
     content["profile"] |= {"networks": 8}
     run = Run(Recipe.model_validate(content), tmp_path / "run")
-    for stage in stages().values():
+    for stage in all_stages().values():
         run.execute(stage, lambda done, total, message: None)
     table = LatencyTable.load(run.path("latency_table.json"), run.family)
     assert not table.rows

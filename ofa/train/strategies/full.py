@@ -1,4 +1,4 @@
-"""The largest network alone: what training begins with before anything shrinks."""
+"""The largest network alone: how training starts before anything shrinks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ofa.train.strategies.base import Draw, Phase
 
 
 class Full(Phase):
-    """The largest network alone (once-for-all, arXiv 1908.09791, 3.3)."""
+    """Trains the largest network alone (once-for-all, arXiv 1908.09791, 3.3)."""
 
     strategy: Literal["full"]
 
     def archs(self, draw: Draw) -> list[Arch]:
-        """The largest."""
+        """Return the largest arch."""
         return [draw.space.largest]

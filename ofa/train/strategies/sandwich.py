@@ -11,12 +11,12 @@ from ofa.train.strategies.base import Draw, Phase
 
 
 class Sandwich(Phase):
-    """The largest, the smallest and random archs (arXiv 1903.05134, 3.2; BigNAS, arXiv 2003.11142, 3.1)."""
+    """Trains the largest, the smallest and random archs (arXiv 1903.05134, 3.2; BigNAS, arXiv 2003.11142, 3.1)."""
 
     strategy: Literal["sandwich"]
     random: int = Field(2, ge=0, le=16)
-    """How many random archs a step trains beside the largest and the smallest."""
+    """Random archs that a step trains beside the largest and the smallest."""
 
     def archs(self, draw: Draw) -> list[Arch]:
-        """The largest first, so that the others can learn from it."""
+        """Return the largest first, so that the others can learn from it."""
         return [draw.space.largest, draw.space.smallest, *draw.random(self.random)]

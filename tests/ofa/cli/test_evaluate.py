@@ -5,12 +5,12 @@ import shutil
 import pytest
 
 from ofa.pipeline.evaluate import evaluate
-from ofa.pipeline.run import Run
+from ofa.pipeline.run import open_run
 
 
 @pytest.fixture
 def run(finished):
-    return Run.open(finished)
+    return open_run(finished)
 
 
 @pytest.fixture

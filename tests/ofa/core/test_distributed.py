@@ -7,7 +7,7 @@ from ofa.core import distributed
 def test_a_single_process_is_alone():
     with distributed.joined():
         assert (distributed.rank(), distributed.world_size()) == (0, 1)
-        distributed.wait_for_all()
+        distributed.barrier()
         tensor = torch.tensor([1.0, 2.0])
         distributed.average_([tensor])
         assert tensor.tolist() == [1.0, 2.0]
@@ -23,7 +23,7 @@ def of_each_rank():
     distributed.average_([weight, bias])
     calls = []
     shared = distributed.share_out(lambda some: calls.extend(some) or {n: (n**2, -n) for n in some}, [1, 2, 3, 4, 5], 2)
-    distributed.wait_for_all()
+    distributed.barrier()
     return {
         "world": distributed.world_size(),
         "weight": weight.tolist(),

@@ -1,31 +1,10 @@
 import copy
 
-import numpy as np
 import pytest
 import torch
-from sklearn.metrics import log_loss, top_k_accuracy_score
 from torch import nn
 
 from ofa.evaluate.calibrate import calibrate
-from ofa.evaluate.metrics import evaluate, top1_percent
-
-
-@pytest.fixture
-def network():
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.ReLU(), nn.Dropout(0.5), nn.Flatten()]
-    made = nn.Sequential(*layers, nn.Linear(4 * 36, 5), nn.BatchNorm1d(5))
-    made[1].running_mean.fill_(3.0)
-    return made
-
-
-@pytest.fixture
-def batches():
-    generator = torch.Generator().manual_seed(1)
-    return [
-        (torch.randn(n, 2, 8, 8, generator=generator) + n, torch.randint(0, 5, (n,), generator=generator))
-        for n in (6, 6, 3)
-    ]
 
 
 def test_statistics_are_the_average_over_batches(network, batches):
@@ -83,37 +62,3 @@ def test_a_network_without_batchnorm_stays_as_it_is(batches):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     calibrate(network, batches)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-
-
-def test_accuracy_is_the_share_of_right_answers(network, batches):
-    calibrate(network, batches)
-    right = total = 0
-    for images, labels in batches:
-        for image, label in zip(images, labels, strict=True):
-            with torch.no_grad():
-                logits = network(image[None])[0].tolist()
-            right += logits.index(max(logits)) == int(label)
-            total += 1
-    assert top1_percent(network.train(), batches) == pytest.approx(100 * right / total)
-    assert 0 < right < total
-    assert not network.training
-
-
-def test_scores_are_those_of_scikit_learn(batches):
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(128, 12)).train()
-    found = evaluate(network, batches)
-    labels = np.concatenate([labels.numpy() for _, labels in batches])
-    with torch.no_grad():
-        logits = torch.cat([network(images) for images, _ in batches])
-    classes = np.arange(12)
-    for k, percent in ((1, found.top1_percent), (5, found.top5_percent)):
-        assert percent == pytest.approx(100 * top_k_accuracy_score(labels, logits.numpy(), k=k, labels=classes))
-    assert found.loss == pytest.approx(log_loss(labels, logits.double().softmax(1).numpy(), labels=classes))
-    assert 0 < found.top1_percent < found.top5_percent < 100
-    assert top1_percent(network, batches) == found.top1_percent
-    assert torch.is_grad_enabled()
-
-
-def test_up_to_five_classes_have_no_top5(network, batches):
-    assert evaluate(network, batches).top5_percent is None

@@ -11,14 +11,14 @@ from ofa.data.loaders import eval_batches
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.subnets import evaluate_subnets
 from ofa.pipeline import evaluate as pipeline
-from ofa.pipeline.evaluate import evaluate, load_supernet
-from ofa.pipeline.run import Run
-from ofa.pipeline.stages import measure_samples, read_samples
+from ofa.pipeline.accuracy_store import measure_samples, read_samples
+from ofa.pipeline.evaluate import evaluate
+from ofa.pipeline.run import open_run
 
 
 @pytest.fixture
 def run(finished):
-    return Run.open(finished)
+    return open_run(finished)
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def archs(run):
 
 @pytest.mark.parametrize(("split", "limit"), [("validation", None), ("test", 100)])
 def test_scores_are_those_of_a_plain_loop_over_an_extracted_network(run, archs, split, limit):
-    found = evaluate(run, archs, split, limit, calibration_images=50)
+    found = evaluate(run, archs, split, max_images=limit, calibration_images=50)
     images = getattr(run.data, split)
-    supernet = load_supernet(run)
+    supernet = run.supernet()
     assert found["images"] == min(limit or len(images), len(images))
     for arch, entry in zip(archs, found["archs"], strict=True):
         network, resolution = supernet.extract(arch), int(arch["resolution"])
@@ -59,21 +59,21 @@ def test_scores_are_those_of_a_plain_loop_over_an_extracted_network(run, archs, 
 
 def test_what_the_sample_stage_measured_is_measured_again(run):
     samples = read_samples(run)
-    found = evaluate(run, list(samples), limit=run.recipe.sample.images)
+    found = evaluate(run, list(samples), max_images=run.recipe.sample.images)
     assert [(entry["top1_percent"], entry["loss"]) for entry in found["archs"]] == list(samples.values())
-    assert dict(measure_samples(run, load_supernet(run), list(samples))) == samples
+    assert dict(measure_samples(run, run.supernet(), list(samples))) == samples
 
 
 def test_each_arch_once_by_resolution_and_in_the_order_given(run, archs):
     def scored(some):
-        return evaluate_subnets(load_supernet(run), some, run.data, run.data.test, 64, 10)
+        return evaluate_subnets(run.supernet(), some, run.data, run.data.test, calibration_images=64, max_images=10)
 
     order = [arch for arch, _ in scored(archs)]
     once = list(dict.fromkeys(archs))
     assert len(order) == len(once) < len(archs)
     assert order == sorted(once, key=lambda arch: arch["resolution"])  # a stable sort
     told = []
-    entries = evaluate(run, archs, limit=10, progress=lambda done, total, _: told.append((done, total)))["archs"]
+    entries = evaluate(run, archs, max_images=10, progress=lambda done, total, _: told.append((done, total)))["archs"]
     assert told == [(i + 1, len(once)) for i in range(len(once))]
     assert [entry["arch"] for entry in entries] == [dict(arch) for arch in archs]
     parts = [part for rank in (0, 1) for part in scored(order[rank::2])]
@@ -94,7 +94,7 @@ def test_batchnorm_sees_training_images_whatever_the_split(run, archs, split, mo
 
     monkeypatch.setattr(ofa.evaluate.subnets, "eval_batches", prepare)
     monkeypatch.setattr(ofa.evaluate.subnets, "calibrate", spy)
-    evaluate(run, archs, split, 20)
+    evaluate(run, archs, split, max_images=20)
     judged = getattr(run.data, split)
     assert [call[1:3] for call in prepared] == [(12, 64), (12, 20), (16, 64), (16, 20)]  # once per resolution
     assert all(call[0] is images for call, images in zip(prepared, [run.data.train, judged] * 2, strict=True))
@@ -105,7 +105,7 @@ def test_batchnorm_sees_training_images_whatever_the_split(run, archs, split, mo
 
 def test_a_limit_above_the_split_is_all_of_it(run):
     smallest = [run.family.space.smallest]
-    assert evaluate(run, smallest, "test", 10**6) == evaluate(run, smallest, "test")
+    assert evaluate(run, smallest, "test", max_images=10**6) == evaluate(run, smallest, "test")
 
 
 def test_what_cannot_be_evaluated(run, finished):

@@ -2,24 +2,25 @@ import pytest
 import yaml
 
 from ofa.core.errors import RecipeError
-from ofa.pipeline.recipe import Recipe, load_recipe, shipped
+from ofa.pipeline.recipe import Recipe
+from ofa.pipeline.recipe_file import load_recipe, shipped_recipes
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_load_and_survive_their_own_yaml(name):
     recipe = load_recipe(name)
     assert Recipe.model_validate(yaml.safe_load(recipe.to_yaml())) == recipe
 
 
 def test_digits_and_fashion_mnist_are_shipped():
-    assert {"digits", "fashion_mnist"} <= set(shipped())
+    assert {"digits", "fashion_mnist"} <= set(shipped_recipes())
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"color": 1}, "color: unknown key"),
-        ({"train": {"phases": [], "lr": 0.1}}, "phases is empty, which wants initial_weights"),
+        ({"train": {"phases": [], "lr": 0.1}}, "phases is empty, which requires initial_weights"),
         ({"train": {"phases": [{"strategy": "full", "epochs": 0}]}}, "train.phases.0.epochs = 0"),
         ({"train": {"phases": [{"strategy": "magic", "epochs": 1}]}}, "train.phases.0.strategy = 'magic'"),
         ({"train": {"phases": [{"strategy": "full", "epochs": 1}], "lr": -0.1}}, "train.lr = -0.1"),

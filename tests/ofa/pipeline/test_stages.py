@@ -11,11 +11,14 @@ from ofa.core.errors import CheckpointError, InfeasibleError, RunError
 from ofa.cost.latency.table import LatencyTable
 from ofa.data.loaders import eval_batches
 from ofa.evaluate.calibrate import calibrate
-from ofa.evaluate.metrics import top1_percent
-from ofa.pipeline import stages as pipeline
-from ofa.pipeline.evaluate import load_supernet
+from ofa.evaluate.metrics import evaluate
+from ofa.pipeline import accuracy_store
+from ofa.pipeline.accuracy_store import Sample, read_samples
+from ofa.pipeline.level_choice import spread
 from ofa.pipeline.recipe import Recipe
-from ofa.pipeline.run import Run, stages
+from ofa.pipeline.run import Run, open_run
+from ofa.pipeline.stage import all_stages
+from ofa.pipeline.stages.search import predicted_front, read_model_rmse_percent
 from ofa.predict.denoise import denoised_percent, estimate_percent
 from ofa.predict.mlp import AccuracyPredictor
 
@@ -31,7 +34,7 @@ def run_with(finished, **search):
 
 
 def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finished):
-    run = Run.open(finished)
+    run = open_run(finished)
     summary = run.read_json("summary.json")
     assert set(summary) == {"space_size", "levels", "predictor", "seconds"}
     assert summary["space_size"] == run.family.space.size
@@ -40,7 +43,7 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
     assert summary["levels"]
     latencies = [level["latency_ms"] for level in summary["levels"]]
     assert latencies == sorted(latencies, reverse=True)
-    supernet = load_supernet(run)
+    supernet = run.supernet()
     for level in summary["levels"]:
         arch = run.family.space.arch(level["arch"])
         static = supernet.extract(arch)
@@ -53,24 +56,24 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
         )
         assert level["top1_percent"] == pytest.approx(100 * right / len(run.data.test))
         calibrate(static, eval_batches(run.data, run.data.train, resolution, limit=64))
-        assert top1_percent(static, batches) == pytest.approx(level["top1_percent"])
+        assert evaluate(static, batches).top1_percent == pytest.approx(level["top1_percent"])
         assert level["parity_max_abs_diff"] <= 1e-4
 
 
 def verified_samples(run):
     entries = run.read_json("verified.json")["samples"]
-    return {run.family.space.arch(one.pop("arch")): pipeline.Sample(**one) for one in entries}
+    return {run.family.space.arch(one.pop("arch")): Sample(**one) for one in entries}
 
 
 def test_the_front_is_not_beaten_by_any_measured_arch(finished):
-    run = Run.open(finished)
+    run = open_run(finished)
     front = run.read_json("front.json")["front"]
     table = LatencyTable.load(finished / "latency_table.json", run.family)
-    off = pipeline.read_model_rmse_percent(run)
-    known = pipeline.read_samples(run) | verified_samples(run)
+    off = read_model_rmse_percent(run)
+    known = read_samples(run) | verified_samples(run)
     rows, (accuracies, losses) = run.family.space.rows(known), np.array(list(known.values())).T
     measured = denoised_percent(accuracies, losses, run.recipe.sample.images)
-    estimates = estimate_percent(measured, pipeline.read_predictor(run)(rows)[0], run.recipe.sample.images, off)
+    estimates = estimate_percent(measured, run.predictor()(rows)[0], run.recipe.sample.images, off)
     for latency, estimate in zip(table(rows), estimates, strict=True):
         assert any(
             f["predicted_latency_ms"] <= latency and f["estimated_top1_percent"] >= estimate - 1e-9 for f in front
@@ -79,13 +82,13 @@ def test_the_front_is_not_beaten_by_any_measured_arch(finished):
 
 def count_measured(monkeypatch):
     measured = []
-    measure = pipeline.measure_samples
+    measure = accuracy_store.measure_samples
 
     def counting(run, supernet, archs):
         measured.extend(archs)
         return measure(run, supernet, archs)
 
-    monkeypatch.setattr(pipeline, "measure_samples", counting)
+    monkeypatch.setattr(accuracy_store, "measure_samples", counting)
     return measured
 
 
@@ -94,33 +97,33 @@ def test_sampling_goes_on_where_it_was_and_gives_the_same(finished, monkeypatch)
     part = whole | {"samples": whole["samples"][:9]}
     (finished / "samples.json").write_text(json.dumps(part))
     measured = count_measured(monkeypatch)
-    run = Run.open(finished)
-    run.execute(stages()["sample"], quiet)
+    run = open_run(finished)
+    run.execute(all_stages()["sample"], quiet)
     assert len(measured) == len(whole["samples"]) - 9
     assert json.loads((finished / "samples.json").read_text()) == whole
 
 
 def test_the_search_fits_its_predictor_to_what_it_measures_and_goes_on_where_it_was(finished, monkeypatch):
-    run = Run.open(finished)
+    run = open_run(finished)
     whole, refined = run.read_json("verified.json"), (finished / "refined.safetensors").read_bytes()
-    known = pipeline.read_samples(run)
+    known = read_samples(run)
     sampled = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
     verified = verified_samples(run)
     assert verified
     assert not verified.keys() & known.keys()
     rows, measured = run.family.space.rows(verified), np.array(list(verified.values()))[:, 0]
-    errors = [np.abs(predictor(rows)[0] - measured).mean() for predictor in (sampled, pipeline.read_predictor(run))]
+    errors = [np.abs(predictor(rows)[0] - measured).mean() for predictor in (sampled, run.predictor())]
     assert errors[1] < errors[0]
     (finished / "verified.json").write_text(json.dumps(whole | {"samples": whole["samples"][:2]}))
     measured_again = count_measured(monkeypatch)
-    run.execute(stages()["search"], quiet)
+    run.execute(all_stages()["search"], quiet)
     assert len(measured_again) == len(verified) - 2
     assert run.read_json("verified.json") == whole
     assert (finished / "refined.safetensors").read_bytes() == refined
 
 
 def test_search_and_predictor_never_read_the_test_split(finished):
-    run = Run.open(finished)
+    run = open_run(finished)
 
     class Untouchable:
         def __len__(self):
@@ -132,16 +135,16 @@ def test_search_and_predictor_never_read_the_test_split(finished):
     (finished / "samples.json").unlink()
     (finished / "verified.json").unlink()
     for name in ("sample", "fit", "search"):
-        run.execute(stages()[name], quiet)
+        run.execute(all_stages()[name], quiet)
 
 
 def test_levels_under_latency_limits_are_the_best_of_the_front_under_each(finished):
-    run = Run.open(finished)
+    run = open_run(finished)
     table = LatencyTable.load(finished / "latency_table.json", run.family)
-    latencies = table(run.family.space.rows(pipeline.read_samples(run)))
+    latencies = table(run.family.space.rows(read_samples(run)))
     limits = [float(latencies.max()), float(latencies.min())]
     run = run_with(finished, latency_limits_ms=limits)
-    run.execute(stages()["search"], quiet)
+    run.execute(all_stages()["search"], quiet)
     found = run.read_json("front.json")
     under = [[f for f in found["front"] if f["predicted_latency_ms"] <= limit] for limit in limits]
     best = [max(entries, key=lambda entry: entry["estimated_top1_percent"]) for entries in under]
@@ -149,14 +152,14 @@ def test_levels_under_latency_limits_are_the_best_of_the_front_under_each(finish
 
 
 def test_a_limit_below_the_fastest_arch_says_the_tightest_value_seen(finished):
-    run, limit = Run.open(finished), 1e-6
+    run, limit = open_run(finished), 1e-6
     table = LatencyTable.load(finished / "latency_table.json", run.family)
     smallest = float(table(run.family.space.rows([run.family.space.smallest]))[0])
     with pytest.raises(InfeasibleError, match="the tightest seen is") as error:
-        pipeline.predicted_front(
+        predicted_front(
             run,
-            pipeline.read_table(run),
-            pipeline.read_predictor(run),
+            run.latency_table(),
+            run.predictor(),
             run.family.space.sample(3, run.rng("")),
             run.rng("search"),
             limit,
@@ -165,13 +168,13 @@ def test_a_limit_below_the_fastest_arch_says_the_tightest_value_seen(finished):
     assert limit < tightest <= smallest * 1.001  # a measured table may know one that is faster than the smallest
     before = (finished / "front.json").read_bytes()
     with pytest.raises(InfeasibleError):
-        run_with(finished, latency_limits_ms=[limit]).execute(stages()["search"], quiet)
+        run_with(finished, latency_limits_ms=[limit]).execute(all_stages()["search"], quiet)
     assert (finished / "front.json").read_bytes() == before
 
 
 def test_an_accuracy_floor_above_the_best_is_refused_with_the_best(finished):
     with pytest.raises(InfeasibleError, match="above the best accuracy found"):
-        run_with(finished, min_top1_percent=100.0, levels=2).execute(stages()["search"], quiet)
+        run_with(finished, min_top1_percent=100.0, levels=2).execute(all_stages()["search"], quiet)
 
 
 @pytest.mark.parametrize("file", ["supernet.safetensors", "predictor.safetensors"])
@@ -180,27 +183,27 @@ def test_truncated_weights_are_named(finished, file):
     path.write_bytes(path.read_bytes()[:500])
     (finished / "verified.json").unlink()  # so that there is something to measure
     with pytest.raises(CheckpointError, match=file):
-        Run.open(finished).execute(stages()["search"], quiet)
+        open_run(finished).execute(all_stages()["search"], quiet)
 
 
 def test_a_missing_result_names_the_file(finished):
     (finished / "front.json").unlink()
     with pytest.raises(RunError, match=r"front\.json cannot be read"):
-        Run.open(finished).execute(stages()["export"], quiet)
+        open_run(finished).execute(all_stages()["export"], quiet)
 
 
 def test_spread_takes_both_ends_and_even_logarithmic_steps():
     latencies = np.geomspace(1, 16, 17)
-    assert pipeline._spread(latencies, 5).tolist() == [0, 4, 8, 12, 16]
-    assert pipeline._spread(latencies[:3], 5).tolist() == [0, 1, 2]
-    assert pipeline._spread(latencies, 1).tolist() == [16]
-    assert pipeline._spread(np.array([1.0, 1.02, 1.05, 2.0, 2.1]), 4, apart=0.1).tolist() == [0, 4]
-    assert pipeline._spread(np.array([1.0, 1.02, 1.5, 2.1]), 3, apart=0.1).tolist() == [0, 2, 3]
+    assert spread(latencies, 5).tolist() == [0, 4, 8, 12, 16]
+    assert spread(latencies[:3], 5).tolist() == [0, 1, 2]
+    assert spread(latencies, 1).tolist() == [16]
+    assert spread(np.array([1.0, 1.02, 1.05, 2.0, 2.1]), 4, apart=0.1).tolist() == [0, 4]
+    assert spread(np.array([1.0, 1.02, 1.5, 2.1]), 3, apart=0.1).tolist() == [0, 2, 3]
 
 
 def test_weights_and_predictor_hold_only_tensors(finished):
-    run = Run.open(finished)
-    supernet = load_supernet(run)
+    run = open_run(finished)
+    supernet = run.supernet()
     assert all(torch.isfinite(p).all() for p in supernet.parameters())
     predictor = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
     mean, std = predictor(run.family.space.rows([run.family.space.largest]))

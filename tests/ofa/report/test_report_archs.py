@@ -19,7 +19,7 @@ def test_groups_by_stage_and_block():
     assert compact(arch) == "24 px | stage0: depth 2, k5 e4, k3 e2 | stage1: depth 1, k3 e2"
 
 
-def test_transformers_with_blocks_but_no_stages():
+def test_transformers_with_blocks_but_no_all_stages():
     arch = {
         "resolution": 192,
         "embed_dim": 216,

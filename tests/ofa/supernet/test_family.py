@@ -1,3 +1,5 @@
+import copy
+import pickle
 import sys
 
 import numpy as np
@@ -10,8 +12,8 @@ from ofa.core.errors import FamilyError, SpaceError
 from ofa.cost.counted import macs_m
 from ofa.space.choice import Choice
 from ofa.space.search_space import SearchSpace
-from ofa.supernet.family import Family, assemble
-from ofa.supernet.slot import Slot
+from ofa.supernet.family import Family
+from ofa.supernet.slot import Slot, assemble
 from supernets.blocks.convolutions import ConvNorm, Head
 
 FROM_FILE = """
@@ -81,14 +83,14 @@ def test_registered_families():
 
 
 def test_an_unknown_family():
-    with pytest.raises(FamilyError, match=r"unknown family 'resnet'; registered: .*small_mobilenet_v3.* \.py file"):
+    with pytest.raises(FamilyError, match=r"unknown family 'resnet'; .*ofa_resnet50.*; or give the path"):
         ofa.create_family("resnet")
 
 
 def test_an_unknown_option(from_file):
-    with pytest.raises(FamilyError, match="'small_mobilenet_v3' has no option 'depth'; it has num_classes, in_ch"):
+    with pytest.raises(FamilyError, match="'small_mobilenet_v3' has no option 'depth'; choose from num_classes, in_ch"):
         ofa.create_family("small_mobilenet_v3", depth=3, num_classes=10)
-    with pytest.raises(FamilyError, match="no option 'depth'; it has num_classes, in_channels, width"):
+    with pytest.raises(FamilyError, match="no option 'depth'; did you mean width"):
         ofa.create_family(from_file, depth=3)
 
 
@@ -237,7 +239,7 @@ def test_a_family_of_any_constructor_can_be_coupled():
     [
         (
             {"stage*.blok*.expand": "stage*.depth"},
-            r"family 'small_mobilenet_v3' cannot couple 'stage\*\.blok\*\.expand' to 'stage\*\.depth': unknown choice "
+            r"family 'small_mobilenet_v3': cannot couple 'stage\*\.blok\*\.expand' to 'stage\*\.depth': unknown choice "
             r"'stage\*\.blok\*\.expand'; this space has resolution, .* in all\)",
         ),
         ({"stage*.block*.expand": "stage*.deep"}, r"to 'stage\*\.deep': unknown choice 'stage0\.deep'; this space has"),
@@ -245,7 +247,7 @@ def test_a_family_of_any_constructor_can_be_coupled():
         ({"stage*.depth": "stage*.block*.expand"}, r"unknown choice 'stage0\.block\*\.expand'"),
         (
             {"stage*.depth": "stage*.block0.expand"},
-            r"'stage0\.block0\.expand' comes after 'stage0\.depth'; let it follow",
+            r"'stage0\.block0\.expand' comes after 'stage0\.depth'; let 'stage0\.block0\.expand' follow",
         ),
         ({"resolution[": "stage0.depth"}, "unknown choice 'resolution\\['"),
     ],
@@ -256,5 +258,44 @@ def test_wrong_couplings(tiny, pairs, message):
 
 
 def test_a_choice_cannot_follow_one_that_follows(tiny):
-    with pytest.raises(SpaceError, match=r"choice 'stage0\.block0\.expand' follows 'stage0\.depth', which is not free"):
+    with pytest.raises(FamilyError, match=r"choice 'stage0\.block0\.expand' follows 'stage0\.depth', which is not free"):
         tiny.coupled({"stage*.block*.expand": "stage*.depth", "stage*.depth": "resolution"})
+
+
+def test_names_are_listed_by_pattern():
+    assert ofa.list_families("*mobile*") == [name for name in ofa.list_families() if "mobile" in name]
+    assert ofa.list_families("nothing*") == []
+
+
+def test_options_of_a_wrong_kind_are_one_error():
+    for options in ({"resolutions": 16}, {"width_mult": None}, {"num_classes": "ten"}):
+        with pytest.raises(FamilyError, match="'small_mobilenet_v3' refuses the options"):
+            ofa.create_family("small_mobilenet_v3", **options)
+    with pytest.raises(SpaceError, match="only finite numbers"):
+        ofa.create_family("small_mobilenet_v3", resolutions="wide")
+
+
+@pytest.mark.parametrize("name", ofa.list_families())
+def test_registered_families_are_pickled_by_how_they_were_made(name):
+    family = ofa.create_family(name, num_classes=3)
+    loaded = pickle.loads(pickle.dumps(family))
+    assert (loaded.name, loaded.options, loaded.space.choices) == (family.name, family.options, family.space.choices)
+    assert copy.deepcopy(family) is family
+    assert len(repr(family)) < 120
+
+
+def test_families_of_a_file_and_coupled_families_are_pickled_too(from_file, tiny):
+    assert pickle.loads(pickle.dumps(ofa.create_family(from_file, width=16))).options["width"] == 16
+    first, second = {"*.kernel": "stage0.depth"}, {"stage1.block*.kernel": "stage1.depth"}
+    coupled = tiny.coupled(first).coupled(second)
+    assert pickle.loads(pickle.dumps(coupled)).space.choices == coupled.space.choices
+    assert coupled.space.choices[coupled.space.column("stage1.block0.kernel")].follows == "stage1.depth"
+
+
+def test_a_row_serves_as_well_as_an_arch(tiny):
+    row = tiny.space.sample(1, np.random.default_rng(5))[0]
+    arch = tiny.space.decode(row)
+    assert tiny.blocks_by_path(row) == tiny.blocks_by_path(arch)
+    assert tiny.input_shape(row) == tiny.input_shape(arch)
+    with pytest.raises(SpaceError, match="rows have shape"):
+        tiny.build(row[:-1])

@@ -1,4 +1,7 @@
 import copy
+import dataclasses
+import io
+import json
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import torch
 from torch import nn
 
 import ofa
-from ofa.core.errors import SpaceError
+from ofa.core.errors import CheckpointError, SpaceError
 from ofa.supernet.rules import Kernel
 
 
@@ -159,19 +162,122 @@ def test_the_mode_of_subnets_follows_the_supernet(supernet):
                 assert {module.training for module in network.modules()} == {training}
 
 
-def test_kept_blocks_take_the_present_mode(supernet):
-    largest, smallest = supernet.family.space.largest, supernet.family.space.smallest
-    supernet.train().subnet(largest)
-    supernet.eval().subnet(smallest)
-    supernet.train()
-    assert all(module.training for module in supernet.subnet(smallest).modules())
+def test_two_subnets_held_at_once_share_tensors_and_nothing_else(supernet, images):
+    space = supernet.family.space
+    teacher = supernet.train().subnet(space.largest).eval()
+    calls = []
+    teacher.get_submodule("stem.conv").register_forward_hook(lambda *_: calls.append("teacher"))
+    student = supernet.subnet(space.largest)
+    assert not {id(module) for module in teacher.modules()} & {id(module) for module in student.modules()}
+    assert not any(module.training for module in teacher.modules())
+    assert all(module.training for module in student.modules())
+    for name, parameter in student.named_parameters():
+        shared = teacher.get_parameter(name)
+        assert (parameter.data_ptr(), parameter.grad.data_ptr()) == (shared.data_ptr(), shared.grad.data_ptr())
+    student.eval()(images)
+    assert calls == []
+    teacher.requires_grad_(False)
+    assert all(parameter.requires_grad for parameter in student.parameters())
 
 
-def test_blocks_are_built_once(supernet, monkeypatch):
+def test_a_module_that_nobody_holds_is_used_again_and_built_only_once(supernet, monkeypatch):
     arch = supernet.family.space.largest
-    first = dict(supernet.subnet(arch).named_parameters())
+    parameters = {name: id(parameter) for name, parameter in supernet.subnet(arch).named_parameters()}
     monkeypatch.setattr("supernets.blocks.convolutions.he_init", None)  # building anything would fail
-    assert all(first[name] is parameter for name, parameter in supernet.subnet(arch).named_parameters())
+    for _ in range(3):
+        assert {name: id(p) for name, p in supernet.subnet(arch).named_parameters()} == parameters
+
+
+def hook(subnet):
+    subnet.get_submodule("stem.conv").register_forward_pre_hook(lambda *_: 1 / 0)
+
+
+def freeze(subnet):
+    subnet.requires_grad_(False)
+
+
+def detach(subnet):
+    subnet.zero_grad(set_to_none=True)
+
+
+def replace_classifier(subnet):
+    subnet.get_submodule("head").classifier = nn.Linear(96, 3)
+
+
+def batchnorm_in_eval(subnet):
+    subnet.get_submodule("stem.bn").eval()
+
+
+@pytest.mark.parametrize("change", [hook, freeze, detach, replace_classifier, batchnorm_in_eval])
+def test_what_was_done_to_a_subnet_does_not_reach_the_next_one(supernet, images, change):
+    arch = supernet.family.space.largest
+    before = supernet.train().subnet(arch).eval()(images)
+    change(supernet.subnet(arch))
+    subnet = supernet.subnet(arch)
+    assert all(module.training for module in subnet.modules())
+    assert torch.equal(subnet.eval()(images), before)
+    subnet(images).square().sum().backward()
+    assert supernet.network.get_parameter("head.classifier.weight").grad.count_nonzero() > 0
+
+
+def test_least_recently_used_modules_are_dropped(supernet, monkeypatch):
+    space = supernet.family.space
+    monkeypatch.setattr("ofa.supernet.views._MAX_TENSORS", 100)
+    for row in space.sample(20, np.random.default_rng(0)):
+        n_parameters = len(list(supernet.subnet(row).parameters()))
+        assert supernet._views._n_tensors <= 100 + n_parameters
+        assert supernet._views._n_tensors == sum(
+            len(view.parameters) for views in supernet._views._pool.values() for view in views
+        )
+
+
+def test_a_row_serves_as_well_as_an_arch(supernet, images):
+    row = supernet.family.space.sample(1, np.random.default_rng(2))[0]
+    arch = supernet.family.space.decode(row)
+    for make in (supernet.subnet, supernet.extract):
+        assert torch.equal(make(row)(images), make(arch)(images))
+
+
+@pytest.mark.parametrize("name", ["tiny", "coupled", "hybrid_small"])
+def test_a_saved_supernet_is_loaded_by_its_file_alone(tiny, tmp_path, name):
+    families = {"tiny": tiny, "coupled": tiny.coupled({"*.kernel": "stage0.depth"})}
+    family = families.get(name) or ofa.create_family(name, in_channels=1)
+    supernet = ofa.Supernet(family, seed=4)
+    supernet.save(tmp_path / "supernet.safetensors")
+    loaded = ofa.Supernet.load(tmp_path / "supernet.safetensors")
+    assert json.dumps(loaded.family.options) == json.dumps(family.options)
+    assert loaded.family.space.choices == family.space.choices
+    assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in supernet.state_dict().items())
+
+
+def test_weights_are_read_from_all_that_people_have(tiny, tmp_path):
+    supernet = ofa.Supernet(tiny, seed=4)
+    supernet.save(tmp_path / "supernet.safetensors")
+    torch.save(supernet.state_dict(), tmp_path / "supernet.pth")
+    torch.save({"model": supernet.network.state_dict(), "epoch": 3}, tmp_path / "network.pth")
+    for name in ("supernet.safetensors", "supernet.pth", "network.pth"):
+        loaded = ofa.Supernet.load(tmp_path / name, tiny)
+        assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in supernet.state_dict().items())
+
+
+def test_files_of_another_network_or_without_a_family_are_refused(tiny, tmp_path):
+    unnamed = dataclasses.replace(tiny, origin=None)
+    ofa.Supernet(unnamed).save(tmp_path / "unnamed.safetensors")
+    with pytest.raises(CheckpointError, match=r"unnamed\.safetensors does not say which family"):
+        ofa.Supernet.load(tmp_path / "unnamed.safetensors")
+    assert ofa.Supernet.load(tmp_path / "unnamed.safetensors", tiny).family is tiny
+    wide = ofa.create_family("small_mobilenet_v3", **tiny.options | {"width_mult": 1.0})
+    with pytest.raises(CheckpointError, match=r"another network \(.*stem\.conv\.weight \(8, 1, 3, 3\) instead of"):
+        ofa.Supernet.load(tmp_path / "unnamed.safetensors", wide)
+
+
+def test_a_supernet_can_be_pickled(supernet, images):
+    buffer = io.BytesIO()
+    torch.save(supernet, buffer)
+    buffer.seek(0)
+    loaded = torch.load(buffer, weights_only=False)
+    arch = supernet.family.space.smallest
+    assert torch.equal(loaded.subnet(arch)(images), supernet.subnet(arch)(images))
 
 
 def test_the_same_seed_gives_the_same_weights_and_the_generator_stays(tiny):

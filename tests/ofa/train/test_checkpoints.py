@@ -122,7 +122,7 @@ def test_a_broken_newest_falls_back_and_says_so(two, damage):
 def test_none_intact_is_an_error(two):
     for path in two.paths():
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read: .*; remove the folder to begin"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read: .*; remove the folder to start"):
         two.load()
 
 

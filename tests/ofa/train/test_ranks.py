@@ -43,7 +43,8 @@ def trained(folder, name, options, stop_at=None):
             raise InterruptedError
 
     try:
-        train(supernet, data, DIGITS, TrainConfig(**defaults | options), Path(folder), 2, progress)
+        settings = TrainConfig(**defaults | options)
+        train(supernet, data, settings, folder=Path(folder), augment=DIGITS.augment, seed=2, on_progress=progress)
     except InterruptedError:
         return "stopped"
     from ofa.core import distributed

@@ -6,7 +6,8 @@ from torch.nn import functional as F  # noqa: N812
 import ofa
 from ofa.core.tensors import write_tensors
 from ofa.train.config import TrainConfig
-from ofa.train.step import Learner, regularized
+from ofa.train.dropout import dropout_mode
+from ofa.train.step import TrainingStep
 from supernets import autoformer
 
 PHASES = [{"strategy": "full", "epochs": 1}]
@@ -34,10 +35,10 @@ def gradients(supernet):
 def test_smaller_archs_learn_from_the_largest_and_the_labels_and_are_not_dropped_out(supernet, batch):
     images, labels = batch
     space = supernet.family.space
-    learner = Learner(supernet, config())
+    step = TrainingStep(supernet, config(), 10)
     torch.manual_seed(3)
     supernet.zero_grad()
-    losses = learner.learn([space.largest, space.smallest], images, labels)
+    losses = step.accumulate_gradients([space.largest, space.smallest], images, labels)
     torch.manual_seed(3)
     with torch.no_grad():
         logits = supernet.subnet(space.largest)(images)  # with dropout
@@ -52,9 +53,9 @@ def test_smaller_archs_learn_from_the_largest_and_the_labels_and_are_not_dropped
 def test_without_a_teacher_labels_teach_all(supernet, batch):
     images, labels = batch
     space = supernet.family.space
-    learner = Learner(supernet, config(teacher="none"))
+    step = TrainingStep(supernet, config(teacher="none"), 10)
     torch.manual_seed(3)
-    losses = learner.learn([space.largest, space.smallest], images, labels)
+    losses = step.accumulate_gradients([space.largest, space.smallest], images, labels)
     torch.manual_seed(3)
     with torch.no_grad():
         expected = [F.cross_entropy(supernet.subnet(arch)(images), labels) for arch in (space.largest, space.smallest)]
@@ -62,9 +63,9 @@ def test_without_a_teacher_labels_teach_all(supernet, batch):
 
 
 def test_an_arch_alone_learns_from_the_labels(supernet, batch):
-    learner = Learner(supernet, config())
+    step = TrainingStep(supernet, config(), 10)
     torch.manual_seed(3)
-    (loss,) = learner.learn([supernet.family.space.smallest], *batch)
+    (loss,) = step.accumulate_gradients([supernet.family.space.smallest], *batch)
     torch.manual_seed(3)
     with torch.no_grad():
         expected = F.cross_entropy(supernet.subnet(supernet.family.space.smallest)(batch[0]), batch[1])
@@ -75,8 +76,8 @@ def test_the_frozen_largest_network_teaches_as_it_was(supernet, batch):
     images, labels = batch
     space = supernet.family.space
     teacher_only = config(teacher="full", distill={"labels_weight": 0.0})
-    learner = Learner(supernet, teacher_only)
-    learner.freeze_teacher()
+    step = TrainingStep(supernet, teacher_only, 10)
+    step.freeze_teacher()
     frozen = supernet.extract(space.largest).eval()
     with torch.no_grad():
         for parameter in supernet.parameters():
@@ -84,11 +85,13 @@ def test_the_frozen_largest_network_teaches_as_it_was(supernet, batch):
         subnet = supernet.subnet(space.smallest)
         subnet.get_submodule("head.dropout").eval()
         expected = -(frozen(images).softmax(1) * subnet(images).log_softmax(1)).sum(1).mean()
-    (loss,) = learner.learn([space.smallest], images, labels)
+    (loss,) = step.accumulate_gradients([space.smallest], images, labels)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    other = Learner(supernet, teacher_only)
+    other = TrainingStep(supernet, teacher_only, 10)
     other.freeze_teacher(frozen.state_dict())
-    assert float(other.learn([space.smallest], images, labels)[0]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(other.accumulate_gradients([space.smallest], images, labels)[0]) == pytest.approx(
+        float(expected), rel=1e-5
+    )
 
 
 def test_a_teacher_from_outside_teaches_the_largest_too(tiny, supernet, batch, tmp_path):
@@ -98,8 +101,8 @@ def test_a_teacher_from_outside_teaches_the_largest_too(tiny, supernet, batch, t
     options = {key: value for key, value in tiny.options.items() if key not in ("num_classes", "in_channels")}
     path = str(tmp_path / "teacher.safetensors")
     teacher = {"name": "family:small_mobilenet_v3", "options": options, "weights": path}
-    learner = Learner(supernet, config(teacher=teacher, distill={"labels_weight": 0.5}))
-    (loss,) = learner.learn([supernet.family.space.largest], images, labels)
+    step = TrainingStep(supernet, config(teacher=teacher, distill={"labels_weight": 0.5}), 10)
+    (loss,) = step.accumulate_gradients([supernet.family.space.largest], images, labels)
     with torch.no_grad():
         answers = other.network.eval()(images).softmax(1)
         subnet = supernet.subnet(supernet.family.space.largest)
@@ -113,15 +116,15 @@ def test_the_weight_is_of_smaller_archs_only(tiny, batch):
     found = {}
     for weight in (0.0, 0.5, 1.0):
         supernet = ofa.Supernet(tiny, seed=0)
-        learner = Learner(supernet, config())
+        step = TrainingStep(supernet, config(), 10)
         supernet.zero_grad()
         torch.manual_seed(1)
-        learner.learn([tiny.space.largest, tiny.space.smallest], *batch, weight)
+        step.accumulate_gradients([tiny.space.largest, tiny.space.smallest], *batch, weight)
         found[weight] = gradients(supernet)
     alone = ofa.Supernet(tiny, seed=0)
     alone.zero_grad()
     torch.manual_seed(1)
-    Learner(alone, config()).learn([tiny.space.largest], *batch)
+    TrainingStep(alone, config(), 10).accumulate_gradients([tiny.space.largest], *batch)
     for name, gradient in gradients(alone).items():
         torch.testing.assert_close(found[0.0][name], gradient, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(2 * found[0.5][name], found[0.0][name] + found[1.0][name], rtol=1e-3, atol=1e-5)
@@ -129,9 +132,9 @@ def test_the_weight_is_of_smaller_archs_only(tiny, batch):
 
 def test_losses_leave_no_gradient(supernet, batch):
     space = supernet.family.space
-    learner = Learner(supernet, config())
+    step = TrainingStep(supernet, config(), 10)
     supernet.zero_grad()
-    first, second = learner.losses([space.largest, space.smallest], *batch)
+    first, second = step.losses([space.largest, space.smallest], *batch)
     assert first != second
     assert all(float(gradient.abs().max()) == 0 for gradient in gradients(supernet).values())
 
@@ -143,9 +146,9 @@ def test_stochastic_depth_follows_the_depth_of_the_arch():
     def chances(arch):
         network = supernet.subnet(arch)
         drops = [module for module in network.modules() if isinstance(module, DropPath)]
-        with regularized(network, on=False, drop_path=0.4):
+        with dropout_mode(network, enabled=False, drop_path=0.4):
             assert not any(drop.training for drop in drops)
-        with regularized(network, on=True, drop_path=0.4):
+        with dropout_mode(network, enabled=True, drop_path=0.4):
             assert all(drop.training for drop in drops)
             found = [drop.drop_prob for drop in drops]
         assert all(drop.training and drop.drop_prob == 0 for drop in drops)
@@ -159,8 +162,8 @@ def test_stochastic_depth_follows_the_depth_of_the_arch():
 
 def test_mixed_precision_and_back(supernet, batch):
     space = supernet.family.space
-    plain, mixed = (Learner(supernet, config(precision=p, teacher="none")) for p in ("float32", "bfloat16"))
-    expected, found = (learner.losses([space.largest], *batch)[0] for learner in (plain, mixed))
+    plain, mixed = (TrainingStep(supernet, config(precision=p, teacher="none"), 10) for p in ("float32", "bfloat16"))
+    expected, found = (step.losses([space.largest], *batch)[0] for step in (plain, mixed))
     assert found == pytest.approx(expected, rel=0.05)
     assert found != expected
 
@@ -171,11 +174,11 @@ def test_compiled_networks_learn_the_same(tiny, smooth_images):
     images, labels, found = smooth_images(32, 1, 16), torch.arange(32) % 10, []
     for compiled in (False, True):
         supernet = ofa.Supernet(tiny, seed=0)
-        learner = Learner(supernet, config(compile=compiled, teacher="none"))
+        step = TrainingStep(supernet, config(compile=compiled, teacher="none"), 10)
         optimizer = torch.optim.SGD(supernet.parameters(), lr=0.1)
         for _ in range(3):
             supernet.zero_grad()
-            losses = learner.learn([tiny.space.largest, tiny.space.smallest], images, labels)
+            losses = step.accumulate_gradients([tiny.space.largest, tiny.space.smallest], images, labels)
             optimizer.step()
         found.append((torch.stack(losses), dict(supernet.network.named_parameters())))
     (losses, plain), (same, compiled) = found

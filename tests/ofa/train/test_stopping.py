@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
-from ofa.train.stopping import stop_asked
+from ofa.train.stopping import stop_requested
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_asks_and_handlers_are_put_back(number):
     before = signal.getsignal(number)
-    with stop_asked() as asked:
+    with stop_requested() as asked:
         assert not asked()
         os.kill(os.getpid(), number)
         assert asked()
@@ -20,7 +20,7 @@ def test_a_signal_asks_and_handlers_are_put_back(number):
 
 def test_nobody_asks():
     before = signal.getsignal(signal.SIGINT)
-    with stop_asked() as asked:
+    with stop_requested() as asked:
         assert signal.getsignal(signal.SIGINT) != before
     assert not asked()
     assert signal.getsignal(signal.SIGINT) == before
@@ -30,7 +30,7 @@ def test_other_threads_cannot_be_asked():
     found = []
 
     def work():
-        with stop_asked() as asked:
+        with stop_requested() as asked:
             found.append(asked())
 
     thread = threading.Thread(target=work)

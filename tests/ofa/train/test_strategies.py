@@ -8,7 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 
 import ofa
 from ofa.cost.counted import macs_m
-from ofa.train.strategies import AnyPhase, Draw
+from ofa.train.strategies import AnyPhase
+from ofa.train.strategies.base import BatchDraw
 
 PHASES = {
     "full": {},
@@ -31,7 +32,7 @@ def family():
 
 def draw(family, step=0, seed=0, losses=None):
     rng = np.random.default_rng((seed, step))
-    return Draw(family.space, step, rng, seed, macs_m(family), losses or (lambda archs: [0.0] * len(archs)))
+    return BatchDraw(family.space, step, rng, seed, macs_m(family), losses or (lambda archs: [0.0] * len(archs)))
 
 
 @pytest.mark.parametrize("name", PHASES)

@@ -217,18 +217,18 @@ def test_a_family_of_a_file(tmp_path, images):
 @pytest.mark.parametrize(
     ("teacher", "error", "said"),
     [
-        (config("keras:resnet18"), TrainError, "no known library; give one of timm:MODEL, torchvision:MODEL, family:"),
+        (config("keras:resnet18"), TrainError, "no known library; choose from timm:MODEL, torchvision:MODEL, family:"),
         (config("resnet18"), TrainError, "'resnet18' is of no known library"),
-        (config("timm:resnet181"), TrainError, "timm has no classifier 'resnet181'; near: resnet18"),
+        (config("timm:resnet181"), TrainError, "timm has no classifier 'resnet181'; did you mean resnet18"),
         (config("timm:hf-hub:timm/resnet18"), TrainError, "timm has no classifier"),
-        (config("timm:"), TrainError, "timm has no classifier ''; near: see timm's list_models"),
-        (config("torchvision:resnet19"), TrainError, "torchvision has no classifier 'resnet19'; near: resnet18"),
+        (config("timm:"), TrainError, "timm has no classifier ''; choose from "),
+        (config("torchvision:resnet19"), TrainError, "torchvision has no classifier 'resnet19'; did you mean resnet18"),
         (config("torchvision:fasterrcnn_resnet50_fpn"), TrainError, "torchvision has no classifier"),
         (config(TIMM, options={"color": 1}), TrainError, "cannot be made with options .*color"),
         (config(TORCHVISION, options={"color": 1}), TrainError, "cannot be made with options .*color"),
-        (config(TIMM, options={"num_classes": 3}), TrainError, "not given 'num_classes' as an option"),
-        (config(TORCHVISION, options={"pretrained": True}), TrainError, "not given 'pretrained' as an option"),
-        (config(TIMM, options={"checkpoint_path": "net.pth"}), TrainError, "not given 'checkpoint_path'"),
+        (config(TIMM, options={"num_classes": 3}), TrainError, "does not take 'num_classes' as an option"),
+        (config(TORCHVISION, options={"pretrained": True}), TrainError, "does not take 'pretrained' as an option"),
+        (config(TIMM, options={"checkpoint_path": "net.pth"}), TrainError, "does not take 'checkpoint_path'"),
         (config(TIMM, arch={"resolution": 32}), TrainError, "has no archs"),
         (config("family:nothing"), FamilyError, "unknown family 'nothing'"),
         (config(FAMILY, options={"color": 1}), FamilyError, "has no option 'color'"),
@@ -253,15 +253,15 @@ def test_weights_that_do_not_fit_are_listed_briefly(models, tmp_path):
     for part in (
         weights,
         "1 missing: conv1.0.weight;",
-        "9 unexpected: tail.0, tail.1, tail.2, tail.3, tail.4, ...;",
-        "2 of another shape: fc.weight (7, 1024) for (10, 1024), fc.bias (7,) for (10,)",
+        "9 unknown: tail.0, tail.1, tail.2, tail.3, tail.4, ... (9 in all);",
+        "2 of another shape: fc.weight (7, 1024) instead of (10, 1024), fc.bias (7,) instead of (10,)",
     ):
         assert part in str(error.value)
 
 
 def test_other_channels(models, tmp_path):
     weights = {name: saved(model.state_dict(), tmp_path / f"{i}.pth") for i, (name, model) in enumerate(models.items())}
-    with pytest.raises(CheckpointError, match=r"conv_stem.weight \(16, 3, 3, 3\) for \(16, 1, 3, 3\)"):
+    with pytest.raises(CheckpointError, match=r"conv_stem.weight \(16, 3, 3, 3\) instead of \(16, 1, 3, 3\)"):
         load_teacher(config(TIMM, weights[TIMM]), 7, 1, 32)
     with pytest.raises(TrainError, match="does not take images of 1 channels and 32 pixels"):
         load_teacher(config(TORCHVISION, weights[TORCHVISION]), 7, 1, 32)

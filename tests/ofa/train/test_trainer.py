@@ -16,14 +16,15 @@ import ofa.train.step
 import ofa.train.trainer
 from ofa.core.errors import CheckpointError, SpaceError, TrainError
 from ofa.core.tensors import read_tensors, write_tensors
+from ofa.cost.counted import macs_m
 from ofa.data.config import DataConfig
 from ofa.data.load import load_data
 from ofa.data.loaders import train_batches
 from ofa.data.transforms import resize_center_crop
 from ofa.evaluate.metrics import Metrics
 from ofa.train.config import TrainConfig
+from ofa.train.state import TrainingState
 from ofa.train.stopping import Stopped
-from ofa.train.trainer import train
 
 DIGITS = DataConfig(name="digits")
 SEED = 2
@@ -39,7 +40,13 @@ def data():
 
 def config(**options):
     phases = [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 1, "random": 1}]
-    defaults = {"phases": phases, "batch_size": 32, "warmup_epochs": 0.5, "calibration_images": 32, "watched_archs": 1}
+    defaults = {
+        "phases": phases,
+        "batch_size": 32,
+        "warmup_epochs": 0.5,
+        "calibration_images": 32,
+        "validated_archs": 1,
+    }
     return TrainConfig(**defaults | {"checkpoint_seconds": 0.0} | options)
 
 
@@ -47,8 +54,26 @@ class Killed(BaseException):
     """Not an error that anything could handle."""
 
 
+def quiet(done, total, message):
+    pass
+
+
+def train(supernet, data, settings, folder, on_progress=quiet, data_config=DIGITS, seed=SEED):
+    return ofa.train.trainer.train(
+        supernet,
+        data,
+        settings,
+        folder=folder,
+        augment=data_config.augment,
+        workers=data_config.workers,
+        seed=seed,
+        macs_m=macs_m(supernet.family),
+        on_progress=on_progress,
+    )
+
+
 def run(family, data, settings, folder, kill_at=(), data_config=DIGITS, seed=SEED):
-    """Trains to the end, begun anew after each kill, and gives the weights."""
+    """Trains to the end, restarted after each kill, and returns the weights."""
     kills = list(kill_at)
     while True:
         supernet = ofa.Supernet(family, seed=0)
@@ -59,7 +84,7 @@ def run(family, data, settings, folder, kill_at=(), data_config=DIGITS, seed=SEE
                 raise Killed
 
         try:
-            train(supernet, data, data_config, settings, folder, seed, progress)
+            train(supernet, data, settings, folder, progress, data_config, seed)
         except Killed:
             continue
         assert not kills
@@ -108,7 +133,7 @@ def test_a_finished_training_is_not_trained_again(tiny, data, tmp_path):
     first = run(tiny, data, settings, tmp_path)
     steps = []
     supernet = ofa.Supernet(tiny, seed=0)
-    train(supernet, data, DIGITS, settings, tmp_path, SEED, lambda done, total, message: steps.append(done))
+    train(supernet, data, settings, tmp_path, lambda done, total, message: steps.append(done))
     assert not steps
     assert_equal(first, supernet.network.state_dict())
 
@@ -116,10 +141,10 @@ def test_a_finished_training_is_not_trained_again(tiny, data, tmp_path):
 def test_a_broken_newest_checkpoint_is_told_and_passed_over(tiny, data, tmp_path):
     whole = run(tiny, data, config(), tmp_path / "whole")
     with pytest.raises(Killed):
-        train(ofa.Supernet(tiny, seed=0), data, DIGITS, config(), tmp_path / "b", SEED, kill_after(6))
+        train(ofa.Supernet(tiny, seed=0), data, config(), tmp_path / "b", kill_after(6))
     newest = max((tmp_path / "b" / "checkpoints").glob("step-*"))
     newest.write_bytes(newest.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match=r"step-00000005\.safetensors is missing, truncated .*going on from step 4"):
+    with pytest.warns(UserWarning, match=r"step-00000005\.safetensors is missing, truncated .*resuming from step 4"):
         resumed = run(tiny, data, config(), tmp_path / "b")
     assert_equal(whole, resumed)
 
@@ -134,11 +159,11 @@ def kill_after(step):
 
 def test_only_broken_checkpoints_are_an_error(tiny, data, tmp_path):
     with pytest.raises(Killed):
-        train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, SEED, kill_after(3))
+        train(ofa.Supernet(tiny), data, config(), tmp_path, kill_after(3))
     for path in (tmp_path / "checkpoints").glob("step-*"):
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read"):
-        train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path)
+        train(ofa.Supernet(tiny), data, config(), tmp_path)
 
 
 def plain_training(family, data, settings):
@@ -148,7 +173,7 @@ def plain_training(family, data, settings):
     parameters = dict(supernet.network.named_parameters())
     velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
     log = []
-    batches = train_batches(data, DIGITS, lambda batch: 16, settings.batch_size, SEED, epoch=0)
+    batches = train_batches(data, DIGITS.augment, lambda batch: 16, batch_size=settings.batch_size, seed=SEED, epoch=0)
     for step, (images, labels) in enumerate(batches):
         rng = np.random.default_rng((SEED, step))
         torch.manual_seed(int(rng.integers(2**31)))  # for dropout
@@ -204,15 +229,7 @@ def test_the_largest_network_learns(tiny, data, tmp_path):
     losses = []
     settings = config(phases=[{"strategy": "full", "epochs": 8}], lr=0.05, checkpoint_seconds=1e9)
     supernet = ofa.Supernet(tiny, seed=0)
-    train(
-        supernet,
-        data,
-        DIGITS,
-        settings,
-        tmp_path,
-        SEED,
-        lambda _, __, message: losses.append(float(message.split()[-1])),
-    )
+    train(supernet, data, settings, tmp_path, lambda _, __, message: losses.append(float(message.split()[-1])))
     assert len(losses) == 32
     assert np.mean(losses[-4:]) < 0.75 * np.mean(losses[:4])
     log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
@@ -231,7 +248,7 @@ def test_the_average_of_the_weights_is_what_the_run_ends_with(tiny, data, tmp_pa
 
 def test_progress_the_log_and_the_phases(tiny, data, tmp_path):
     told = []
-    train(ofa.Supernet(tiny), data, DIGITS, config(), tmp_path, SEED, lambda *progress: told.append(progress))
+    train(ofa.Supernet(tiny), data, config(), tmp_path, lambda *progress: told.append(progress))
     assert [(done, total) for done, total, _ in told] == [(step, 8) for step in range(1, 9)]
     assert told[5][2].startswith("epoch 2/2, loss ")
     log = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
@@ -257,12 +274,12 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny, data, tmp_path, monk
         rf"the loss nan is not finite at step {at - 1} of 8, for .*\"resolution\": 16.*{checkpoint}; lower train\.lr"
     )
     with pytest.raises(TrainError, match=before):
-        train(ofa.Supernet(tiny), data, DIGITS, settings, tmp_path)
+        train(ofa.Supernet(tiny), data, settings, tmp_path)
 
 
 def test_more_images_in_a_batch_than_there_are(tiny, data, tmp_path):
     with pytest.raises(TrainError, match=r"train\.batch_size = 151 is more than the 150 training images; lower it"):
-        train(ofa.Supernet(tiny), data, DIGITS, config(batch_size=151), tmp_path)
+        train(ofa.Supernet(tiny), data, config(batch_size=151), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -292,14 +309,14 @@ def test_weights_of_another_network_are_refused(tiny, data, tmp_path):
     options = dict(tiny.options) | {"width_mult": 1.0}
     weights = ofa.Supernet(ofa.create_family("small_mobilenet_v3", **options)).network.state_dict()
     write_tensors(tmp_path / "weights.safetensors", weights)
-    with pytest.raises(CheckpointError, match="holds another network than this family"):
+    with pytest.raises(CheckpointError, match="holds another network"):
         run(tiny, data, config(initial_weights=str(tmp_path / "weights.safetensors")), tmp_path / "run")
     with pytest.raises(CheckpointError, match="missing, truncated"):
         run(tiny, data, config(initial_weights=str(tmp_path / "none.safetensors")), tmp_path / "run")
 
 
 def test_no_phases_want_weights():
-    with pytest.raises(ValueError, match="phases is empty, which wants initial_weights"):
+    with pytest.raises(ValueError, match="phases is empty, which requires initial_weights"):
         config(phases=[])
 
 
@@ -334,13 +351,13 @@ def test_every_way_of_training_goes_on_to_the_last_bit(tiny, data, tmp_path, nam
 def seen_archs(monkeypatch):
     """The archs of every step from now on."""
     found = []
-    learn = ofa.train.step.Learner.learn
+    learn = ofa.train.step.TrainingStep.accumulate_gradients
 
     def note(self, archs, images, *rest):
         found.append((archs, images.shape[-1]))
         return learn(self, archs, images, *rest)
 
-    monkeypatch.setattr(ofa.train.step.Learner, "learn", note)
+    monkeypatch.setattr(ofa.train.step.TrainingStep, "accumulate_gradients", note)
     return found
 
 
@@ -371,17 +388,17 @@ def test_batches_are_loaded_at_the_size_they_are_used(data, tmp_path, monkeypatc
 
 def test_sorting_channels_changes_no_answer_of_the_largest_network(tiny, data, tmp_path, monkeypatch):
     answers = []
-    sort = ofa.train.trainer._Trainer._sort_channels
+    sort = TrainingState._sort_channels
     images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 
-    def note(self, trained):
+    def note(self, plan, epoch):
         networks = [self.supernet.network, self.ema.module]
         with torch.no_grad():
             before = [network.eval()(images) for network in networks]
-            sort(self, trained)
-            answers.append((before, [network.eval()(images) for network in networks], trained))
+            sort(self, plan, epoch)
+            answers.append((before, [network.eval()(images) for network in networks], plan.trained_space(epoch)))
 
-    monkeypatch.setattr(ofa.train.trainer._Trainer, "_sort_channels", note)
+    monkeypatch.setattr(TrainingState, "_sort_channels", note)
     run(tiny, data, config(phases=SHRINKING), tmp_path)
     ((before, after, trained),) = answers
     assert trained.names == tiny.space.names  # of the phase before
@@ -391,13 +408,13 @@ def test_sorting_channels_changes_no_answer_of_the_largest_network(tiny, data, t
 
 def test_losses_of_smaller_archs_rise_from_nothing(tiny, data, tmp_path, monkeypatch):
     weights = []
-    learn = ofa.train.step.Learner.learn
+    learn = ofa.train.step.TrainingStep.accumulate_gradients
 
     def note(self, archs, images, labels, weight):
         weights.append(weight)
         return learn(self, archs, images, labels, weight)
 
-    monkeypatch.setattr(ofa.train.step.Learner, "learn", note)
+    monkeypatch.setattr(ofa.train.step.TrainingStep, "accumulate_gradients", note)
     phases = [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 2, "ramp_epochs": 1.5}]
     run(tiny, data, config(phases=phases), tmp_path)
     assert weights[:4] == [1.0] * 4
@@ -412,8 +429,8 @@ def test_a_request_to_stop_saves_the_step_and_says_how_to_go_on(tiny, data, tmp_
             os.kill(os.getpid(), signal.SIGINT)
 
     settings = config(checkpoint_seconds=1e9)
-    with pytest.raises(Stopped, match=r"stopped after step 4 of 8, which is saved in .*; the same command goes on"):
-        train(ofa.Supernet(tiny, seed=0), data, DIGITS, settings, tmp_path / "run", SEED, ask)
+    with pytest.raises(Stopped, match=r"stopped after step 4 of 8, saved in .*; the same command resumes"):
+        train(ofa.Supernet(tiny, seed=0), data, settings, tmp_path / "run", ask)
     assert_equal(whole, run(tiny, data, settings, tmp_path / "run"))
 
 
@@ -430,7 +447,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(tiny, data, tmp_path, monkeypa
 
     monkeypatch.setattr(ofa.train.checkpoints, "write_tensors", full)
     with pytest.raises(OSError, match="No space left"):
-        train(ofa.Supernet(tiny, seed=0), data, DIGITS, config(), tmp_path / "run", SEED)
+        train(ofa.Supernet(tiny, seed=0), data, config(), tmp_path / "run")
     assert_equal(whole, run(tiny, data, config(), tmp_path / "run"))
 
 
@@ -446,21 +463,50 @@ def test_a_loss_that_explodes_stops_the_training(tiny, data, tmp_path):
     with pytest.raises(
         TrainError, match=r"the loss .* is above train\.max_loss = 0\.1 at step 0 of 8, for .*lower train"
     ):
-        train(ofa.Supernet(tiny), data, DIGITS, config(max_loss=0.1), tmp_path)
+        train(ofa.Supernet(tiny), data, config(max_loss=0.1), tmp_path)
 
 
-def test_the_best_weights_are_kept(tiny, data, tmp_path, monkeypatch):
-    accuracies = iter([50.0, 50.0, 50.0, 20.0, 20.0, 20.0])
+@pytest.mark.parametrize(("means", "best"), [((50.0, 20.0), 4), ((20.0, 50.0), 8), ((50.0, 50.0), 4)])
+def test_the_best_weights_are_those_of_the_best_epoch(tiny, data, tmp_path, monkeypatch, means, best):
+    epochs = iter(means)
 
-    def scores(supernet, archs, *_):  # noqa: ARG001
-        return [(arch, Metrics(next(accuracies), None, 0.0)) for arch in archs]
+    def evaluate_subnets(supernet, archs, *_, **__):  # noqa: ARG001
+        mean = next(epochs)
+        return [(arch, Metrics(mean + offset, None, 0.0)) for arch, offset in zip(archs, (-9, 0, 9), strict=True)]
 
-    monkeypatch.setattr(ofa.train.validation, "evaluate_subnets", scores)
-    last = run(tiny, data, config(), tmp_path)
-    best, metadata = read_tensors(tmp_path / "checkpoints" / "best.safetensors")
-    assert metadata == {"family": tiny.name, "epoch": "1"}
-    assert best.keys() == last.keys()
-    assert not torch.equal(best["stem.conv.weight"], last["stem.conv.weight"])
+    monkeypatch.setattr(ofa.train.validation, "evaluate_subnets", evaluate_subnets)
+    run(tiny, data, config(checkpoints=10), tmp_path)
+    checkpoint, _ = read_tensors(tmp_path / "checkpoints" / f"step-{best:08d}.safetensors")
+    averaged = {name.removeprefix("ema."): t for name, t in checkpoint.items() if name.startswith("ema.")}
+    assert_equal(read_tensors(tmp_path / "checkpoints" / "best.safetensors")[0], averaged)
+    assert ofa.Supernet.load(tmp_path / "checkpoints" / "best.safetensors").family.options == tiny.options
+
+
+def test_the_average_of_the_weights_follows_its_formula(tiny, data, tmp_path):
+    """timm's warm-up: the decay of step `n`, from 0, is `1 - n ** (-2 / 3)`, at most `ema_decay`, and 0 at first."""
+    decay = 0.6
+    run(tiny, data, config(ema_decay=decay, checkpoints=10), tmp_path)
+    average = ofa.Supernet(tiny, seed=0).network.state_dict()
+    for step in range(8):
+        checkpoint, _ = read_tensors(tmp_path / "checkpoints" / f"step-{step + 1:08d}.safetensors")
+        weight = max(1 - decay, step ** (-2 / 3)) if step > 1 else 1.0
+        for name, tensor in average.items():
+            if tensor.is_floating_point():
+                tensor.lerp_(checkpoint[f"network.{name}"], weight)
+                torch.testing.assert_close(checkpoint[f"ema.{name}"], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_returns_its_history(tiny, data, tmp_path):
+    history = train(ofa.Supernet(tiny), data, config(), tmp_path)
+    assert history == [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2]
+    assert train(ofa.Supernet(tiny), data, config(), tmp_path) == history  # nothing is left to train
+
+
+def test_pareto_without_sizes_is_refused_before_training(tiny, data, tmp_path):
+    settings = config(phases=[{"strategy": "pareto", "epochs": 1}])
+    with pytest.raises(TrainError, match=r"strategy 'pareto' .* give train\(\.\.\., macs_m=ofa\.macs_m\(family\)\)"):
+        ofa.train.trainer.train(ofa.Supernet(tiny), data, settings, folder=tmp_path)
 
 
 def test_events_for_tensorboard(tiny, data, tmp_path):
@@ -473,7 +519,7 @@ def test_events_for_tensorboard(tiny, data, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"teacher": "full", "phases": [{"strategy": "uniform", "epochs": 1}]}, "teacher full wants a first phase"),
+        ({"teacher": "full", "phases": [{"strategy": "uniform", "epochs": 1}]}, "teacher full requires a first phase"),
         (
             {"phases": [{"strategy": "uniform", "epochs": 1, "sort_channels": True}]},
             "cannot sort channels that were never",
