@@ -1,17 +1,44 @@
 """Train one elastic supernet, then deploy the best subnet of it for every target.
 
-Names are loaded when first used, so that `import ofa` and the runtime on a device do not pay for torch.
+    family = ofa.create_family("hybrid_small", num_classes=10)   # or list_families("*mobile*"), Family.from_builder
+    supernet = ofa.Supernet(family)                              # subnet(arch), extract(arch), save(path), load(path)
+    history = ofa.train(supernet, data, config, folder=folder)   # or `ofa run RECIPE`, all stages at once
+    run = ofa.open_run("runs/digits")                            # supernet(), network(arch), latency_table()
+    metrics = ofa.evaluate(run.network(arch), batches)           # calibrate(network, batches) re-estimates BatchNorm
+    table = ofa.profile(family, ofa.create_device("ort-cpu"), rng)        # latency; macs_m, params_m, size_mib, ...
+    front = ofa.search(space, [Objective(...)], [Constraint(...)], rng)   # archs as rows of an index matrix
+    ofa.export_onnx(run.network(arch), family.input_shape(arch), path)    # compared with PyTorch on request
+
+Names are imported when first used, so that `import ofa` and the runtime on a device do without torch.
 """
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ofa.core.errors import OfaError as OfaError
+    from ofa.core.prediction import Prediction as Prediction
+    from ofa.cost.counted import macs_m as macs_m
+    from ofa.cost.counted import params_m as params_m
+    from ofa.cost.energy import energy_mj as energy_mj
+    from ofa.cost.latency.profile import profile as profile
     from ofa.cost.latency.table import LatencyTable as LatencyTable
+    from ofa.cost.memory import peak_activation_mib as peak_activation_mib
+    from ofa.cost.memory import size_mib as size_mib
+    from ofa.data.load import load_data as load_data
+    from ofa.data.loaders import eval_batches as eval_batches
+    from ofa.devices.registry import create_device as create_device
+    from ofa.devices.registry import list_devices as list_devices
+    from ofa.evaluate.calibrate import calibrate as calibrate
+    from ofa.evaluate.metrics import evaluate as evaluate
+    from ofa.pipeline.run import open_run as open_run
     from ofa.predict.mlp import AccuracyPredictor as AccuracyPredictor
+    from ofa.search.nsga2 import search as search
+    from ofa.search.problem import Constraint as Constraint
+    from ofa.search.problem import Objective as Objective
     from ofa.space.arch import Arch as Arch
     from ofa.space.choice import Choice as Choice
     from ofa.space.search_space import SearchSpace as SearchSpace
@@ -21,27 +48,55 @@ if TYPE_CHECKING:
     from ofa.supernet.registry import list_families as list_families
     from ofa.supernet.slot import Slot as Slot
     from ofa.supernet.supernet import Supernet as Supernet
+    from ofa.train.config import TrainConfig as TrainConfig
+    from ofa.train.trainer import train as train
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "AccuracyPredictor": "predict.mlp",
-    "Arch": "space.arch",
-    "Choice": "space.choice",
-    "Family": "supernet.family",
-    "LatencyTable": "cost.latency.table",
-    "OfaError": "core.errors",
-    "SearchSpace": "space.search_space",
-    "Slot": "supernet.slot",
-    "Supernet": "supernet.supernet",
-    "create_family": "supernet.registry",
-    "import_checkpoint": "supernet.importing",
-    "list_families": "supernet.registry",
+_HOMES = {
+    "core.errors": ["OfaError"],
+    "core.prediction": ["Prediction"],
+    "cost.counted": ["macs_m", "params_m"],
+    "cost.energy": ["energy_mj"],
+    "cost.latency.profile": ["profile"],
+    "cost.latency.table": ["LatencyTable"],
+    "cost.memory": ["peak_activation_mib", "size_mib"],
+    "data.load": ["load_data"],
+    "data.loaders": ["eval_batches"],
+    "devices.registry": ["create_device", "list_devices"],
+    "evaluate.calibrate": ["calibrate"],
+    "pipeline.run": ["open_run"],
+    "predict.mlp": ["AccuracyPredictor"],
+    "search.problem": ["Constraint", "Objective"],
+    "space.arch": ["Arch"],
+    "space.choice": ["Choice"],
+    "space.search_space": ["SearchSpace"],
+    "supernet.family": ["Family"],
+    "supernet.importing": ["import_checkpoint"],
+    "supernet.registry": ["create_family", "list_families"],
+    "supernet.slot": ["Slot"],
+    "supernet.supernet": ["Supernet"],
+    "train.config": ["TrainConfig"],
 }
-__all__ = ["__version__", *_HOME]
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_CALLABLE_PACKAGES = ("evaluate", "search", "train")
+_PUBLIC = "ofa.public"
+"""Entry-point group of names that other packages add to this one, such as `export_onnx`."""
+
+__all__ = ["__version__", *_CALLABLE_PACKAGES, *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'ofa' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ofa.{_HOME[name]}"), name)
+    if name in _CALLABLE_PACKAGES:
+        return import_module(f"ofa.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"ofa.{_HOME[name]}"), name)
+    for point in entry_points(group=_PUBLIC, name=name):
+        return point.load()
+    from ofa.core.errors import nearest
+
+    raise AttributeError(f"module 'ofa' has no attribute {name!r}; {nearest(name, __dir__(), 40)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *entry_points(group=_PUBLIC).names])

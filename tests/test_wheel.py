@@ -40,7 +40,7 @@ def test_it_is_not_the_checkout_that_is_imported(python, tmp_path):
 
 
 def test_it_carries_recipes_tables_and_page_assets(python, tmp_path):
-    code = "from ofa.pipeline.recipe_file import shipped_recipes, load_recipe; print(len([load_recipe(n) for n in shipped_recipes()]))"
+    code = "from ofa.pipeline import recipe_file as r; print(len([r.load_recipe(n) for n in r.shipped_recipes()]))"
     assert int(call(python, "-c", code, folder=tmp_path)) == len(list((ROOT / "supernets" / "recipes").glob("*.yaml")))
     tables = json.loads(call(python, "-m", "ofa", "devices", "--json", folder=tmp_path))["tables"]
     assert len(tables) == len(list((ROOT / "latency_luts").glob("*/*.json")))

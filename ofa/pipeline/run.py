@@ -33,7 +33,7 @@ from ofa.pipeline.stage import Progress, Stage, all_stages, readers
 from ofa.predict.mlp import AccuracyPredictor
 from ofa.space.arch import Rows, Value
 from ofa.supernet.family import Family
-from ofa.supernet.registry import create_family
+from ofa.supernet.registry import check_family, create_family
 from ofa.supernet.supernet import Supernet
 
 
@@ -104,7 +104,8 @@ class Run:
         Raises:
             OfaError: something is wrong with them.
         """
-        _ = self.data, self.family, self.device
+        _ = self.data, self.device
+        check_family(self.family)
         if distributed.rank() == 0:
             for stage in all_stages().values():
                 if stage.check is not None and not self.finished(stage):

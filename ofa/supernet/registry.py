@@ -7,11 +7,13 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ofa.core.errors import FamilyError, nearest, one_line
 from ofa.core.plugins import load_plugin, plugin_names
+from ofa.supernet.block import skeleton
 from ofa.supernet.family import Family, Origin
 
 _GROUP = "ofa.supernets"
@@ -35,7 +37,7 @@ def create_family(name: str, **options: Any) -> Family:
         bound = inspect.signature(function).bind(**options)
         bound.apply_defaults()
         family = function(**bound.arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise FamilyError(f"family {name!r} refuses the options {options}: {one_line(error)}; change them") from error
     return replace(family, origin=Origin(name, bound.arguments))
 
@@ -53,6 +55,22 @@ def recreate_family(origin: Origin) -> Family:
     """
     family = create_family(origin.name, **origin.options)
     return family.coupled(origin.couple) if origin.couple else family
+
+
+def check_family(family: Family) -> None:
+    """Build the smallest and the largest network on the meta device, so that wrong options appear early.
+
+    Raises:
+        FamilyError: one of them cannot be built.
+    """
+    for arch in (family.space.smallest, family.space.largest):
+        try:
+            skeleton(partial(family.build, arch))
+        except Exception as error:  # builders raise all kinds
+            raise FamilyError(
+                f"family {family.name!r} with options {dict(family.options)} cannot build {arch}: {one_line(error)}; "
+                "change the options"
+            ) from error
 
 
 def _registered(name: str) -> Callable[..., Family]:

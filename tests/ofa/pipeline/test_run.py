@@ -1,9 +1,15 @@
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 
+import ofa
 from ofa.core.errors import FamilyError, RunError
+from ofa.data.loaders import eval_batches
+from ofa.pipeline.evaluate import evaluate
+from ofa.pipeline.lock import locked
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, open_run
 from ofa.pipeline.stage import all_stages
@@ -112,3 +118,56 @@ def test_a_coupling_that_matches_nothing_is_known_before_any_work(tiny_recipe, t
     run = Run(changed(tiny_recipe, family={"couple": {"stage*.hight": "stage*.depth"}}), tmp_path / "run")
     with pytest.raises(FamilyError, match=r"cannot couple 'stage\*\.hight' to 'stage\*\.depth': unknown choice"):
         run.check_inputs()
+
+
+def test_a_run_directory_gives_a_network_that_scores_what_evaluate_says(finished):
+    run = ofa.open_run(str(finished))
+    arch = run.family.space.arch(run.levels[-1].arch)
+    network, resolution = run.network(arch), int(arch["resolution"])
+    assert not any(module.training for module in network.modules())
+    metrics = ofa.evaluate(network, eval_batches(run.data, run.data.test, resolution))
+    (entry,) = evaluate(run, [arch], "test")["archs"]
+    assert (metrics.top1_percent, metrics.loss) == (entry["top1_percent"], entry["loss"])
+    row = run.family.space.encode(arch)
+    images = eval_batches(run.data, run.data.test, resolution)[0][0]
+    assert torch.equal(run.network(row)(images), network(images))
+
+
+def test_the_supernet_of_a_run_is_the_one_that_its_file_gives(finished):
+    run = ofa.open_run(finished)
+    by_file = ofa.Supernet.load(finished / "supernet.safetensors")
+    assert by_file.family.space.choices == run.family.space.choices
+    assert all(torch.equal(tensor, by_file.state_dict()[name]) for name, tensor in run.supernet().state_dict().items())
+
+
+def test_a_home_directory_is_expanded(finished, monkeypatch):
+    monkeypatch.setenv("HOME", str(finished.parent))
+    assert ofa.open_run("~/run").folder == finished
+
+
+@pytest.mark.parametrize("content", [None, "", "name: x", "- 1", "{"])
+def test_a_folder_that_is_no_run_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "recipe.yaml").write_text(content)
+    with pytest.raises(RunError, match="is not a run directory with a readable recipe"):
+        ofa.open_run(tmp_path)
+
+
+def test_a_run_that_another_process_works_on_is_refused(finished, tiny_recipe):
+    run = Run(tiny_recipe, finished)
+    with locked(finished), pytest.raises(RunError, match="is working on"):
+        run.execute(all_stages()["fit"], quiet)
+    with run.exclusive(), run.exclusive():
+        run.execute(all_stages()["fit"], quiet)
+    with run.exclusive():
+        pass
+
+
+def test_checks_of_all_stages_run_before_any_long_work(tiny_recipe, tmp_path, monkeypatch):
+    checked = []
+    stages = {
+        name: replace(stage, check=lambda run, name=name: checked.append(name)) for name, stage in all_stages().items()
+    }
+    monkeypatch.setattr("ofa.pipeline.run.all_stages", lambda: stages)
+    Run(tiny_recipe, tmp_path / "run").check_inputs()
+    assert checked == list(stages)

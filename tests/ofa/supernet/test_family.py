@@ -1,4 +1,5 @@
 import copy
+import math
 import pickle
 import sys
 
@@ -13,6 +14,7 @@ from ofa.cost.counted import macs_m
 from ofa.space.choice import Choice
 from ofa.space.search_space import SearchSpace
 from ofa.supernet.family import Family
+from ofa.supernet.registry import check_family
 from ofa.supernet.slot import Slot, assemble
 from supernets.blocks.convolutions import ConvNorm, Head
 
@@ -258,7 +260,9 @@ def test_wrong_couplings(tiny, pairs, message):
 
 
 def test_a_choice_cannot_follow_one_that_follows(tiny):
-    with pytest.raises(FamilyError, match=r"choice 'stage0\.block0\.expand' follows 'stage0\.depth', which is not free"):
+    with pytest.raises(
+        FamilyError, match=r"choice 'stage0\.block0\.expand' follows 'stage0\.depth', which is not free"
+    ):
         tiny.coupled({"stage*.block*.expand": "stage*.depth", "stage*.depth": "resolution"})
 
 
@@ -268,9 +272,12 @@ def test_names_are_listed_by_pattern():
 
 
 def test_options_of_a_wrong_kind_are_one_error():
-    for options in ({"resolutions": 16}, {"width_mult": None}, {"num_classes": "ten"}):
+    for options in ({"resolutions": 16}, {"width_mult": None}, {"width_mult": math.inf}):
         with pytest.raises(FamilyError, match="'small_mobilenet_v3' refuses the options"):
             ofa.create_family("small_mobilenet_v3", **options)
+    for options in ({"num_classes": "ten"}, {"dropout": 2}):
+        with pytest.raises(FamilyError, match="cannot build Arch"):
+            check_family(ofa.create_family("small_mobilenet_v3", **options))
     with pytest.raises(SpaceError, match="only finite numbers"):
         ofa.create_family("small_mobilenet_v3", resolutions="wide")
 
