@@ -8,7 +8,7 @@ import yaml
 
 import ofa
 from ofa.core.tensors import read_tensors
-from ofa.pipeline.recipe import load_recipe
+from ofa.pipeline.recipe_file import load_recipe
 from ofa.supernet.importing import source
 
 
@@ -38,7 +38,7 @@ def test_devices_and_env_as_tables_and_json(command):
 def test_run_refuses_an_existing_run_and_resume_shows_the_summary(command, tiny_yaml, run_option, finished):
     code, out, err = command("run", tiny_yaml, *run_option)
     assert (code, out) == (2, "")
-    assert "holds a run already; add --resume" in err
+    assert "already holds a run; add --resume" in err
     code, out, _ = command("run", tiny_yaml, *run_option, "--resume", "--json")
     assert code == 0
     assert json.loads(out) == json.loads((finished / "summary.json").read_text())
@@ -60,8 +60,9 @@ def test_search_under_a_limit(command, tiny_yaml, run_option):
     code, out, err = command("search", tiny_yaml, *run_option, "--limit-ms", 1e-6)
     assert (code, out) == (2, "")
     assert "the tightest seen is" in err
-    code, _, err = command("search", tiny_yaml, *run_option, "--limit-ms", -1)
-    assert (code, "must be above 0" in err) == (2, True)
+    for limit in (-1, 0, "nan", "inf"):
+        code, _, err = command("search", tiny_yaml, *run_option, "--limit-ms", limit)
+        assert (code, "give milliseconds above 0" in err) == (2, True)
 
 
 def test_bundle_demo_replays_a_battery(command, tiny_yaml, run_option):

@@ -27,9 +27,9 @@ def test_json_is_what_the_library_gives_and_progress_goes_to_standard_error(comm
     archs = [run.family.space.arch(item.get("arch", item)) for item in json.loads(archs_json.read_text())]
     assert json.loads(out) == evaluate(run, archs, "test")
     chosen = ("--images", 30, "--calibration-images", 20, "--json")
-    assert json.loads(command("evaluate", finished, *chosen)[1]) == evaluate(
-        run, [run.family.space.largest, run.family.space.smallest], "validation", 30, 20
-    )
+    ends = [run.family.space.largest, run.family.space.smallest]
+    expected = evaluate(run, ends, "validation", max_images=30, calibration_images=20)
+    assert json.loads(command("evaluate", finished, *chosen)[1]) == expected
 
 
 def test_a_table(command, finished, archs_json):
