@@ -298,7 +298,7 @@ def _speed(table: LatencyTable, n: int = 1_000_000, n_walked: int = 2_000) -> li
 
 def _walk(table: LatencyTable, made: Family, arch: Any) -> float:
     resolution = int(arch["resolution"])
-    blocks = made.blocks(made.space.encode(arch))
+    blocks = made.blocks(made.space.row(arch))
     return sum(table.rows[repr(block), slot.size(resolution)].median_ms for slot, block in blocks if block is not None)
 
 

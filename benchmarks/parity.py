@@ -84,7 +84,8 @@ def trained(supernet: Supernet, data: Data) -> Supernet:
     rng = np.random.default_rng(0)
     optimizer = torch.optim.SGD(supernet.parameters(), 0.01, momentum=0.9)
     space = supernet.family.space
-    batches = {r: eval_batches(data, data.train, r, BATCH, limit=BATCH * STEPS) for r in supernet.family.resolutions}
+    limits = {"batch_size": BATCH, "limit": BATCH * STEPS}
+    batches = {r: eval_batches(data, data.train, r, **limits) for r in supernet.family.resolutions}
     for step in range(STEPS):
         supernet.zero_grad()
         for arch in (space.largest, space.smallest, space.decode(space.sample(1, rng)[0])):

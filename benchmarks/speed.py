@@ -109,7 +109,7 @@ def cost_seconds(made: Family, rng: np.random.Generator, n: int = 10_000) -> flo
     rows = {(repr(block), size): timing for block, size in distinct_blocks(made)}
     table = LatencyTable(made, made, {}, "", Timing(0.01, 0.0, 1), rows, networks, networks)
     few = made.space.sample(300, rng)
-    predictor = AccuracyPredictor.fit(made.space, few, rng.normal(70, 3, len(few)), PredictorConfig(), seed=0)
+    predictor = AccuracyPredictor.fit(made.space, few, rng.normal(70, 3, len(few)), config=PredictorConfig(), seed=0)
     table(few)
     start = time.perf_counter()
     sampled = made.space.sample(n, rng)

@@ -130,9 +130,10 @@ def alone(task: Task, arch: dict[str, Any], seed: int, epochs: int, lr: float = 
     schedule, loss = Schedule(optimizer, settings, per_epoch), label_loss(settings.label_smoothing)
     ema = ModelEmaV3(network, COMMON["ema_decay"], use_warmup=True)
     begin, step = time.perf_counter(), 0
+    pixels = int(checked["resolution"])
     for epoch in range(epochs):
         batches = train_batches(
-            images, DATA.augment, lambda _: int(checked["resolution"]), batch_size=BATCH, seed=seed, epoch=epoch
+            images, DATA.augment, resolution=lambda _: pixels, batch_size=BATCH, seed=seed, epoch=epoch
         )
         for batch, labels in batches:
             schedule.set(step)

@@ -42,6 +42,14 @@ class TableError(OfaError):
     """A latency table is malformed, or belongs to another family or device."""
 
 
+class PredictorError(OfaError):
+    """An accuracy predictor cannot be fitted to what was measured."""
+
+
+class SearchError(OfaError):
+    """A setting of a search is out of range, or an objective or constraint gives no usable number."""
+
+
 class InfeasibleError(OfaError):
     """No arch meets the constraints; the message gives the tightest value seen."""
 
@@ -61,7 +69,7 @@ class RunError(OfaError):
 def nearest(name: str, names: Iterable[str], limit: int = 8) -> str:
     """List the names most like a mistyped one, or the first `limit` if none is close, to end an error message."""
     names = list(names)
-    close = get_close_matches(name, names, n=3)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"choose from {listed(names, limit)}"

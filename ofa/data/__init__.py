@@ -1,1 +1,1 @@
-"""Labelled images: data sets, splits, transforms and loaders."""
+"""Labeled images: data sets, splits, transforms and loaders."""

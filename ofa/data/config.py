@@ -1,51 +1,66 @@
-"""Labelled images in three separate splits.
-
-An image is a uint8 tensor `[channels, height, width]` of any size.
-"""
+"""Which images to use, and how to split and augment them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator
 
-from ofa.core.config import Config
+from ofa.core.config import Config, UserPath
+
+
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError("the first value must not be above the second")
+    return limits
+
+
+Area = Annotated[float, Field(ge=0.01, le=1)]
+AspectRatio = Annotated[float, Field(ge=0.1, le=10)]
 
 
 class AugmentConfig(Config):
     """Training augmentation, by timm's `create_transform`."""
 
-    scale: tuple[float, float] = Field((0.7, 1.0), strict=False)
+    scale: Annotated[tuple[Area, Area], AfterValidator(_ascending)] = Field((0.7, 1.0), strict=False)
     """Range of the area of the random crop, as a share of the image."""
-    ratio: tuple[float, float] = Field((0.85, 1.18), strict=False)
+    ratio: Annotated[tuple[AspectRatio, AspectRatio], AfterValidator(_ascending)] = Field((0.85, 1.18), strict=False)
     """Range of the aspect ratio of the random crop."""
     hflip: float = Field(0.0, ge=0, le=1)
     """Probability of a horizontal flip."""
     auto_augment: str | None = None
-    """Such as `rand-m9-mstd0.5-inc1` (RandAugment)."""
+    """Policy such as `rand-m9-mstd0.5-inc1` (RandAugment)."""
     erase: float = Field(0.0, ge=0, le=1)
     """Probability of random erasing."""
-    mixup: float = Field(0.0, ge=0)
-    """Alpha of mixup over a batch, such as 0.8; 0: none."""
-    cutmix: float = Field(0.0, ge=0)
-    """Alpha of cutmix, such as 1.0; where mixup is given too, each batch takes one of them."""
+    mixup: float = Field(0.0, ge=0, le=100)
+    """Alpha of mixup over a batch, such as 0.8; 0 disables it."""
+    cutmix: float = Field(0.0, ge=0, le=100)
+    """Alpha of cutmix, such as 1.0; 0 disables it. With mixup and cutmix, each batch uses one of them."""
+
+    @field_validator("auto_augment")
+    @classmethod
+    def _is_known_to_timm(cls, policy: str | None) -> str | None:
+        if policy is not None:
+            from timm.data import create_transform
+
+            create_transform(32, is_training=True, auto_augment=policy)  # asserts that it knows the policy
+        return policy
 
 
 class DataConfig(Config):
-    """Which images, and how they are split and augmented."""
+    """Which images to use, and how to split and augment them."""
 
     name: Literal["digits", "fashion_mnist", "image_folder"]
     """`digits` comes with scikit-learn; `image_folder` is any folder of images."""
-    folder: Path | None = Field(None, strict=False)
-    """`fashion_mnist`: where the IDX files are. `image_folder`: `folder/class/image`, or `folder/train/class/...`
-    with `validation` and `test` beside it if they exist."""
+    folder: UserPath | None = None
+    """`fashion_mnist`: the folder of the IDX files. `image_folder`: the folder of `class/image`, or of
+    `train/class/image` and optionally `validation` and `test` like it. `~` stands for the home directory."""
     in_channels: Literal[1, 3] = 3
     """`image_folder`: 3 for color, 1 for gray."""
     validation_percent: float = Field(15.0, gt=0, le=40)
-    """Share of the training images kept for validation where the data set brings no validation split."""
+    """Share of the training images used for validation if the data set has no validation split."""
     test_percent: float = Field(20.0, gt=0, le=40)
-    """Share of all images kept for the test where the data set brings no test split."""
+    """Share of all images used for the test if the data set has no test split."""
     workers: int = Field(0, ge=0, le=64)
-    """Processes that load images; 0 loads in the main process. Batches do not depend on it."""
+    """Processes that load images; 0 loads them in the main process. Batches do not depend on it."""
     augment: AugmentConfig = AugmentConfig()

@@ -1,59 +1,129 @@
-"""Labelled images in three separate splits.
-
-An image is a uint8 tensor `[channels, height, width]` of any size.
-"""
+"""A data set: labeled images in three separate splits, and what a run records of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from ofa.core.errors import DataError
 
 
 class Images(Protocol):
-    """Images with labels, by position."""
+    """Labeled images by position; an image is a uint8 tensor `[channels, height, width]` of any size."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
+    def digest(self) -> str:
+        """Return a text that changes when an image or a label changes."""
+
 
 @dataclass(frozen=True)
-class Data:
-    """A data set. Search and predictors read `train` and `validation`; only final figures read `test`.
+class DataHeader:
+    """The classes and the normalization of a data set.
 
     Attributes:
-        labels: class names, in the order of the logits.
-        mean: per channel, of pixel values between 0 and 1; `std` likewise.
+        name: the name of the data set.
+        labels: class names in the order of the logits.
+        mean: mean of each channel, of pixel values between 0 and 1; `std` is the standard deviation.
     """
 
     name: str
     labels: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def in_channels(self) -> int:
+        """The number of channels of an image."""
+        return len(self.mean)
+
+
+@dataclass(frozen=True)
+class DataInfo(DataHeader):
+    """What a run records of its data, so that stages without images need not load any.
+
+    Attributes:
+        n_train: number of training images; `n_validation` and `n_test` likewise.
+        digest: a text that changes when an image, a label or a split changes.
+    """
+
+    n_train: int
+    n_validation: int
+    n_test: int
+    digest: str
+
+    def to_json(self) -> str:
+        """Return this as one JSON object."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> DataInfo:
+        """Parse what `to_json` wrote.
+
+        Raises:
+            DataError: `text` is something else.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(text, strict=True)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise DataError(f"{text[:80]!r} does not describe a data set: {problem['loc']} {problem['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Data(DataHeader):
+    """A data set. Search and predictors read `train` and `validation`; only final figures read `test`."""
+
     train: Images
     validation: Images
     test: Images
 
-    @property
-    def in_channels(self) -> int:
-        """How many channels the images have."""
-        return len(self.mean)
+    @classmethod
+    def from_splits(cls, name: str, labels: tuple[str, ...], train: Images, validation: Images, test: Images) -> Data:
+        """Create a data set with the mean and standard deviation of up to 1000 training images, evenly spread.
+
+        Raises:
+            DataError: there are fewer than two classes, or a channel is constant.
+        """
+        if len(labels) < 2:
+            raise DataError(f"data set {name!r} has the classes {labels}; a classifier needs at least two")
+        counts = np.zeros((len(train[0][0]), 256))  # of each pixel value: takes no memory, however large images are
+        for index in np.linspace(0, len(train) - 1, min(len(train), 1000)).astype(np.int64).tolist():
+            counts += [np.bincount(channel.flatten(), minlength=256) for channel in train[index][0].numpy()]
+        values, n_pixels = np.arange(256) / 255, counts.sum(axis=1)
+        mean = counts @ values / n_pixels
+        std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(axis=1) / (n_pixels - 1))
+        if not (std > 0).all():
+            raise DataError(f"data set {name!r} has a constant channel; there is nothing to learn from")
+        return cls(name, labels, tuple(mean.tolist()), tuple(std.tolist()), train, validation, test)
+
+    @cached_property
+    def info(self) -> DataInfo:
+        """What a run records of the data; its digest opens all image files."""
+        splits = (self.train, self.validation, self.test)
+        n_train, n_validation, n_test = map(len, splits)
+        digest = hashlib.sha256(" ".join(images.digest() for images in splits).encode()).hexdigest()
+        return DataInfo(self.name, self.labels, self.mean, self.std, n_train, n_validation, n_test, digest)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Pixel values 0 to 255 `[..., channels, h, w]` to what networks take."""
+        """Normalize pixel values `[..., channels, height, width]` between 0 and 255 to what networks expect."""
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return (images / 255 - mean) / std
 
 
 @dataclass(frozen=True)
 class TensorImages:
-    """Images in memory: uint8 `[n, channels, h, w]` and integer labels `[n]`."""
+    """Images in memory: uint8 `[n, channels, height, width]` and integer labels `[n]`."""
 
     images: Tensor
     labels: Tensor
@@ -64,18 +134,11 @@ class TensorImages:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
 
-    def subset(self, chosen: np.ndarray) -> TensorImages:
-        """The images at these positions."""
-        return TensorImages(self.images[chosen], self.labels[chosen])
+    def subset(self, positions: np.ndarray) -> TensorImages:
+        """Return the images at some positions."""
+        return TensorImages(self.images[positions], self.labels[positions])
 
-
-def make_data(name: str, labels: tuple[str, ...], train: Images, validation: Images, test: Images) -> Data:
-    """A data set with the mean and standard deviation of up to 1000 of its training images."""
-    if len(labels) < 2:
-        raise DataError(f"data set {name!r} has the classes {labels}; a classifier needs at least two")
-    sample = [train[int(i)][0] for i in np.linspace(0, len(train) - 1, min(len(train), 1000)).astype(np.int64)]
-    pixels = torch.cat([image.flatten(1).double() for image in sample], dim=1) / 255
-    mean, std = pixels.mean(dim=1), pixels.std(dim=1)
-    if not bool((std > 0).all()):
-        raise DataError(f"data set {name!r} has a constant channel; there is nothing to learn from")
-    return Data(name, labels, tuple(mean.tolist()), tuple(std.tolist()), train, validation, test)
+    def digest(self) -> str:
+        """Return a hash of the shape, the images and the labels."""
+        shape = str(tuple(self.images.shape)).encode()
+        return hashlib.sha256(shape + self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()

@@ -1,7 +1,4 @@
-"""Labelled images in three separate splits.
-
-An image is a uint8 tensor `[channels, height, width]` of any size.
-"""
+"""Fashion-MNIST, from IDX files."""
 
 from __future__ import annotations
 
@@ -15,32 +12,38 @@ from torchvision.datasets import FashionMNIST
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
-from ofa.data.dataset import Data, TensorImages, make_data
+from ofa.data.dataset import Data, TensorImages
 from ofa.data.splits import split_by_class
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def load_fashion_mnist(config: DataConfig) -> Data:
-    """Fashion-MNIST: 70,000 gray images of 28 by 28 pixels, from a folder of IDX files or downloaded."""
+    """Load Fashion-MNIST, 70,000 gray images of 28 by 28 pixels, from a folder of IDX files, or download it.
+
+    Raises:
+        DataError: a file is missing, unreadable, or does not fit the others, or the download fails.
+    """
     folder = config.folder or DEBIAN_FASHION_MNIST
     if not folder.is_dir():
         if config.folder is not None:
             raise DataError(f"no folder {folder}; give the folder of the Fashion-MNIST IDX files as data.folder")
         folder = _download_fashion_mnist()
-    parts = []
-    for part in ("train", "t10k"):
-        images, labels = _idx(folder, f"{part}-images-idx3-ubyte"), _idx(folder, f"{part}-labels-idx1-ubyte")
-        if images.ndim != 3 or labels.shape != images.shape[:1] or labels.max() >= len(FashionMNIST.classes):
-            raise DataError(
-                f"{folder}: {part} has images of shape {images.shape} and labels of shape {labels.shape}, one of "
-                "0 to 9 for each image is wanted; fetch the IDX files again"
-            )
-        parts.append(TensorImages(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64))))
-    train, validation = split_by_class(parts[0].labels.numpy(), config.validation_percent)
-    return make_data(
-        "fashion_mnist", tuple(FashionMNIST.classes), parts[0].subset(train), parts[0].subset(validation), parts[1]
-    )
+    everything, test = (_read_part(folder, part) for part in ("train", "t10k"))
+    train, validation = split_by_class(everything.labels.numpy(), config.validation_percent)
+    splits = (everything.subset(train), everything.subset(validation), test)
+    return Data.from_splits("fashion_mnist", tuple(FashionMNIST.classes), *splits)
+
+
+def _read_part(folder: Path, part: str) -> TensorImages:
+    images, labels = (_read_idx(folder, f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+    n_classes = len(FashionMNIST.classes)
+    if images.ndim != 3 or not images.size or labels.shape != images.shape[:1] or labels.max() >= n_classes:
+        raise DataError(
+            f"{folder}: {part} has images of shape {images.shape} and labels of shape {labels.shape}, but needs images "
+            "of shape [n, height, width] and a label from 0 to 9 for each; fetch the IDX files again"
+        )
+    return TensorImages(torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)))
 
 
 def _download_fashion_mnist() -> Path:
@@ -55,8 +58,8 @@ def _download_fashion_mnist() -> Path:
     return root / "FashionMNIST" / "raw"
 
 
-def _idx(folder: Path, name: str) -> np.ndarray:
-    """Reads an IDX file (yann.lecun.com/exdb/mnist), plain or gzipped, of unsigned bytes."""
+def _read_idx(folder: Path, name: str) -> np.ndarray:
+    """Read an IDX file (yann.lecun.com/exdb/mnist) of unsigned bytes, plain or gzipped."""
     plain, zipped = folder / name, folder / f"{name}.gz"
     if not plain.exists() and not zipped.exists():
         raise DataError(f"{folder} has neither {name} nor {name}.gz; give the folder of the IDX files as data.folder")

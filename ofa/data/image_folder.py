@@ -1,10 +1,10 @@
-"""Labelled images in three separate splits.
-
-An image is a uint8 tensor `[channels, height, width]` of any size.
-"""
+"""Folders of image files, one folder per class."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,15 @@ from torchvision.transforms.v2 import functional as transforms
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
-from ofa.data.dataset import Data, make_data
+from ofa.data.dataset import Data
 from ofa.data.splits import split_by_class
 
-_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # all that Pillow raises for one
+_DIGEST_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class FileImages:
-    """Image files, read when asked for."""
+    """Image files, read on access: `(path, label)` of each, with 1 or 3 channels."""
 
     files: tuple[tuple[str, int], ...]
     in_channels: int
@@ -34,46 +34,66 @@ class FileImages:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path, label = self.files[index]
-        try:
-            with Image.open(path) as image:
-                if image.mode[0] in "IF":
-                    raise ValueError(f"its mode is {image.mode}; scale it to 8 bits per channel")
-                pixels = image.convert("RGB" if self.in_channels == 3 else "L")
-        except _BROKEN_IMAGE as error:
-            raise DataError(f"cannot read the image {path} ({error}); mend or remove it") from error
-        return transforms.pil_to_tensor(pixels), label
+        with _reading(path), Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise ValueError(f"its mode is {image.mode}; scale it to 8 bits per channel")
+            return transforms.pil_to_tensor(image.convert("RGB" if self.in_channels == 3 else "L")), label
+
+    def digest(self) -> str:
+        """Return a hash of labels, sizes of files, and their first and last bytes: whole files take long to read."""
+        digest = hashlib.sha256()
+        for path, label in self.files:
+            with _reading(path), Path(path).open("rb") as file:
+                head, size = file.read(_DIGEST_BYTES), file.seek(0, 2)
+                file.seek(max(0, size - _DIGEST_BYTES))
+                digest.update(f"{label} {size} ".encode() + head + file.read())
+        return digest.hexdigest()
 
 
 def load_image_folder(config: DataConfig) -> Data:
-    """Image files in one folder per class; splits that are missing are taken from the training images."""
+    """Load a folder with one folder of image files per class, or with such a folder for each split.
+
+    Splits that have no folder are taken from the training images.
+
+    Raises:
+        DataError: the folder is missing, an image is broken, or classes do not suit the splits.
+    """
     root = config.folder
     if root is None or not root.is_dir():
         raise DataError(f"no folder {root}; set data.folder to a folder with one folder of images per class")
-    found = {split: _files(root / split) for split in ("train", "validation", "test") if (root / split).is_dir()}
-    if "train" not in found:
-        found = {"train": _files(root)}
-    labels, files = found["train"]
-    for split, (names, _) in found.items():
+    folders = {split: root / split for split in ("train", "validation", "test") if (root / split).is_dir()}
+    if "train" not in folders:
+        folders = {"train": root}
+    listed = {split: _list_files(folder) for split, folder in folders.items()}
+    labels, _ = listed["train"]
+    for split, (names, _) in listed.items():
         if names != labels:
-            raise DataError(f"{root / split} has the classes {names}, but the training images have {labels}")
-    parts = {split: files for split, (_, files) in found.items()}
+            raise DataError(f"{folders[split]} has the classes {names}, but the training images have {labels}")
+    splits = {split: files for split, (_, files) in listed.items()}
     for split, percent in (("test", config.test_percent), ("validation", config.validation_percent)):
-        if split not in parts:
-            kept, moved = split_by_class(np.array([label for _, label in files]), percent, labels)
-            parts[split] = [files[i] for i in moved]
-            files = parts["train"] = [files[i] for i in kept]
-    splits = [FileImages(tuple(parts[s]), config.in_channels) for s in ("train", "validation", "test")]
-    return make_data(root.name, tuple(labels), *splits)
+        if split not in splits:
+            files = splits["train"]
+            remaining, moved = split_by_class(np.array([label for _, label in files]), percent, labels)
+            splits["train"], splits[split] = [files[i] for i in remaining], [files[i] for i in moved]
+    images = (FileImages(tuple(splits[split]), config.in_channels) for split in ("train", "validation", "test"))
+    return Data.from_splits(root.absolute().name, tuple(labels), *images)
 
 
-def _files(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
+def _list_files(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
+    """Return the names of the classes, and the path and label of each image."""
     try:
         folder = ImageFolder(str(root))
-    except (FileNotFoundError, OSError) as error:
+    except OSError as error:
         raise DataError(f"{root} is not a folder with one folder of images per class: {error}") from error
     for path, _ in folder.samples:
-        try:
-            Image.open(path).close()  # the header only: cheap, and finds most broken files before training does
-        except _BROKEN_IMAGE as error:
-            raise DataError(f"cannot read the image {path} ({error}); mend or remove it") from error
+        with _reading(path):
+            Image.open(path).close()  # reads the header only: cheap, and finds most broken files before training does
     return folder.classes, folder.samples
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
+        raise DataError(f"cannot read the image {path} ({error}); repair or remove it") from error

@@ -1,23 +1,39 @@
-"""Labelled images in three separate splits.
-
-An image is a uint8 tensor `[channels, height, width]` of any size.
-"""
+"""Data sets by name."""
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+
+from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
-from ofa.data.dataset import Data
-from ofa.data.digits import load_digits_data
+from ofa.data.dataset import Data, TensorImages
 from ofa.data.fashion_mnist import load_fashion_mnist
 from ofa.data.image_folder import load_image_folder
+from ofa.data.splits import split_by_class
 
 
 def load_data(config: DataConfig) -> Data:
-    """Loads a data set; the same configuration gives the same splits.
+    """Load a data set; the same configuration gives the same splits.
 
     Raises:
-        DataError: it is missing, unreadable, or a class has too few images.
+        DataError: the data set is missing, broken, or has too few images or classes.
     """
-    return {"digits": load_digits_data, "fashion_mnist": load_fashion_mnist, "image_folder": load_image_folder}[
-        config.name
-    ](config)
+    loaders = {"digits": load_digits, "fashion_mnist": load_fashion_mnist, "image_folder": load_image_folder}
+    try:
+        return loaders[config.name](config)
+    except OSError as error:
+        raise DataError(f"cannot read the data set {config.name!r}: {error}") from error
+
+
+def load_digits(config: DataConfig) -> Data:
+    """Load the handwritten digits of scikit-learn: 1797 gray images of 8 by 8 pixels."""
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    pixels, labels = (digits.images * (255 / 16)).round().astype(np.uint8), digits.target.astype(np.int64)
+    remaining, test = split_by_class(labels, config.test_percent)
+    train, validation = split_by_class(labels[remaining], config.validation_percent)
+    images = TensorImages(torch.from_numpy(pixels)[:, None], torch.from_numpy(labels))
+    splits = (images.subset(positions) for positions in (remaining[train], remaining[validation], test))
+    return Data.from_splits("digits", tuple("0123456789"), *splits)

@@ -1,7 +1,4 @@
-"""Labelled images in three separate splits.
-
-An image is a uint8 tensor `[channels, height, width]` of any size.
-"""
+"""Stratified splits."""
 
 from __future__ import annotations
 
@@ -13,17 +10,23 @@ from ofa.core.errors import DataError
 
 
 def split_by_class(labels: np.ndarray, percent: float, names: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Positions kept and positions moved, at least one of each per class, in the same shares for every class."""
+    """Move `percent` of the images of each class, at least one, to a second part.
+
+    Returns:
+        The ascending positions of the first and of the second part in `labels` `[n]`.
+
+    Raises:
+        DataError: a class, called as in `names`, has fewer than two images.
+    """
     rng = np.random.default_rng(0)
     moved = []
     for label in range(int(labels.max()) + 1):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        if len(members) < 2:
-            name = names[label] if names else label
+        positions = rng.permutation(np.flatnonzero(labels == label))
+        if len(positions) < 2:
             raise DataError(
-                f"class {name!r} has too few images to split; every class needs at least 3: "
-                "one each for training, validation and test"
+                f"class {names[label] if names else label!r} has too few images to split; every class needs at least "
+                "3: one each for training, validation and test"
             )
-        moved.append(members[: max(1, round(len(members) * percent / 100))])
-    out = np.sort(np.concatenate(moved))
-    return np.setdiff1d(np.arange(len(labels)), out), out
+        moved.append(positions[: max(1, round(len(positions) * percent / 100))])
+    second = np.sort(np.concatenate(moved))
+    return np.setdiff1d(np.arange(len(labels)), second), second

@@ -1,23 +1,29 @@
-"""The batches that training and evaluation read.
-
-Batches are float tensors `[batch, channels, resolution, resolution]`, normalized. Evaluation scales the shorter
-side to the resolution (bilinear, antialiased) and crops the center. Augmentation is timm's.
-"""
+"""Images as networks see them: resized and cropped for evaluation, augmented by timm for training."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
+from timm.data import create_transform
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from ofa.data.config import AugmentConfig
+
 
 def resize_center_crop(images: Tensor, resolution: int) -> Tensor:
-    """Scales the shorter side of float images `[..., h, w]` to the resolution and crops the center."""
+    """Scale the shorter side of float images `[..., height, width]` to the resolution and crop the center.
+
+    The interpolation is bilinear and antialiased.
+    """
     if images.shape[-2:] == (resolution, resolution):
         return images
     scaled = transforms.resize(images, [resolution], antialias=True)
@@ -25,29 +31,52 @@ def resize_center_crop(images: Tensor, resolution: int) -> Tensor:
     return cropped
 
 
+@cache
+def training_transform(config: AugmentConfig, resolution: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+    """Return timm's transform from a PIL image to an augmented, normalized tensor `[channels, height, width]`."""
+    transform = create_transform(
+        resolution,
+        is_training=True,
+        scale=config.scale,
+        ratio=config.ratio,
+        hflip=config.hflip,
+        color_jitter=None,  # type: ignore[arg-type]  # timm takes None
+        auto_augment=config.auto_augment,
+        interpolation="bilinear",
+        mean=mean,
+        std=std,
+        re_prob=config.erase,
+    )
+    for step in transform.transforms:
+        for operation in chain(getattr(step, "ops", ()), *getattr(step, "policy", ())):
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Keep the highest bits of each pixel. timm asks for 0 bits at times, which Pillow refuses."""
+    if bits == 0:
+        return Image.new(image.mode, image.size)
+    return ImageOps.posterize(image, bits)
+
+
 @contextmanager
 def seeded(*seeds: int) -> Iterator[None]:
-    """Seeds the global generators, which timm's augmentation draws from, and puts them back."""
-    with restored_generators():
+    """Seed the global generators, which augmentation draws from, and restore their states at the end."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    try:
         seed_generators(*seeds)
         yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
 
 
 def seed_generators(*seeds: int) -> None:
-    """Seeds the global generators of Python, NumPy and torch."""
+    """Seed the global generators of Python, NumPy and torch."""
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed notes the call for GPUs, which takes longer
-
-
-@contextmanager
-def restored_generators() -> Iterator[None]:
-    """Puts the global generators back at the end."""
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
-        torch.set_rng_state(kept[2])
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed also records the call for GPUs, which takes longer

@@ -1,1 +1,1 @@
-"""Accuracy predictors, and how they are judged."""
+"""Accuracy predictors, their metrics, and accuracies with less noise."""

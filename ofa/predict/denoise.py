@@ -1,4 +1,4 @@
-"""The accuracy predictor: a small ensemble of multi-layer perceptrons over one-hot archs (arXiv 1908.09791, 3.4)."""
+"""Estimates of true accuracies from accuracies measured on few images."""
 
 from __future__ import annotations
 
@@ -11,49 +11,56 @@ Floats = NDArray[np.float64]
 
 
 def denoised_percent(top1_percent: Floats, loss: Floats, n_images: int) -> Floats:
-    """Accuracies with less of the noise of few images, by the losses on the same images.
+    """Return accuracies `[n]` that are shrunk towards their linear fit on the losses.
 
-    A loss also counts how sure each answer is, so it needs fewer images to tell networks apart. Accuracies are drawn to
-    a line through the losses, as far as they scatter around it no more than that noise does: where losses say little
-    about accuracies, these stay as they are.
-
-    Args:
-        top1_percent: of each arch, measured `[n]`.
-        loss: mean cross-entropy of each on the same images, in nats `[n]`.
-        n_images: how many images.
-    """
-    spread = loss - loss.mean()
-    slope = float(spread @ top1_percent) / max(float(spread @ spread), 1e-12)
-    line = top1_percent.mean() + slope * spread
-    return estimate_percent(top1_percent, line, n_images, model_rmse_percent(top1_percent, line, n_images))
-
-
-def estimate_percent(measured: Floats, predicted: Floats, n_images: int, model_rmse_percent: float) -> Floats:
-    """The best guess at true accuracies: measurement and prediction, each weighted by the inverse of its variance.
-
-    Picking the best of many archs by an accuracy that was measured on few images picks the lucky ones; the
-    prediction, fitted to all of them, is not misled by one arch's luck.
+    A loss also reflects how confident each answer is, so it takes fewer images to tell networks apart by it. The more
+    of the residuals the images' noise explains, the stronger the shrinkage: if losses hardly explain accuracies, these
+    stay as they are.
 
     Args:
-        measured: accuracy on `n_images` images, in percent, `[n]`.
-        predicted: by the predictor, in percent, `[n]`.
-        n_images: of each measurement.
-        model_rmse_percent: of the predictor against true accuracies; see `model_rmse_percent`.
+        top1_percent: measured accuracies of networks in percent `[n]`.
+        loss: their mean cross-entropies on the same images in nats `[n]`.
+        n_images: the number of images.
     """
-    of_predicting, of_measuring = model_rmse_percent**2, _measuring_variance(predicted, n_images)
-    estimate: Floats = predicted + of_predicting / (of_predicting + of_measuring) * (measured - predicted)
+    centered_loss = loss - loss.mean()
+    slope = float(centered_loss @ top1_percent) / max(float(centered_loss @ centered_loss), 1e-12)
+    fitted_percent = top1_percent.mean() + slope * centered_loss
+    rmse_percent = model_rmse_percent(top1_percent, fitted_percent, n_images)
+    return estimate_percent(top1_percent, fitted_percent, n_images=n_images, model_rmse_percent=rmse_percent)
+
+
+def estimate_percent(
+    measured_percent: Floats, predicted_percent: Floats, *, n_images: int, model_rmse_percent: float
+) -> Floats:
+    """Return the mean `[n]` of measurement and prediction, weighted by their inverse variances.
+
+    The best of many accuracies that were measured on few images are the luckiest ones. Predictions are fitted to all
+    of them, so the luck of one arch does not mislead them.
+
+    Args:
+        measured_percent: accuracies on `n_images` images in percent `[n]`.
+        predicted_percent: predicted accuracies in percent `[n]`.
+        n_images: the number of images of each measurement.
+        model_rmse_percent: the error of the predictions; see the function `model_rmse_percent`.
+    """
+    prediction_variance, noise_variance = model_rmse_percent**2, _noise_variance(predicted_percent, n_images)
+    weight = prediction_variance / (prediction_variance + noise_variance)
+    estimate: Floats = predicted_percent + weight * (measured_percent - predicted_percent)
     return estimate
 
 
-def model_rmse_percent(measured: Floats, predicted: Floats, n_images: int) -> float:
-    """How far predictions are from true accuracies: from measurements on `n_images` images, less their own noise."""
-    noise = float(_measuring_variance(predicted, n_images).mean())
-    squared = float(np.mean((measured - predicted) ** 2))
-    return math.sqrt(max(squared - noise, 0.1 * noise))
+def model_rmse_percent(measured_percent: Floats, predicted_percent: Floats, n_images: int) -> float:
+    """Return the root mean square error of predictions in percent against true accuracies.
+
+    It is the error against measurements on `n_images` images, less their variance.
+    """
+    noise = float(_noise_variance(predicted_percent, n_images).mean())
+    squared_error = float(np.mean((measured_percent - predicted_percent) ** 2))
+    return math.sqrt(max(squared_error - noise, 0.1 * noise))
 
 
-def _measuring_variance(predicted: Floats, n_images: int) -> Floats:
-    """Binomial variance, taken at the prediction: at a lucky measurement it would come out too small."""
-    share = (np.clip(predicted / 100, 0, 1) * n_images + 1) / (n_images + 2)  # never exactly 0 or 1
+def _noise_variance(predicted_percent: Floats, n_images: int) -> Floats:
+    """Return the binomial variances of measurements, at the predictions: at lucky measurements they are too small."""
+    share = (np.clip(predicted_percent / 100, 0, 1) * n_images + 1) / (n_images + 2)  # never exactly 0 or 1
     variance: Floats = 1e4 * share * (1 - share) / n_images
     return variance

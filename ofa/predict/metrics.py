@@ -1,4 +1,4 @@
-"""The accuracy predictor: a small ensemble of multi-layer perceptrons over one-hot archs (arXiv 1908.09791, 3.4)."""
+"""Metrics of an accuracy predictor on held-out archs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from ofa.space.search_space import SearchSpace
 
 @dataclass(frozen=True)
 class PredictorMetrics:
-    """How good a predictor is on archs that it was not fitted on."""
+    """How well a predictor fitted to `n_fit` archs predicts the top-1 accuracies in percent of `n_test` others.
+
+    Attributes:
+        kendall_tau: rank correlation of predictions and measurements, -1 to 1; 0 if there is nothing to rank.
+        rmse_percent: root mean square error of predictions against measurements.
+    """
 
     kendall_tau: float
     rmse_percent: float
@@ -26,37 +31,36 @@ class PredictorMetrics:
     predicted_percent: tuple[float, ...]
 
 
-def fit_and_evaluate(
+def evaluate(
     space: SearchSpace,
     rows: Rows,
     top1_percent: Floats,
     loss: Floats,
+    *,
     n_images: int,
     config: PredictorConfig,
     seed: int,
-) -> tuple[AccuracyPredictor, PredictorMetrics]:
-    """Judges a predictor on archs kept apart, by their accuracies as measured, then fits the one to use on all archs.
+) -> PredictorMetrics:
+    """Fit a predictor to the denoised accuracies of some archs, and evaluate it on the measured ones of the others.
 
     Args:
-        space: the archs' space.
-        rows: archs `[n, n_choices]`.
-        top1_percent: of each, measured on the same images `[n]`.
-        loss: of each on those images, in nats `[n]`; see `denoised_percent`.
-        n_images: how many images.
-        config: of the predictor.
-        seed: of its first weights, and of which archs are kept apart.
+        space: the search space of the archs.
+        rows: measured archs `[n, n_choices]`.
+        top1_percent: their accuracies `[n]`; see `denoised_percent` for `loss` and `n_images`.
+        loss: their mean cross-entropies `[n]`.
+        n_images: the number of images of each measurement.
+        config: the settings of the predictor, and the share of held-out archs.
+        seed: the seed of the predictor and of which archs are held out.
     """
-    fitted, kept = train_test_split(np.arange(len(rows)), test_size=config.test_percent / 100, random_state=seed)
-    targets = denoised_percent(top1_percent[fitted], loss[fitted], n_images)
-    predicted, _ = AccuracyPredictor.fit(space, rows[fitted], targets, config, seed)(rows[kept])
-    measured = top1_percent[kept]
-    fit = PredictorMetrics(
-        kendall_tau=float(np.nan_to_num(kendalltau(predicted, measured).statistic)),  # constant values rank nothing
+    fit, test = train_test_split(np.arange(len(rows)), test_size=config.test_percent / 100, random_state=seed)
+    targets = denoised_percent(top1_percent[fit], loss[fit], n_images)
+    predictor = AccuracyPredictor.fit(space, rows[fit], targets, config=config, seed=seed)
+    measured, predicted = top1_percent[test], predictor(rows[test])
+    return PredictorMetrics(
+        kendall_tau=float(np.nan_to_num(kendalltau(predicted, measured).statistic)) if len(test) > 1 else 0.0,
         rmse_percent=float(np.sqrt(np.mean((predicted - measured) ** 2))),
-        n_fit=len(fitted),
-        n_test=len(kept),
+        n_fit=len(fit),
+        n_test=len(test),
         measured_percent=tuple(measured.tolist()),
         predicted_percent=tuple(predicted.tolist()),
     )
-    targets = denoised_percent(top1_percent, loss, n_images)
-    return AccuracyPredictor.fit(space, rows, targets, config, seed), fit

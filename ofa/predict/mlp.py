@@ -1,4 +1,4 @@
-"""The accuracy predictor: a small ensemble of multi-layer perceptrons over one-hot archs (arXiv 1908.09791, 3.4)."""
+"""The accuracy predictor: a small ensemble of multi-layer perceptrons on one-hot archs (arXiv 1908.09791, 3.4)."""
 
 from __future__ import annotations
 
@@ -9,90 +9,114 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.stats import norm
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from threadpoolctl import threadpool_limits
 
 from ofa.core.config import Config
-from ofa.core.errors import CheckpointError
+from ofa.core.errors import CheckpointError, PredictorError
+from ofa.core.prediction import INTERVAL, Prediction
 from ofa.core.tensors import read_tensors, write_tensors
 from ofa.predict.denoise import Floats
 from ofa.space.arch import Rows
 from ofa.space.search_space import SearchSpace
 
-Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]  # weights, biases
 
 
 class PredictorConfig(Config):
     """How the accuracy predictor is fitted."""
 
     members: int = Field(5, ge=1, le=50)
-    """Networks in the ensemble; they differ in their first weights and in the archs they are fitted on."""
-    hidden: int = Field(64, ge=1)
+    """Networks in the ensemble; they differ in their initial weights and in the archs that they are fitted to."""
+    hidden: int = Field(64, ge=1, le=1024)
     """Width of the two hidden layers."""
-    alpha: float = Field(0.3, ge=0)
+    alpha: float = Field(0.3, ge=0, le=1e6)
     """L2 penalty on the weights."""
-    test_percent: float = Field(20.0, gt=0, lt=100)
-    """Share of the measured archs kept for judging the predictor."""
+    test_percent: float = Field(20.0, gt=0, le=50)
+    """Share of the measured archs that are held out to evaluate the predictor."""
 
 
 class AccuracyPredictor:
-    """Predicts the accuracy of archs from a few measured ones.
+    """An ensemble of networks that predict the accuracy of an arch.
 
     Args:
-        space: the archs' space.
+        space: the search space of the archs.
         layers: for each layer, weights `[members, inputs, outputs]` and biases `[members, 1, outputs]`.
-        center: mean of the accuracies it was fitted on, in percent.
-        scale: their standard deviation, in percent.
+        center: the mean of the accuracies that the ensemble was fitted to, in percent.
+        scale: their standard deviation in percent.
     """
 
     def __init__(self, space: SearchSpace, layers: list[Layer], center: float, scale: float) -> None:
         self.space, self.layers, self.center, self.scale = space, layers, center, scale
 
-    def __call__(self, rows: Rows) -> tuple[Floats, Floats]:
-        """Mean and standard deviation over the ensemble, in percent, each `[n]`, of rows `[n, n_choices]`."""
+    def __repr__(self) -> str:
+        members, n_features, _ = self.layers[0][0].shape
+        return f"AccuracyPredictor({members} members, {n_features} features, mean {self.center:.4g} %)"
+
+    def __call__(self, rows: Rows) -> Floats:
+        """Predict the accuracies `[n]` of rows `[n, n_choices]` in percent; `predict` adds intervals."""
+        return self.predict(rows).mean
+
+    def predict(self, rows: Rows) -> Prediction:
+        """Predict the accuracies of rows `[n, n_choices]` in percent.
+
+        Intervals are those of a normal distribution with the standard deviation of the ensemble.
+
+        Raises:
+            SpaceError: the rows do not belong to the search space.
+        """
         x = self.space.one_hot(rows)[None]  # [1, n, features]
         *hidden, (last_weights, last_biases) = self.layers
         for weights, biases in hidden:
             x = np.maximum(x @ weights + biases, 0)  # [members, n, outputs]
         x = x @ last_weights + last_biases
-        accuracy = self.center + self.scale * x[..., 0].astype(np.float64)
-        return accuracy.mean(axis=0), accuracy.std(axis=0)
+        top1_percent = self.center + self.scale * x[..., 0].astype(np.float64)  # [members, n]
+        mean, half_width = top1_percent.mean(axis=0), norm.ppf((1 + INTERVAL) / 2) * top1_percent.std(axis=0)
+        return Prediction(mean, mean - half_width, mean + half_width)
 
     @classmethod
     def fit(
-        cls, space: SearchSpace, rows: Rows, top1_percent: Floats, config: PredictorConfig, seed: int
+        cls, space: SearchSpace, rows: Rows, top1_percent: Floats, *, config: PredictorConfig, seed: int
     ) -> AccuracyPredictor:
-        """Fits an ensemble on archs `[n, n_choices]` and their measured accuracies `[n]`."""
+        """Fit an ensemble to the measured accuracies in percent `[n]` of rows `[n, n_choices]`.
+
+        The seed determines the initial weights and the archs that each member is fitted to.
+
+        Raises:
+            PredictorError: there are fewer than 2 archs, or not one finite accuracy for each.
+            SpaceError: the rows do not belong to the search space.
+        """
+        if len(rows) < 2 or top1_percent.shape != (len(rows),) or not np.isfinite(top1_percent).all():
+            raise PredictorError(
+                f"a predictor needs 2 or more archs with a finite accuracy for each, not {len(rows)} archs with "
+                f"{np.isfinite(top1_percent).sum()} finite accuracies; measure them again"
+            )
         center, scale = float(top1_percent.mean()), float(top1_percent.std()) or 1.0
         features, targets = space.one_hot(rows).astype(np.float64), (top1_percent - center) / scale
-        rng = np.random.default_rng(seed)
+        rng, shape = np.random.default_rng(seed), (config.hidden, config.hidden)
         members = []
         for member in range(config.members):
-            chosen = rng.permutation(len(rows))[: max(2, round(0.9 * len(rows)))]
-            network = MLPRegressor(
-                hidden_layer_sizes=(config.hidden, config.hidden),
-                alpha=config.alpha,
-                solver="lbfgs",
-                max_iter=300,
-                random_state=seed + member,
-            )
-            # Matrices this small are slower on several threads, by far so on a busy machine. Stopping early is part of
-            # the regularization.
+            drawn = rng.permutation(len(rows))[: max(2, round(0.9 * len(rows)))]
+            settings = {"alpha": config.alpha, "solver": "lbfgs", "max_iter": 300, "random_state": seed + member}
+            network = MLPRegressor(hidden_layer_sizes=shape, **settings)
+            # Several threads slow down matrices this small, most of all on a busy machine. Stopping before convergence
+            # is part of the regularization.
             with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                members.append(network.fit(features[chosen], targets[chosen]))
+                members.append(network.fit(features[drawn], targets[drawn]))
         layers = [
             (
-                np.stack([m.coefs_[i] for m in members]).astype(np.float32),
-                np.stack([m.intercepts_[i][None] for m in members]).astype(np.float32),
+                np.stack([member.coefs_[i] for member in members]).astype(np.float32),
+                np.stack([member.intercepts_[i][None] for member in members]).astype(np.float32),
             )
             for i in range(len(members[0].coefs_))
         ]
         return cls(space, layers, center, scale)
 
     def save(self, path: Path) -> None:
-        """Writes the predictor as safetensors, whole or not at all."""
+        """Write the predictor as a safetensors file, whole or not at all."""
         arrays = {"center": np.array([self.center]), "scale": np.array([self.scale])}
         for i, (weights, biases) in enumerate(self.layers):
             arrays |= {f"layers.{i}.weights": weights, f"layers.{i}.biases": biases}
@@ -101,16 +125,15 @@ class AccuracyPredictor:
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> AccuracyPredictor:
-        """Reads what `save` wrote.
+        """Read a predictor that `save` wrote.
 
         Raises:
-            CheckpointError: missing, truncated, or fitted on another space.
+            CheckpointError: the file is missing or truncated, or the predictor was fitted on another search space.
         """
         tensors, metadata = read_tensors(path)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         try:
-            n_layers = sum(name.endswith("weights") for name in arrays)
-            layers = [(arrays[f"layers.{i}.weights"], arrays[f"layers.{i}.biases"]) for i in range(n_layers)]
+            layers = [(arrays[f"layers.{i}.weights"], arrays[f"layers.{i}.biases"]) for i in range(3)]
             center, scale = float(arrays["center"][0]), float(arrays["scale"][0])
         except KeyError as error:
             raise CheckpointError(f"{path} is not a predictor, it lacks {error}; fit it again") from error

@@ -1,8 +1,4 @@
-"""Evolutionary search for the front of a search space under constraints.
-
-NSGA-II (Deb et al., 2002) over index matrices: objectives and constraints are functions from rows
-`[n, n_choices]` to floats `[n]`. The search knows nothing of networks, and its budget bounds it.
-"""
+"""NSGA-II (Deb et al., 2002) over index matrices."""
 
 from __future__ import annotations
 
@@ -11,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.core.errors import InfeasibleError
+from ofa.core.errors import InfeasibleError, SearchError
 from ofa.search.pareto import Floats, crowding_distance, non_dominated
-from ofa.search.problem import Constraint, Front, Objective
+from ofa.search.problem import Constraint, Front, Objective, evaluate, violation
 from ofa.space.arch import Rows
 from ofa.space.search_space import SearchSpace
 
@@ -23,95 +19,102 @@ def search(
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
     rng: np.random.Generator,
+    *,
     population: int = 200,
     generations: int = 50,
     mutate_probability: float = 0.1,
     start: Rows | None = None,
 ) -> Front:
-    """Searches for the front of the archs that meet all constraints.
+    """Search for the front of the archs that meet all constraints.
+
+    The first population are the smallest and the largest arch, `start`, and random archs. Unlike in the paper, parents
+    are drawn uniformly from the survivors.
 
     Args:
-        space: where to search.
+        space: the archs to choose from.
         objectives: at least one.
-        constraints: may be none.
-        rng: all randomness.
-        population: archs per generation; half of the children are mutants, half crossovers.
-        generations: how many; with `population` it bounds the archs looked at.
-        mutate_probability: per choice.
-        start: archs to begin with, `[n, n_choices]`, beside random ones and the ends of the space.
+        constraints: any number.
+        rng: the generator of all randomness.
+        population: archs that survive a generation, and children that it has, at most 10,000.
+        generations: at most 10,000; with `population`, it bounds the archs that are evaluated.
+        mutate_probability: the probability that a mutant differs from its parent in a choice.
+        start: archs of the first population, `[n, n_choices]`.
 
     Raises:
-        InfeasibleError: no arch met the constraints; names the tightest value seen of each.
+        InfeasibleError: no arch meets the constraints; the message names the tightest value seen of each.
+        SearchError: there is no objective, a setting is out of range, or an objective or constraint gives NaN.
+        SpaceError: `start` does not belong to the space.
     """
     if not objectives:
-        raise ValueError("search needs at least one objective")
+        raise SearchError("a search needs at least one objective")
+    _check_range("population", population, 1, 10_000)
+    _check_range("generations", generations, 1, 10_000)
+    _check_range("mutate_probability", mutate_probability, 0, 1)
     ends = space.rows([space.smallest, space.largest])
-    known = ends if start is None else np.concatenate([ends, start])
-    rows = space.unique(np.concatenate([known, space.sample(population, rng)]))
-    n_evaluated = 0
-    kept, kept_losses, kept_excess = rows[:0], np.zeros((0, len(objectives))), np.zeros(0)
-    tightest = np.full(len(constraints), np.inf)
-    for _ in range(generations):
-        losses, excess, constrained = _evaluate(rows, objectives, constraints)
-        tightest = np.minimum(tightest, constrained.min(axis=0, initial=np.inf))
-        n_evaluated += len(rows)
-        kept = np.concatenate([kept, rows])
-        kept_losses, kept_excess = np.concatenate([kept_losses, losses]), np.concatenate([kept_excess, excess])
-        survivors = _survivors(kept_losses, kept_excess, population)
-        kept, kept_losses, kept_excess = kept[survivors], kept_losses[survivors], kept_excess[survivors]
-        rows = _children(space, kept, population, rng, mutate_probability)
-    if not (kept_excess <= 0).any():
-        raise _infeasible(tightest, constraints, n_evaluated)
-    on_front = (kept_excess <= 0) & non_dominated(np.where(kept_excess[:, None] <= 0, kept_losses, np.inf))
-    order = np.argsort(kept_losses[on_front][:, 0], kind="stable")
+    first = ends if start is None else np.concatenate([ends, space.check_rows(start)])
+    children = space.unique(np.concatenate([first, space.sample(population, rng)]))
+    rows, losses, excess = children[:0], np.zeros((0, len(objectives))), np.zeros(0)
+    n_evaluated, tightest = 0, np.full(len(constraints), np.inf)
     signs = np.array([-1.0 if objective.maximize else 1.0 for objective in objectives])
-    return Front(kept[on_front][order], kept_losses[on_front][order] * signs, n_evaluated)
-
-
-def _evaluate(
-    rows: Rows, objectives: Sequence[Objective], constraints: Sequence[Constraint]
-) -> tuple[Floats, Floats, Floats]:
-    """Losses and constrained values of archs.
-
-    Returns:
-        Losses `[n, n_objectives]`, by how much (as a share of the limit) constraints are missed in all `[n]`,
-        and what is constrained `[n, n_constraints]`.
-    """
-    losses = np.stack([(-1 if o.maximize else 1) * np.asarray(o.function(rows), float) for o in objectives], axis=1)
-    excess, constrained = np.zeros(len(rows)), np.zeros((len(rows), len(constraints)))
-    for i, constraint in enumerate(constraints):
-        constrained[:, i] = constraint.function(rows)
-        excess += np.maximum(constrained[:, i] - constraint.limit, 0) / max(abs(constraint.limit), 1e-12)
-    return losses, excess, constrained
-
-
-def _survivors(losses: Floats, excess: Floats, n: int) -> NDArray[np.int64]:
-    """The best `n`: feasible before infeasible, then by rank of non-domination, then the least crowded."""
+    for _ in range(generations):
+        children_excess = np.zeros(len(children))
+        for i, constraint in enumerate(constraints):
+            values = evaluate(constraint, children)
+            tightest[i] = values.min(initial=tightest[i])
+            children_excess += violation(constraint, values)
+        children_losses = np.stack([evaluate(objective, children) for objective in objectives], axis=1) * signs
+        n_evaluated += len(children)
+        rows, losses = np.concatenate([rows, children]), np.concatenate([losses, children_losses])
+        excess = np.concatenate([excess, children_excess])
+        survivors = select_survivors(losses, excess, population)
+        rows, losses, excess = rows[survivors], losses[survivors], excess[survivors]
+        children = breed(space, rows, population, rng, mutate_probability)
     feasible = np.flatnonzero(excess <= 0)
-    chosen: list[int] = []
-    remaining = feasible
-    while len(remaining) and len(chosen) < n:
-        front = remaining[non_dominated(losses[remaining])]
-        if len(chosen) + len(front) > n:
-            front = front[np.argsort(-crowding_distance(losses[front]), kind="stable")][: n - len(chosen)]
-        chosen += front.tolist()
-        remaining = np.setdiff1d(remaining, front)
-    infeasible = np.flatnonzero(excess > 0)
-    nearest = infeasible[np.argsort(excess[infeasible], kind="stable")]
-    return np.array((chosen + nearest.tolist())[:n], dtype=np.int64)
+    if not len(feasible):
+        raise _infeasible(constraints, tightest, n_evaluated)
+    front = feasible[non_dominated(losses[feasible])]
+    front = front[np.argsort(losses[front, 0], kind="stable")]
+    return Front(rows[front], losses[front] * signs, n_evaluated)
 
 
-def _children(space: SearchSpace, parents: Rows, n: int, rng: np.random.Generator, probability: float) -> Rows:
+def select_survivors(losses: Floats, excess: Floats, n: int) -> NDArray[np.int64]:
+    """Return the positions of the `n` best archs, best first, by losses `[n_archs, n_objectives]`.
+
+    Feasible archs, whose sum of violations `excess` `[n_archs]` is 0, come first, front by front (the archs that only
+    archs of earlier fronts dominate); of the last front, the least crowded survive. Others are ordered by `excess`.
+    """
+    remaining, infeasible = np.flatnonzero(excess <= 0), np.flatnonzero(excess > 0)
+    survivors: list[int] = []
+    while len(remaining) and len(survivors) < n:
+        on_front = non_dominated(losses[remaining])
+        front, remaining = remaining[on_front], remaining[~on_front]
+        if len(front) > n - len(survivors):
+            front = front[np.argsort(-crowding_distance(losses[front]), kind="stable")]
+        survivors += front.tolist()
+    by_excess = infeasible[np.argsort(excess[infeasible], kind="stable")]
+    return np.array([*survivors, *by_excess.tolist()][:n], dtype=np.int64)
+
+
+def breed(space: SearchSpace, parents: Rows, n: int, rng: np.random.Generator, mutate_probability: float) -> Rows:
+    """Return the different archs among `n` children that are not parents; half are crossovers, half mutants.
+
+    The parents `[n_parents, n_choices]` are different canonical rows.
+    """
     mothers, fathers = parents[rng.integers(len(parents), size=n)], parents[rng.integers(len(parents), size=n)]
     crossed = space.crossover(mothers[: n // 2], fathers[: n // 2], rng)
-    mutants = space.mutate(mothers[n // 2 :], rng, probability)
-    children = space.unique(np.concatenate([parents, crossed, mutants]))
-    return children[len(parents) :]  # parents come first and are unique, so this leaves what is new
+    mutants = space.mutate(mothers[n // 2 :], rng, mutate_probability)
+    different = space.unique(np.concatenate([parents, crossed, mutants]))
+    return different[len(parents) :]  # the parents come first
 
 
-def _infeasible(tightest: Floats, constraints: Sequence[Constraint], n_evaluated: int) -> InfeasibleError:
-    said = "; ".join(
-        f"{c.name} at most {c.limit:g} was asked, the tightest seen is {value:.4g}"
-        for c, value in zip(constraints, tightest, strict=True)
+def _infeasible(constraints: Sequence[Constraint], tightest: Floats, n_evaluated: int) -> InfeasibleError:
+    missed = "; ".join(
+        f"{constraint.name} must be at most {constraint.limit:g}, the tightest seen is {value:.4g}"
+        for constraint, value in zip(constraints, tightest, strict=True)
     )
-    return InfeasibleError(f"no arch of {n_evaluated} meets the constraints: {said}; raise the limit")
+    return InfeasibleError(f"no arch of {n_evaluated} meets the constraints: {missed}; raise the limit")
+
+
+def _check_range(name: str, value: float, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise SearchError(f"{name} = {value} is not allowed; choose from {least} to {most}")

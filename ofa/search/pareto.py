@@ -1,8 +1,4 @@
-"""Evolutionary search for the front of a search space under constraints.
-
-NSGA-II (Deb et al., 2002) over index matrices: objectives and constraints are functions from rows
-`[n, n_choices]` to floats `[n]`. The search knows nothing of networks, and its budget bounds it.
-"""
+"""Pareto fronts of points whose objectives are all minimized."""
 
 from __future__ import annotations
 
@@ -11,38 +7,52 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+_BLOCK = 256
+"""Points that are compared with all others at once, which bounds the memory."""
+
 
 def non_dominated(losses: Floats) -> NDArray[np.bool_]:
-    """Which points no other point beats: at most as large everywhere and smaller somewhere.
+    """Return the mask `[n]` of the points that no other point dominates.
+
+    A point dominates another if it is at most as large in every objective and smaller in at least one, so equal points
+    do not dominate each other.
 
     Args:
-        losses: `[n, n_objectives]`, all to be made small, without NaN. Equal points do not beat each other.
+        losses: `[n, n_objectives]`, without NaN.
     """
-    keep = np.ones(len(losses), dtype=bool)
-    for start in range(0, len(losses), 256):  # blocks bound the memory
-        some = losses[start : start + 256, None]  # [block, 1, objectives] against all [n, objectives]
-        keep[start : start + 256] = ~(np.all(losses <= some, axis=2) & np.any(losses < some, axis=2)).any(axis=1)
-    return keep
-
-
-def hypervolume(losses: Floats, reference: tuple[float, float]) -> float:
-    """The area that points dominate up to a reference point; two objectives, both to be made small."""
-    points = losses[(losses < np.array(reference)).all(axis=1)]
-    points = points[np.lexsort((points[:, 1], points[:, 0]))]
-    area, floor = 0.0, reference[1]
-    for x, y in points:
-        if y < floor:
-            area += (reference[0] - x) * (floor - y)
-            floor = y
-    return float(area)
+    mask = np.ones(len(losses), dtype=bool)
+    for start in range(0, len(losses), _BLOCK):
+        block = losses[start : start + _BLOCK, None]  # [block, 1, n_objectives]
+        dominates = np.all(losses <= block, axis=2) & np.any(losses < block, axis=2)  # [block, n]
+        mask[start : start + _BLOCK] = ~dominates.any(axis=1)
+    return mask
 
 
 def crowding_distance(losses: Floats) -> Floats:
-    """Crowding distance: how far apart the neighbors of each point on a front are, summed over objectives."""
+    """Return the crowding distance `[n]` of each point of a front (NSGA-II, Deb et al., 2002, III.B).
+
+    It sums, over the objectives, the distance between the two neighbors of a point as a share of the front's extent.
+    The ends of the front are infinitely far from others.
+
+    Args:
+        losses: `[n, n_objectives]`, finite, at least one point.
+    """
     distance = np.zeros(len(losses))
     for column in losses.T:
         order = np.argsort(column, kind="stable")
-        span = column[order[-1]] - column[order[0]] or 1.0
+        extent = column[order[-1]] - column[order[0]] or 1.0
         distance[order[[0, -1]]] = np.inf
-        distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
+        distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / extent
     return distance
+
+
+def hypervolume(losses: Floats, reference: tuple[float, float]) -> float:
+    """Return the area that points of two objectives `[n, 2]` dominate up to a reference point."""
+    points = losses[(losses < np.array(reference)).all(axis=1)]
+    points = points[np.lexsort((points[:, 1], points[:, 0]))]
+    area, lowest = 0.0, reference[1]
+    for x, y in points:
+        if y < lowest:
+            area += (reference[0] - x) * (lowest - y)
+            lowest = y
+    return float(area)

@@ -1,63 +1,62 @@
-"""Search spaces: choices, archs, and sets of archs as integer matrices.
-
-A set of archs is an integer matrix `[n, n_choices]` whose entries are indices into each choice's values,
-so sampling, mutation, crossover, costs and predictions are array operations over thousands of archs at
-once. `Arch` is the readable view of one row. A choice of a skipped layer is *inactive*: rows hold 0
-there and an `Arch` leaves it out, so equal networks have equal rows and equal archs. A choice that *follows*
-another is not free: canonical rows hold, and an `Arch` shows, what the other one leads to.
-"""
+"""A search space, and the operations on matrices of archs over it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.core.errors import SpaceError
+from ofa.core.errors import SpaceError, listed, nearest
 from ofa.space.arch import Arch, Rows, Value
 from ofa.space.choice import Choice
+from ofa.space.counting import count_assignments
 
 
 class SearchSpace:
-    """An ordered list of choices, and the operations on matrices of archs over it.
+    """An ordered list of choices. Sets of archs are integer matrices `[n, n_choices]` of indices of values.
+
+    In a canonical row, inactive choices are 0 and a choice that follows another has the index that the other one leads
+    to, so equal networks have equal rows. Methods accept any well-formed rows (`check_rows`) and return canonical ones.
 
     Args:
-        choices: each after those that it needs or follows.
-        places: for choices that follow another, their index for each index of that one, if not evenly spread.
+        choices: the choices, each after those that it needs or follows.
+        follower_indices: the index of a choice that follows another, for each index of that one; by default as in
+            `Choice.follows`.
 
     Raises:
-        SpaceError: choices contradict each other, or leave a single arch.
+        SpaceError: the choices contradict each other or leave a single arch.
     """
 
-    def __init__(self, choices: Iterable[Choice], places: Mapping[str, Rows] | None = None) -> None:
+    def __init__(self, choices: Iterable[Choice], *, follower_indices: Mapping[str, Rows] | None = None) -> None:
         self.choices = tuple(choices)
         self.names = tuple(choice.name for choice in self.choices)
-        self._column: dict[str, int] = {}
-        self._needs: dict[int, tuple[int, NDArray[np.bool_]]] = {}  # by column: the column looked at, then by its index
+        self._n_values = np.array([len(choice.values) for choice in self.choices], dtype=np.int64)
+        self._columns: dict[str, int] = {}
+        # By column: the column that it needs, and whether each index there is enough.
+        self._needs: dict[int, tuple[int, NDArray[np.bool_]]] = {}
+        # By column: the column that it follows, and its own index for each index there.
         self._follows: dict[int, tuple[int, Rows]] = {}
         for column, choice in enumerate(self.choices):
-            if choice.name in self._column:
-                raise SpaceError(f"choice {choice.name!r} is there twice; choice names are unique")
+            if choice.name in self._columns:
+                raise SpaceError(f"choice {choice.name!r} is listed twice; choice names are unique")
             if choice.needs is not None:
-                needed = self._before(choice, "needs", choice.needs[0])
+                needed = self._earlier_column(choice, "needs", choice.needs[0])
                 enough = [value >= choice.needs[1] for value in self.choices[needed].values]
                 self._needs[column] = needed, np.array(enough)
             if choice.follows is not None:
-                followed = self._before(choice, "follows", choice.follows)
+                followed = self._earlier_column(choice, "follows", choice.follows)
                 if followed in self._follows:
                     raise SpaceError(
                         f"choice {choice.name!r} follows {choice.follows!r}, which is not free; let it follow "
                         f"{self.choices[followed].follows!r} as well"
                     )
-                even = _even_places(len(self.choices[followed].values), len(choice.values))
-                self._follows[column] = followed, (places or {}).get(choice.name, even)
-            self._column[choice.name] = column
+                even = _evenly_spread(len(self.choices[followed].values), len(choice.values))
+                self._follows[column] = followed, (follower_indices or {}).get(choice.name, even)
+            self._columns[choice.name] = column
         if self.size < 2:
             raise SpaceError("a search space of a single arch leaves nothing to search; give some choice two values")
 
@@ -66,225 +65,209 @@ class SearchSpace:
 
     @cached_property
     def size(self) -> int:
-        """How many different archs there are, exactly (choices that are inactive or follow others not counted)."""
+        """The exact number of different archs."""
         rules = (self._needs, self._follows)
-        looks_at = [{rule[column][0] for rule in rules if column in rule} for column in range(len(self.choices))]
-
-        def count(columns: list[int], known: dict[int, int]) -> int:
-            """Of some choices, where the indices of those that they look at are known or among them (-1: inactive)."""
-            groups: list[list[int]] = []  # that do not look at each other, so that their numbers multiply
-            for column in columns:
-                linked = [group for group in groups if not looks_at[column].isdisjoint(group)]
-                groups = [group for group in groups if group not in linked] + [[*chain(*linked), column]]
-            return math.prod(
-                sum(count(rest, known | {first: index}) for index in self._indices(first, known))
-                for first, *rest in groups
-            )
-
-        return count(list(range(len(self.choices))), {})
+        parents = [{rule[column][0] for rule in rules if column in rule} for column in range(len(self.choices))]
+        return count_assignments(parents, self._possible_indices)
 
     @cached_property
     def largest(self) -> Arch:
         """The arch with the last value of every choice."""
-        return self.decode(np.array(self._n_values) - 1)
+        return self.decode(self._n_values - 1)
 
     @cached_property
     def smallest(self) -> Arch:
         """The arch with the first value of every free choice."""
-        return self.decode(np.zeros(len(self.choices), dtype=np.int64))
-
-    @cached_property
-    def _n_values(self) -> tuple[int, ...]:
-        return tuple(len(choice.values) for choice in self.choices)
+        return self.decode(np.zeros_like(self._n_values))
 
     def column(self, name: str) -> int:
-        """The column of a choice in a matrix of rows.
+        """Return the column of a choice in a matrix of rows.
 
         Raises:
-            SpaceError: the space has no such choice.
+            SpaceError: the space has no such choice; the message names the nearest ones.
         """
-        if name not in self._column:
-            raise SpaceError(f"unknown choice {name!r}; this space has {_some(self.names)}")
-        return self._column[name]
+        if name not in self._columns:
+            raise SpaceError(f"unknown choice {name!r}; {nearest(name, self.names)}")
+        return self._columns[name]
 
     def keep_largest(self, counts: Mapping[str, int]) -> SearchSpace:
-        """The archs of this space in which choices take only their largest values, as progressive shrinking trains them
-        (once-for-all, arXiv 1908.09791, 3.3).
-
-        A choice that follows another keeps the values that the kept ones of that lead to, whatever its own count.
+        """Return the part of this space that progressive shrinking trains (arXiv 1908.09791, 3.3).
 
         Args:
-            counts: how many values are kept of the choices that a pattern matches, as in `fnmatch`; the first that
-                matches holds, and a choice that none matches keeps its largest value only.
+            counts: how many of the largest values remain of the choices that a pattern matches, as in `fnmatch`. The
+                first match applies; a choice without a match keeps its largest value only. A choice that follows
+                another keeps the values that the remaining ones of that choice lead to.
 
         Raises:
             SpaceError: a pattern matches no choice, a count is below 1, or a single arch is left.
         """
         for pattern, count in counts.items():
-            matching = tuple(name for name in self.names if fnmatchcase(name, pattern))
+            matching = [name for name in self.names if fnmatchcase(name, pattern)]
             if not matching:
-                raise SpaceError(f"no choice matches {pattern!r}; this space has {_some(self.names)}")
+                raise SpaceError(f"no choice matches {pattern!r}; {nearest(pattern, self.names)}")
             if count < 1:
-                raise SpaceError(f"{pattern!r} cannot keep {count} values; keep 1 or more of {_some(matching)}")
-        kept: dict[str, Choice] = {}
-        places: dict[str, Rows] = {}
+                raise SpaceError(f"{pattern!r} cannot keep {count} values; keep 1 or more of {listed(matching)}")
+        remaining: dict[str, Choice] = {}
+        follower_indices: dict[str, Rows] = {}
         for column, choice in enumerate(self.choices):
             if choice.follows is None:
                 count = next((n for pattern, n in counts.items() if fnmatchcase(choice.name, pattern)), 1)
                 values = choice.values[-count:]
             else:
-                reached = self._follows[column][1][-len(kept[choice.follows].values) :]
-                indices, places[choice.name] = np.unique(reached, return_inverse=True)
+                reached = self._follows[column][1][-len(remaining[choice.follows].values) :]
+                indices, follower_indices[choice.name] = np.unique(reached, return_inverse=True)
                 values = tuple(choice.values[index] for index in indices.tolist())
-            kept[choice.name] = replace(choice, values=values)
-        return SearchSpace(kept.values(), places)
+            remaining[choice.name] = replace(choice, values=values)
+        return SearchSpace(remaining.values(), follower_indices=follower_indices)
 
-    # One arch at a time
+    # One arch
 
     def arch(self, values: Mapping[str, Value]) -> Arch:
-        """Checks a mapping of choice names to values and drops its inactive choices.
+        """Check a mapping from choice names to values and drop its inactive choices.
 
         Raises:
-            SpaceError: an unknown or missing choice, or a value that is not allowed.
+            SpaceError: a choice is unknown or missing, or a value is not allowed.
         """
-        return self.decode(self.encode(values))
-
-    def encode(self, arch: Mapping[str, Value]) -> Rows:
-        """The row `[n_choices]` of an arch; choices that turn out inactive or follow others may be there or not.
-
-        Raises:
-            SpaceError: an unknown or missing choice, or a value that is not allowed.
-        """
-        for name in sorted(set(arch) - set(self.names)):
-            self.column(name)  # raises
-        row: Rows = np.zeros(len(self.choices), dtype=np.int64)
-        for column, choice in enumerate(self.choices):
-            if choice.name in arch:
-                if arch[choice.name] not in choice.values:
-                    raise SpaceError(
-                        f"{choice.name} = {arch[choice.name]!r} is not allowed; choose from {choice.values}"
-                    )
-                row[column] = choice.values.index(arch[choice.name])
-        rows, active = self._settled(row[None])
-        settled: Rows = rows[0]
-        free = active[0] & (np.array(self._n_values) > 1)  # a single value goes without saying
-        free[list(self._follows)] = False
-        missing = [name for name, on in zip(self.names, free, strict=True) if on and name not in arch]
-        if missing:
-            raise SpaceError(f"choice {missing[0]!r} is missing ({len(missing)} in all); give it a value")
-        for column in np.flatnonzero(active[0] & (settled != row)).tolist():  # these follow others
-            choice, right = self.choices[column], self.decode(settled)
-            if choice.name in arch:
-                raise SpaceError(
-                    f"{choice.name} = {arch[choice.name]!r} is not allowed: it follows {choice.follows}, which "
-                    f"is {right.get(str(choice.follows), 'inactive')}, so it is {right[choice.name]!r}; leave it out"
-                )
-        return settled
-
-    def row(self, arch: Mapping[str, Value] | Rows) -> Rows:
-        """Return the row `[n_choices]` of an arch, which may be a row already.
-
-        Raises:
-            SpaceError: not an arch or a row of this space.
-        """
-        if isinstance(arch, Mapping):
-            return self.encode(arch)
-        row: Rows = self.canonical(self._checked(np.asarray(arch)[None]))[0]
-        return row
+        return self.decode(self.row(values))
 
     def decode(self, row: Rows) -> Arch:
-        """The arch of one row `[n_choices]`."""
-        (row,), (active,) = self._settled(self._checked(np.asarray(row)[None]))
-        pairs = zip(self.choices, row, active, strict=True)
-        return Arch({choice.name: choice.values[index] for choice, index, on in pairs if on})
+        """Return the arch of one row `[n_choices]`."""
+        (row,), (active,) = self._resolve(self.check_rows(np.asarray(row)[None]))
+        triples = zip(self.choices, row, active, strict=True)
+        return Arch({choice.name: choice.values[index] for choice, index, is_active in triples if is_active})
 
-    # Many archs at once
+    def row(self, arch: Mapping[str, Value] | Rows) -> Rows:
+        """Return the canonical row `[n_choices]` of an arch, given as a mapping or as a row.
 
-    def rows(self, archs: Iterable[Mapping[str, Value]]) -> Rows:
-        """The matrix `[n, n_choices]` of several archs."""
-        rows = [self.encode(arch) for arch in archs]
+        A mapping may contain or leave out choices that are inactive, that follow others, or that have a single value.
+
+        Raises:
+            SpaceError: a choice is unknown or missing, a value is not allowed, or the row is malformed.
+        """
+        row: Rows
+        if not isinstance(arch, Mapping):
+            (row,) = self.canonical(np.asarray(arch)[None])
+            return row
+        requested = np.zeros_like(self._n_values)
+        for name, value in arch.items():
+            values = self.choices[self.column(name)].values
+            if value not in values or isinstance(value, bool):
+                raise SpaceError(f"{name} = {value!r} is not allowed; choose from {values}")
+            requested[self.column(name)] = values.index(value)
+        (row,) = self.canonical(requested[None])
+        resolved = self.decode(row)
+        free = [choice.name for choice in self.choices if choice.follows is None and len(choice.values) > 1]
+        missing = [name for name in free if name in resolved and name not in arch]
+        if missing:
+            raise SpaceError(f"choice {missing[0]!r} is missing ({len(missing)} in all); give it a value")
+        for name, value in arch.items():
+            if resolved.get(name, value) != value:  # only choices that follow others differ
+                followed = str(self.choices[self.column(name)].follows)
+                raise SpaceError(
+                    f"{name} = {value!r} is not allowed: it follows {followed}, which is "
+                    f"{resolved.get(followed, 'inactive')}, so it is {resolved[name]!r}; leave it out"
+                )
+        return row
+
+    # Many archs
+
+    def rows(self, archs: Iterable[Mapping[str, Value] | Rows]) -> Rows:
+        """Return the canonical matrix `[n, n_choices]` of archs."""
+        rows = [self.row(arch) for arch in archs]
         return np.stack(rows) if rows else np.zeros((0, len(self.choices)), dtype=np.int64)
 
+    def check_rows(self, rows: Rows) -> Rows:
+        """Return rows `[n, n_choices]` as they are if they are well-formed.
+
+        Raises:
+            SpaceError: the width or the data type is wrong, or an index is outside the values of its choice.
+        """
+        rows = np.asarray(rows)
+        if rows.ndim != 2 or rows.shape[1] != len(self.choices) or rows.dtype != np.int64:
+            raise SpaceError(
+                f"rows are {rows.dtype} of shape {rows.shape}, but this space requires int64 of shape "
+                f"[n, {len(self.choices)}]; create them with SearchSpace.rows or SearchSpace.sample"
+            )
+        # As unsigned integers, negative indices are larger than any other: one comparison finds both errors.
+        outside = (rows.view(np.uint64) >= self._n_values.view(np.uint64)).any(axis=0)
+        if outside.any():
+            column = int(outside.argmax())
+            raise SpaceError(
+                f"rows have an index outside 0 to {self._n_values[column] - 1} for choice {self.names[column]!r}; "
+                "create them with SearchSpace.rows or SearchSpace.sample"
+            )
+        return rows
+
     def active(self, rows: Rows) -> NDArray[np.bool_]:
-        """Which choices take part in each arch: bool `[n, n_choices]`."""
-        return self._settled(rows)[1]
+        """Return which choices of each arch are active, bool `[n, n_choices]`."""
+        return self._resolve(self.check_rows(rows))[1]
 
     def canonical(self, rows: Rows) -> Rows:
-        """The rows with inactive choices set to 0 and others to what they follow: equal networks have equal rows."""
-        return self._settled(rows)[0]
+        """Return the canonical rows `[n, n_choices]` of archs."""
+        return self._resolve(self.check_rows(rows))[0]
 
     def sample(self, n: int, rng: np.random.Generator) -> Rows:
-        """`n` rows, each free choice uniform over its values and independent of the others."""
+        """Draw `n` rows in which each free choice is uniform over its values and independent of the others."""
         return self.canonical(rng.integers(0, self._n_values, size=(n, len(self.choices))))
 
     def mutate(self, rows: Rows, rng: np.random.Generator, probability: float = 0.1) -> Rows:
-        """Rows in which each free choice moved, with the given probability, to one of its other values."""
-        n_values = np.array(self._n_values)
-        step = 1 + rng.integers(0, np.maximum(n_values - 1, 1), size=rows.shape)
-        moved = (rows + step) % n_values
+        """Move each free choice, with the given probability, to one of its other values."""
+        step = 1 + rng.integers(0, np.maximum(self._n_values - 1, 1), size=self.check_rows(rows).shape)
+        moved = (rows + step) % self._n_values
         return self.canonical(np.where(rng.random(rows.shape) < probability, moved, rows))
 
     def crossover(self, mothers: Rows, fathers: Rows, rng: np.random.Generator) -> Rows:
-        """Rows that take each free choice from either parent with equal chance (uniform crossover)."""
+        """Take each free choice from either parent with equal probability (uniform crossover)."""
+        if self.check_rows(mothers).shape != self.check_rows(fathers).shape:
+            raise SpaceError(f"{len(mothers)} mothers cannot cross with {len(fathers)} fathers; pass as many of each")
         return self.canonical(np.where(rng.random(mothers.shape) < 0.5, mothers, fathers))
 
     def unique(self, rows: Rows) -> Rows:
-        """Canonical rows, each once, in order of first appearance."""
+        """Return the different canonical rows in order of first appearance."""
         rows = self.canonical(rows)
         _, first = np.unique(rows, axis=0, return_index=True)
         return rows[np.sort(first)]
 
     def one_hot(self, rows: Rows) -> NDArray[np.float32]:
-        """Features `[n, sum of values]`: one-hot per choice, all zero where it is inactive."""
-        rows, active = self._settled(rows)
+        """Return features `[n, total number of values]`: one-hot per active choice, zeros for an inactive one."""
+        rows, active = self._resolve(self.check_rows(rows))
         offsets = np.concatenate([[0], np.cumsum(self._n_values)])
         features = np.zeros((len(rows), int(offsets[-1])), dtype=np.float32)
         sample, column = np.nonzero(active)
         features[sample, offsets[column] + rows[sample, column]] = 1.0
         return features
 
-    def _settled(self, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
-        """Canonical rows, and which of their choices are active, both `[n, n_choices]`."""
+    def _resolve(self, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+        """Return the canonical rows and which of their choices are active, both `[n, n_choices]`."""
         rows, active = rows.copy(), np.ones(rows.shape, dtype=bool)
         for column in range(len(self.choices)):
             if column in self._follows:
-                followed, places = self._follows[column]
-                rows[:, column] = places[np.where(active[:, followed], rows[:, followed], -1)]
+                followed, own_index = self._follows[column]
+                last = len(own_index) - 1
+                rows[:, column] = own_index[np.where(active[:, followed], rows[:, followed], last)]
             if column in self._needs:
                 needed, enough = self._needs[column]
                 active[:, column] = active[:, needed] & enough[rows[:, needed]]
         return rows * active, active
 
-    def _indices(self, column: int, known: Mapping[int, int]) -> Iterable[int]:
-        """The indices that a choice can have where those that it looks at are known; -1: inactive."""
+    def _possible_indices(self, column: int, fixed: Mapping[int, int]) -> Iterable[int]:
+        """Return the indices that a choice can have if those that it reads are fixed; -1 stands for inactive."""
         if column in self._needs:
             needed, enough = self._needs[column]
-            if known[needed] < 0 or not enough[known[needed]]:
+            if fixed[needed] < 0 or not enough[fixed[needed]]:
                 return (-1,)
         if column in self._follows:
-            followed, places = self._follows[column]
-            return (int(places[known[followed]]),)
-        return range(self._n_values[column])
+            followed, own_index = self._follows[column]
+            return (int(own_index[fixed[followed]]),)  # -1 leads to the last, as in `_resolve`
+        return range(int(self._n_values[column]))
 
-    def _before(self, choice: Choice, does: str, name: str) -> int:
-        """The column of the choice that a choice needs or follows."""
-        if name not in self._column:
-            raise SpaceError(f"choice {choice.name!r} {does} {name!r}, which must be listed before it")
-        return self._column[name]
-
-    def _checked(self, rows: Rows) -> Rows:
-        if rows.ndim != 2 or rows.shape[1] != len(self.choices):
-            raise SpaceError(f"rows have shape {rows.shape}; this space wants [n, {len(self.choices)}]")
-        if (rows < 0).any() or (rows >= np.array(self._n_values)).any():
-            raise SpaceError("rows hold an index outside of a choice's values")
-        return rows
+    def _earlier_column(self, choice: Choice, relation: str, name: str) -> int:
+        """Return the column of the choice that `choice` needs or follows."""
+        if name not in self._columns:
+            raise SpaceError(f"choice {choice.name!r} {relation} {name!r}, which must be listed before it")
+        return self._columns[name]
 
 
-def _even_places(n: int, m: int) -> Rows:
-    """For each of `n` indices the one of `m` that is as far along, rounded half up; the last if `n` is 1."""
-    places: Rows = (2 * np.arange(n) * (m - 1) + n - 1) // (2 * (n - 1)) if n > 1 else np.array([m - 1])
-    return places
-
-
-def _some(names: tuple[str, ...], limit: int = 8) -> str:
-    return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+def _evenly_spread(n: int, m: int) -> Rows:
+    """Map each of `n` indices to the one of `m` that is as far along, halves rounded up; 1 index maps to the last."""
+    return (2 * np.arange(n) * (m - 1) + n - 1) // (2 * (n - 1)) if n > 1 else np.array([m - 1])

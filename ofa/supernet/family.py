@@ -73,7 +73,7 @@ class Family:
         for slot in self.slots:
             for name in slot.choices:
                 self.space.column(name)
-        skipped = [slot.path for slot, block in self.blocks(self.space.encode(self.space.largest)) if block is None]
+        skipped = [slot.path for slot, block in self.blocks(self.space.row(self.space.largest)) if block is None]
         if skipped:
             raise FamilyError(f"family {self.name!r}: the largest network skips {skipped}; it must contain every slot")
 

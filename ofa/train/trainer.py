@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import warnings
@@ -182,7 +183,7 @@ class _Trainer:
         return train_batches(
             self.data,
             self.augment,
-            resolution,
+            resolution=resolution,
             batch_size=self.config.batch_size,
             seed=self.seed,
             epoch=epoch,
@@ -256,7 +257,7 @@ class _Trainer:
             reason = f"above train.max_loss = {self.config.max_loss:g}" if math.isfinite(loss) else "not finite"
             raise TrainError(
                 f"the loss {loss:.4g} is {reason} at step {self.state.step} of {self.plan.total_steps}, for "
-                f"{arch.to_json()}; {last}; lower train.lr, set train.clip_grad_norm, or look for broken images"
+                f"{json.dumps(dict(arch))}; {last}; lower train.lr, set train.clip_grad_norm, or look for broken images"
             )
 
     # An epoch

@@ -37,7 +37,7 @@ def to_timm(family: Family, arch: Mapping[str, Value], network: nn.Module) -> nn
     if type(network).__module__.startswith("timm."):
         return network
     refusal = f"timm has no model that equals this network of {family.name!r}; export it to ONNX instead"
-    stem, *body, head = [block for _, block in family.blocks(family.space.encode(arch)) if block is not None]
+    stem, *body, head = [block for _, block in family.blocks(family.space.row(arch)) if block is not None]
     inner = [block for block in body if isinstance(block, MBConv) and block.act in _ACTS]
     if not (isinstance(stem, ConvNorm) and isinstance(head, Head) and head.hidden and inner == body):
         raise ExportError(refusal)

@@ -1,6 +1,7 @@
 """What every registered family must keep; a new family is tested by being registered."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -220,10 +221,9 @@ def test_an_extracted_network_is_of_ordinary_modules_and_loads_into_a_built_one(
 
 def test_archs_survive_json(family):
     for arch in archs(family.space, 20):
-        again = ofa.Arch.from_json(arch.to_json())
-        assert again == arch
+        again = json.loads(json.dumps(dict(arch)))
         assert family.space.arch(again) == arch
-        assert np.array_equal(family.space.encode(again), family.space.encode(arch))
+        assert np.array_equal(family.space.row(again), family.space.row(arch))
 
 
 @FEW_OR_MANY
@@ -244,7 +244,7 @@ def test_distinct_blocks_cover_every_arch_and_are_distinct(family):
     assert len(set(covered)) == len(covered)
     assert len({(repr(block), size) for block, size in covered}) == len(covered)
     for arch in archs(family.space, 5):
-        for slot, block in family.blocks(family.space.encode(arch)):
+        for slot, block in family.blocks(family.space.row(arch)):
             assert block is None or (block, slot.size(int(arch["resolution"]))) in set(covered)
 
 
@@ -266,7 +266,7 @@ def test_slots_know_what_flows_into_them(family, odd):
     for arch in archs(family.space, 2):
         resolution = int(arch["resolution"]) + odd * family.resolution_multiple
         network = family.build(arch).eval()
-        pairs = [(slot, block) for slot, block in family.blocks(family.space.encode(arch)) if block is not None]
+        pairs = [(slot, block) for slot, block in family.blocks(family.space.row(arch)) if block is not None]
         seen = watch_inputs(network, [slot.path for slot, _ in pairs])
         with torch.no_grad():
             logits = network(torch.zeros(2, 3, resolution, resolution))
@@ -278,7 +278,7 @@ def test_options_make_the_family_again(family):
     again = ofa.create_family(family.name, **family.options)
     assert again.space.choices == family.space.choices
     assert dict(again.options) == dict(family.options)
-    row = family.space.encode(family.space.largest)
+    row = family.space.row(family.space.largest)
     assert [block for _, block in again.blocks(row)] == [block for _, block in family.blocks(row)]
 
 

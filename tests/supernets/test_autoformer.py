@@ -105,5 +105,5 @@ def test_values_out_of_order_are_refused(options):
 
 def test_products_are_whole_numbers_despite_rounding():
     family = autoformer.tiny(embed_dims=(300, 330), mlp_ratios=(3.3,), heads=(3,))
-    row = family.space.encode(family.space.largest)
+    row = family.space.row(family.space.largest)
     assert {block.hidden for slot, block in family.blocks(row) if "." in slot.path} == {1089}

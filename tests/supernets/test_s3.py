@@ -135,6 +135,6 @@ def test_windows_of_both_sizes_share_the_middle_of_the_table():
 
 def test_blocks_of_a_stage_differ_in_nothing_but_the_shift():
     family = s3.tiny()
-    largest = family.space.encode(family.space.largest)
+    largest = family.space.row(family.space.largest)
     blocks = {repr(block) for slot, block in family.blocks(largest) if slot.path.startswith("stages.2.")}
     assert len(blocks) == 1 + 2  # the merging, and blocks with and without shift

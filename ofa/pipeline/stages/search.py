@@ -39,12 +39,9 @@ def _search(run: Run, progress: Progress) -> None:
         archs = [space.decode(row) for row in space.unique(np.concatenate(rows))]
         unmeasured = [arch for arch in archs if arch not in samples]
         samples |= store.measure(unmeasured, lambda done, message: progress(done, total, message))
+        targets = denoised(run, samples.values())
         predictor = AccuracyPredictor.fit(
-            space,
-            space.rows(samples),
-            denoised(run, samples.values()),
-            run.recipe.predictor,
-            run.recipe.seed,
+            space, space.rows(samples), targets, config=run.recipe.predictor, seed=run.recipe.seed
         )
         n_evaluated += sum(front.n_evaluated for front in fronts)
     predictor.save(run.path("refined.safetensors"))
@@ -75,9 +72,10 @@ def predicted_front(
         InfeasibleError: no arch meets the limit; names the lowest latency seen.
     """
     config = run.recipe.search
-    objectives = [Objective("latency_ms", table), Objective("top1_percent", lambda rows: predictor(rows)[0], True)]
+    objectives = [Objective("latency_ms", table), Objective("top1_percent", predictor, maximize=True)]
     constraints = [] if limit_ms is None else [Constraint("latency_ms", table, limit_ms)]
-    return search(run.family.space, objectives, constraints, rng, config.population, config.generations, start=start)
+    budget = {"population": config.population, "generations": config.generations}
+    return search(run.family.space, objectives, constraints, rng, start=start, **budget)
 
 
 def best_under(run: Run, limit_ms: float) -> dict[str, Any]:
@@ -106,8 +104,10 @@ def _measured_front(
 ) -> list[dict[str, Any]]:
     """Return the Pareto front of all measured archs with their predictions and estimates, the fastest first."""
     rows, n_images = run.family.space.rows(samples), n_validation_images(run)
-    predicted, _ = predictor(rows)
-    estimated = estimate_percent(denoised(run, samples.values()), predicted, n_images, read_model_rmse_percent(run))
+    predicted, measured = predictor(rows), denoised(run, samples.values())
+    estimated = estimate_percent(
+        measured, predicted, n_images=n_images, model_rmse_percent=read_model_rmse_percent(run)
+    )
     latency_ms = table(rows)
     values = {
         "predicted_latency_ms": latency_ms,

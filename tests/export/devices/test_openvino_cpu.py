@@ -44,7 +44,7 @@ def test_a_network_gives_the_logits_of_onnx_runtime(network, threads):
 @needs_openvino
 def test_blocks_and_models_without_weights_run_at_batch_1():
     family, device = ofa.create_family("autoformer_tiny"), OpenvinoCpu()
-    blocks = dict(family.blocks(family.space.encode(family.space.smallest)))
+    blocks = dict(family.blocks(family.space.row(family.space.smallest)))
     kinds = {type(block): (block.build, block.input_shape(slot.size(224))) for slot, block in blocks.items() if block}
     for build, shape in [*kinds.values(), (nn.Identity, (1, 1, 1)), (partial(nn.Linear, 5, 3), (5,))]:
         model = Model(build, shape)

@@ -16,7 +16,7 @@ from ofa.devices.device import Device, Model
 def test_a_loaded_model_gives_the_time_of_each_run(family):
     device: Device = OrtCpu()
     (place,) = device.hosts
-    row = family.space.encode(family.space.smallest)
+    row = family.space.row(family.space.smallest)
     for slot, block in family.blocks(row):
         if block is not None:
             times = place.load(Model(block.build, block.input_shape(slot.size(28))))(3)
@@ -52,7 +52,7 @@ def test_a_processor_is_named_also_where_there_is_no_proc(monkeypatch):
 def test_in_int8_the_quantized_model_is_timed(family, precision):
     device = OrtCpu(precision=precision)
     assert device.description["precision"] == precision
-    row = family.space.encode(family.space.smallest)
+    row = family.space.row(family.space.smallest)
     blocks = [(block.build, block.input_shape(slot.size(28))) for slot, block in family.blocks(row) if block]
     for build, shape in [*blocks, (nn.Identity, (1, 1, 1)), (partial(nn.Linear, 16, 16), (5, 16))]:
         runner, plain = device.load(Model(build, shape)), OrtCpu().load(Model(build, shape))

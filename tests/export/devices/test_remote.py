@@ -121,7 +121,7 @@ def test_the_description_is_what_agents_say(agent, token_file):
 
 def test_every_block_of_a_family_runs_on_an_agent(agent, token_file, family):
     (place,) = Remote([agent.url], token_file).hosts
-    row = family.space.encode(family.space.smallest)
+    row = family.space.row(family.space.smallest)
     for slot, block in family.blocks(row):
         if block is not None:
             times = place.load(Model(block.build, block.input_shape(slot.size(28))))(3)

@@ -37,7 +37,7 @@ def test_channels_last_weights(network, batch, tmp_path):
 
 
 def test_every_block_of_a_family_exports_alone(family, tmp_path):
-    row = family.space.encode(family.space.smallest)
+    row = family.space.row(family.space.smallest)
     for slot, block in family.blocks(row):
         if block is not None:
             module, shape = block.build().eval(), block.input_shape(slot.size(28))

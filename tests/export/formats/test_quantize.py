@@ -65,7 +65,7 @@ def test_static_ranges_are_those_of_the_images(network, batch, tmp_path):
 def test_every_kind_of_block_of_transformers_can_be_quantized(tmp_path, precision, name):
     family, path, kinds = ofa.create_family(name), tmp_path / "block.onnx", set()
     size = family.resolutions[0]
-    for slot, block in family.blocks(family.space.encode(family.space.smallest)):
+    for slot, block in family.blocks(family.space.row(family.space.smallest)):
         if block is None or type(block) in kinds:
             continue
         kinds.add(type(block))

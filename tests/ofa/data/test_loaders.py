@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from ofa.core.errors import DataError
 from ofa.data.config import AugmentConfig, DataConfig
 from ofa.data.load import load_data
 from ofa.data.loaders import eval_batches, train_batches
@@ -15,34 +15,7 @@ from ofa.data.transforms import resize_center_crop
 DIGITS = DataConfig(name="digits")
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return load_data(DIGITS)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "resolution", "scaled", "left_top"),
-    [
-        (8, 8, 24, (24, 24), (0, 0)),
-        (40, 40, 16, (16, 16), (0, 0)),
-        (40, 60, 16, (24, 16), (4, 0)),
-        (60, 30, 20, (20, 40), (0, 10)),
-        (24, 24, 24, (24, 24), (0, 0)),
-    ],
-)
-def test_fit_is_what_pil_does(height, width, resolution, scaled, left_top):
-    image = np.random.default_rng(0).random((height, width), dtype=np.float32) * 255
-    (left, top), whole = left_top, Image.fromarray(image).resize(scaled, Image.Resampling.BILINEAR)
-    plain = np.asarray(whole.crop((left, top, left + resolution, top + resolution)))
-    assert np.abs(resize_center_crop(torch.from_numpy(image)[None], resolution)[0].numpy() - plain).max() < 1e-3
-
-
-def test_fit_takes_batches():
-    images = torch.rand(3, 2, 20, 30)
-    assert torch.equal(resize_center_crop(images, 16)[1], resize_center_crop(images[1], 16))
-
-
-def test_eval_batches_hold_all_images_in_order(digits):
+def test_evaluation_batches_hold_all_images_in_order(digits):
     batches = eval_batches(digits, digits.validation, 12, batch_size=100)
     sizes = [len(labels) for _, labels in batches]
     assert len(sizes) == 3
@@ -55,11 +28,11 @@ def test_eval_batches_hold_all_images_in_order(digits):
         torch.testing.assert_close(images[i], digits.normalize(resize_center_crop(image, 12)))
 
 
-def test_a_limit_spreads_over_the_split(digits):
+def test_limited_batches_spread_over_the_split(digits):
     n = len(digits.test)
     (batch,) = eval_batches(digits, digits.test, 8, limit=5)
-    wanted = [0, (n - 1) // 4, (n - 1) // 2, 3 * (n - 1) // 4, n - 1]
-    assert batch[1].tolist() == [digits.test[i][1] for i in wanted]
+    positions = [0, (n - 1) // 4, (n - 1) // 2, 3 * (n - 1) // 4, n - 1]
+    assert batch[1].tolist() == [digits.test[i][1] for i in positions]
     assert sum(len(labels) for _, labels in eval_batches(digits, digits.test, 8, limit=10**6)) == n
 
 
@@ -67,7 +40,8 @@ def test_a_limit_spreads_over_the_split(digits):
 
 
 def batches_of(data, config=DIGITS, resolution=16, batch_size=200, seed=3, epoch=1, start=0):
-    return list(train_batches(data, config, lambda batch: resolution, batch_size, seed, epoch, start))
+    options = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start}
+    return list(train_batches(data, config, resolution=lambda batch: resolution, **options))
 
 
 def same(first, second):
@@ -76,7 +50,7 @@ def same(first, second):
     )
 
 
-def test_batches_depend_on_the_seed_and_the_epoch_alone(digits):
+def test_training_batches_depend_on_the_seed_and_the_epoch_alone(digits):
     first = batches_of(digits)
     torch.manual_seed(99)
     assert same(first, batches_of(digits))
@@ -84,7 +58,7 @@ def test_batches_depend_on_the_seed_and_the_epoch_alone(digits):
     assert not same(first, batches_of(digits, epoch=2))
 
 
-def test_an_image_is_augmented_anew_for_every_seed_and_epoch(digits):
+def test_an_image_is_augmented_differently_for_every_seed_and_epoch(digits):
     one_of_each = replace(digits, train=digits.train.subset(np.unique(digits.train.labels, return_index=True)[1]))
     seen = []
     for seed, epoch in ((0, 0), (0, 1), (1, 0)):
@@ -95,19 +69,19 @@ def test_an_image_is_augmented_anew_for_every_seed_and_epoch(digits):
         assert sum(torch.equal(a, b) for a, b in zip(first, second, strict=True)) <= 3  # by chance
 
 
-def test_a_later_start_goes_on_as_the_whole_epoch_does(digits):
+def test_an_epoch_from_a_later_start_continues_as_the_whole_one_does(digits):
     whole = batches_of(digits)
     for start in (1, len(whole) - 1, len(whole)):
         assert same(whole[start:], batches_of(digits, start=start))
 
 
-def test_workers_change_nothing(digits):
+def test_batches_do_not_depend_on_workers(digits):
     config = DataConfig(name="digits", workers=1, augment=AugmentConfig(hflip=0.5, erase=0.5))
     main = config.model_copy(update={"workers": 0})
     assert same(batches_of(digits, config), batches_of(digits, main))
 
 
-def test_an_epoch_has_every_image_at_most_once_in_whole_batches(digits):
+def test_an_epoch_has_every_image_at_most_once_in_batches_of_one_size(digits):
     config = DataConfig(name="digits", augment=AugmentConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0)))
     batches = batches_of(digits, config, resolution=8)
     assert {len(labels) for _, labels in batches} == {200}
@@ -119,9 +93,9 @@ def test_an_epoch_has_every_image_at_most_once_in_whole_batches(digits):
         for image in images
     ]
     labels = [int(label) for _, labels in batches for label in labels]
-    known = dict(zip(map(tuple, digits.train.images.flatten(1).tolist()), digits.train.labels.tolist(), strict=True))
+    label_of = dict(zip(map(tuple, digits.train.images.flatten(1).tolist()), digits.train.labels.tolist(), strict=True))
     assert len(set(pixels)) == len(pixels)
-    assert [known[image] for image in pixels] == labels
+    assert [label_of[image] for image in pixels] == labels
 
 
 def generators():
@@ -129,14 +103,14 @@ def generators():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_global_generators_stay_as_they_were(digits, workers):
+def test_the_global_generators_are_restored(digits, workers):
     before = generators()
     batches_of(digits, DataConfig(name="digits", workers=workers, augment=AugmentConfig(hflip=0.5)), batch_size=600)
     assert generators() == before
 
 
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "augmix-m3", "original"])
-def test_automatic_augmentation_takes_grey_images(digits, policy):
+def test_policies_of_timm_augment_gray_images(digits, policy):
     config = DataConfig(name="digits", augment=AugmentConfig(auto_augment=policy, erase=0.5))
     (images, _), *_ = batches_of(digits, config, batch_size=400)
     assert images.shape == (400, 1, 16, 16)
@@ -144,7 +118,7 @@ def test_automatic_augmentation_takes_grey_images(digits, policy):
     assert not torch.equal(images, batches_of(digits, batch_size=400)[0][0])
 
 
-def test_batches_of_images_of_differing_sizes(digits):
+def test_images_of_different_sizes_share_a_batch(digits):
     noise = torch.Generator().manual_seed(1)
     sized = [(torch.randint(256, (1, 10 + i, 14 - i), generator=noise).byte(), i % 2) for i in range(8)]
     data = replace(digits, train=sized, validation=sized)
@@ -153,3 +127,30 @@ def test_batches_of_images_of_differing_sizes(digits):
     assert sorted(labels.tolist()) == [0, 0, 0, 0, 1, 1, 1, 1]
     ((images, _),) = eval_batches(data, data.validation, 8)
     torch.testing.assert_close(images[1], data.normalize(resize_center_crop(sized[1][0].float(), 8)))
+
+
+def test_each_batch_has_its_own_resolution_and_processes_share_its_images(digits):
+    config = DataConfig(name="digits", augment=AugmentConfig(hflip=0.5, erase=0.5))
+
+    def batches(**options):
+        resolution = [8, 12, 16, 20].__getitem__
+        return list(train_batches(digits, config, resolution=resolution, batch_size=300, seed=1, epoch=2, **options))
+
+    whole, parts = batches(), [batches(part=slice(rank, None, 2), start=1) for rank in range(2)]
+    assert [images.shape[-1] for images, _ in whole] == [8, 12, 16, 20]
+    for (images, labels), *halves in zip(whole[1:], *parts, strict=True):
+        for rank, (some, their_labels) in enumerate(halves):
+            assert torch.equal(some, images[rank::2])
+            assert torch.equal(their_labels, labels[rank::2])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_one_short_error(tmp_path, fill, workers):
+    data = load_data(DataConfig(name="image_folder", folder=fill(tmp_path / "pets")))
+    for path in (tmp_path / "pets").glob("*/*.png"):
+        path.write_bytes(b"broken")
+    config = DataConfig(name="image_folder", folder=tmp_path / "pets", workers=workers)
+    with pytest.raises(DataError, match=r"^cannot read the image [^\n]*png \([^\n]*\); repair or remove it$"):
+        batches_of(data, config, batch_size=4)
+    with pytest.raises(DataError, match="cannot read the image"):
+        eval_batches(data, data.test, 8)

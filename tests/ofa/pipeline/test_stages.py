@@ -73,7 +73,8 @@ def test_the_front_is_not_beaten_by_any_measured_arch(finished):
     known = read_samples(run) | verified_samples(run)
     rows, (accuracies, losses) = run.family.space.rows(known), np.array(list(known.values())).T
     measured = denoised_percent(accuracies, losses, run.recipe.sample.images)
-    estimates = estimate_percent(measured, run.predictor()(rows)[0], run.recipe.sample.images, off)
+    images = {"n_images": run.recipe.sample.images, "model_rmse_percent": off}
+    estimates = estimate_percent(measured, run.predictor()(rows), **images)
     for latency, estimate in zip(table(rows), estimates, strict=True):
         assert any(
             f["predicted_latency_ms"] <= latency and f["estimated_top1_percent"] >= estimate - 1e-9 for f in front
@@ -112,7 +113,7 @@ def test_the_search_fits_its_predictor_to_what_it_measures_and_goes_on_where_it_
     assert verified
     assert not verified.keys() & known.keys()
     rows, measured = run.family.space.rows(verified), np.array(list(verified.values()))[:, 0]
-    errors = [np.abs(predictor(rows)[0] - measured).mean() for predictor in (sampled, run.predictor())]
+    errors = [np.abs(predictor(rows) - measured).mean() for predictor in (sampled, run.predictor())]
     assert errors[1] < errors[0]
     (finished / "verified.json").write_text(json.dumps(whole | {"samples": whole["samples"][:2]}))
     measured_again = count_measured(monkeypatch)
@@ -206,6 +207,6 @@ def test_weights_and_predictor_hold_only_tensors(finished):
     supernet = run.supernet()
     assert all(torch.isfinite(p).all() for p in supernet.parameters())
     predictor = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
-    mean, std = predictor(run.family.space.rows([run.family.space.largest]))
-    assert np.isfinite(mean).all()
-    assert (std >= 0).all()
+    prediction = predictor.predict(run.family.space.rows([run.family.space.largest]))
+    assert np.isfinite(prediction).all()
+    assert prediction.low <= prediction.mean <= prediction.high

@@ -6,250 +6,341 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofa.core.errors import InfeasibleError
-from ofa.search.nsga2 import search
+from ofa.core.errors import InfeasibleError, SearchError, SpaceError
+from ofa.search.nsga2 import breed, search, select_survivors
 from ofa.search.pareto import hypervolume, non_dominated
 from ofa.search.problem import Constraint, Objective
 from ofa.space.choice import Choice
 from ofa.space.search_space import SearchSpace
 
-POINTS = st.lists(st.tuples(*[st.integers(0, 4)] * 2), max_size=30)
+SEEDS = [0, 1, 2]
 
 
 @pytest.fixture(scope="module")
 def space():
-    """Small enough to look at every arch: 2 * (4 + 4^2 + 4^3) archs."""
-    choices = [Choice("resolution", (16, 32)), Choice("depth", (1, 2, 3))]
+    """Small enough to evaluate every arch: 3 * (9 + 9^2 + 9^3) = 2457 archs."""
+    choices = [Choice("resolution", (16, 24, 32)), Choice("depth", (1, 2, 3))]
     for b in range(3):
         needs = ("depth", b + 1) if b else None
-        choices += [Choice(f"{b}.kernel", (3, 5), needs), Choice(f"{b}.expand", (2, 4), needs)]
+        choices += [Choice(f"{b}.kernel", (3, 5, 7), needs), Choice(f"{b}.expand", (2, 4, 6), needs)]
     return SearchSpace(choices)
 
 
-def values_of(space, rows):
-    """Accuracy and latency that grow with every choice; whole numbers, so that sums are exact and some are equal."""
-    features = space.one_hot(rows).astype(np.int64)
-    worth, cost = np.random.default_rng(3).integers(1, 40, size=(2, features.shape[1]))
-    offsets = np.cumsum([0, *(len(choice.values) for choice in space.choices)])
-    for weights in (worth, cost):
-        for start, stop in pairwise(offsets):
-            weights[start:stop] = np.cumsum(weights[start:stop])
-    return (features @ worth).astype(float), (features @ cost).astype(float)
+@pytest.fixture(scope="module")
+def wide():
+    """10 choices of 8 values: a billion archs, and a small population lacks most values of most choices."""
+    return SearchSpace([Choice(f"c{i}", tuple(range(8))) for i in range(10)])
 
 
-def accuracy(space):
-    return Objective("accuracy", lambda rows: values_of(space, rows)[0], maximize=True)
-
-
-def latency(space):
-    return lambda rows: values_of(space, rows)[1]
-
-
+@pytest.fixture(scope="module")
 def everything(space):
-    rows = np.array(list(np.ndindex(*(len(choice.values) for choice in space.choices))))
-    return space.unique(rows)
+    return space.unique(np.array(list(np.ndindex(*(len(choice.values) for choice in space.choices)))))
 
 
-def plain_front(points):
-    """Positions that no point beats, by a double loop."""
+def rugged(space, seed):
+    """A function of archs to which pairs of choices contribute at random: its best archs are anywhere."""
+    n_features = space.one_hot(space.rows([space.smallest])).shape[1]
+    rng = np.random.default_rng((17, seed))
+    weights, pairs = rng.normal(size=n_features), rng.normal(size=(n_features, n_features)) / 4
 
-    def beats(a, b):
-        return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+    def function(rows):
+        features = space.one_hot(rows).astype(float)
+        return 30 + features @ weights + ((features @ pairs) * features).sum(axis=1)
 
-    return [not any(beats(other, point) for other in points) for point in points]
-
-
-@given(POINTS)
-def test_non_dominated_is_what_a_double_loop_gives(points):
-    losses = np.array(points, dtype=float).reshape(-1, 2)
-    assert non_dominated(losses).tolist() == plain_front(points)
+    return function
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=25))
-def test_non_dominated_of_three_objectives(points):
-    assert non_dominated(np.array(points, dtype=float).reshape(-1, 3)).tolist() == plain_front(points)
+def separable(space):
+    """A function of archs to which each choice contributes its own part; the best arch is known."""
+    parts = np.random.default_rng(5).permuted(np.tile(np.arange(8.0), (len(space.choices), 1)), axis=1)
+    return lambda rows: np.take_along_axis(parts.T, rows, axis=0).sum(axis=1), parts.argmax(axis=1)
 
 
-def test_non_dominated_of_more_points_than_a_block():
-    losses = np.random.default_rng(0).integers(0, 60, size=(700, 2)).astype(float)
-    assert non_dominated(losses).tolist() == plain_front(losses.tolist())
+def objectives_of(space):
+    return [Objective("worth", rugged(space, 0), maximize=True), Objective("cost", rugged(space, 1))]
 
 
-def test_infinite_losses_are_beaten_by_finite_ones():
-    losses = np.array([[1.0, np.inf], [np.inf, np.inf], [1.0, 2.0], [np.inf, 0.0]])
-    assert non_dominated(losses).tolist() == [False, False, True, True]
+def watched(function, log):
+    """The function, which also appends what it returns to a list."""
+
+    def call(rows):
+        values = function(rows)
+        log.append((rows, values))
+        return values
+
+    return call
 
 
-@given(POINTS, st.tuples(st.integers(-1, 6), st.integers(-1, 6)))
-def test_hypervolume_counts_the_grid_cells_below_the_reference(points, reference):
-    cells = [
-        (x, y)
-        for x in range(-1, reference[0])
-        for y in range(-1, reference[1])
-        if any(px <= x and py <= y for px, py in points)
-    ]
-    assert hypervolume(np.array(points, dtype=float).reshape(-1, 2), reference) == len(cells)
+# Against an exhaustive search
 
 
-def test_hypervolume_of_known_points():
-    losses = np.array([[0.5, 2.0], [1.0, 1.0], [9.0, -9.0], [1.5, 1.5]])
-    assert hypervolume(losses, (2.0, 3.0)) == pytest.approx(1.5 * 1.0 + 1.0 * 1.0)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_front_of_a_small_space_is_the_front_of_all_archs(space, everything, seed):
+    objectives = objectives_of(space)
+    losses = np.stack([objective.function(everything) for objective in objectives], axis=1) * [-1, 1]
+    true_front = {tuple(row) for row in everything[non_dominated(losses)].tolist()}
+    assert true_front.isdisjoint(map(tuple, space.rows([space.smallest, space.largest]).tolist()))  # a search is needed
+    budget = {"population": 40, "generations": 60, "mutate_probability": 0.2}
+    front = search(space, objectives, [], np.random.default_rng(seed), **budget)
+    random = space.unique(space.sample(front.n_evaluated, np.random.default_rng(seed)))
+    assert len(true_front) == 20
+    assert len(true_front & set(map(tuple, random.tolist()))) <= 6  # not enough of one
+    assert len(true_front & set(map(tuple, front.rows.tolist()))) >= 17
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_front_of_a_small_space_is_the_true_one(space, seed):
-    rows = everything(space)
-    assert len(rows) == space.size == 168
-    true = np.stack([-values_of(space, rows)[0], values_of(space, rows)[1]], axis=1)
-    wanted = true[plain_front(true.tolist())]
-    objectives = [accuracy(space), Objective("latency", latency(space))]
-    front = search(space, objectives, [], np.random.default_rng(seed), population=100, generations=40)
-    assert np.array_equal(np.unique(front.values * [-1, 1], axis=0), np.unique(wanted, axis=0))
-    assert len(np.unique(wanted, axis=0)) > 5
-    assert np.array_equal(np.stack(values_of(space, front.rows), axis=1), front.values)
-
-
-def test_a_constrained_front_is_the_true_one(space):
-    rows = everything(space)
-    limit = float(np.median(latency(space)(rows)))
-    inside = rows[latency(space)(rows) <= limit]
-    front = search(
-        space,
-        [accuracy(space)],
-        [Constraint("latency", latency(space), limit)],
-        np.random.default_rng(0),
-        population=60,
-        generations=30,
-    )
-    assert np.unique(front.values).tolist() == [values_of(space, inside)[0].max()]
-    assert (latency(space)(front.rows) <= limit).all()
-
-
-@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
-def test_constraints_are_kept(space, share):
-    limits = [np.quantile(values, share) for values in values_of(space, everything(space))]
-    constraints = [
-        Constraint("accuracy", lambda rows: values_of(space, rows)[0], limits[0]),
-        Constraint("latency", latency(space), limits[1]),
-    ]
-    objectives = [accuracy(space), Objective("latency", latency(space))]
-    front = search(space, objectives, constraints, np.random.default_rng(0), population=40, generations=10)
+@pytest.mark.parametrize("share", [0.002, 0.1, 0.5])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_best_arch_under_two_limits_is_the_best_of_all_that_meet_both(space, everything, share, seed):
+    worth, *costs = (rugged(space, i) for i in range(3))
+    limits = [np.quantile(cost(everything), share**0.5) for cost in costs]
+    feasible = np.logical_and(*(cost(everything) <= limit for cost, limit in zip(costs, limits, strict=True)))
+    constraints = [Constraint(f"cost {i}", costs[i], limits[i]) for i in range(2)]
+    for end in (space.smallest, space.largest):
+        assert any(constraint.function(space.rows([end])) > constraint.limit for constraint in constraints)
+    budget = {"population": 40, "generations": 40, "mutate_probability": 0.2}
+    front = search(space, [Objective("worth", worth, True)], constraints, np.random.default_rng(seed), **budget)
+    assert front.values.tolist() == [[worth(everything[feasible]).max()]]
     for constraint in constraints:
         assert (constraint.function(front.rows) <= constraint.limit).all()
-    assert plain_front((front.values * [-1, 1]).tolist()) == [True] * len(front.rows)
+
+
+# One operator at a time: the ends of these spaces are of no help
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mutation_finds_values_that_no_arch_of_the_first_population_has(wide, seed):
+    worth, best = separable(wide)
+    log = []
+    objective = Objective("worth", watched(worth, log), maximize=True)
+    front = search(wide, [objective], [], np.random.default_rng(seed), population=8, generations=250)
+    first = log[0][0]
+    assert sum((first[:, column] == value).any() for column, value in enumerate(best)) <= 8  # of 10
+    assert front.rows.tolist() == [best.tolist()]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_crossover_alone_combines_the_values_of_the_first_population(wide, seed):
+    worth, best = separable(wide)
+    budget = {"population": 150, "generations": 40, "mutate_probability": 0.0}
+    front = search(wide, [Objective("worth", worth, True)], [], np.random.default_rng(seed), **budget)
+    assert front.rows.tolist() == [best.tolist()]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_least_crowded_survive_so_that_a_small_population_covers_a_large_front(wide, seed):
+    """Every arch is on the front, and random ones are in its middle."""
+
+    def total(rows):
+        return rows.sum(axis=1).astype(float)
+
+    objectives = [Objective("worth", total, maximize=True), Objective("cost", total)]
+    front = search(wide, objectives, [], np.random.default_rng(seed), population=24, generations=200)
+    totals = np.unique(front.values[:, 0])
+    assert (totals[0], totals[-1]) == (0, 70)
+    assert np.diff(totals).max() <= 12  # 20 and more if survivors are drawn regardless of crowding
+
+
+def test_the_best_of_each_objective_are_never_lost(wide):
+    objectives, log = objectives_of(wide), ([], [])
+    logged = [
+        Objective(objective.name, watched(objective.function, values), objective.maximize)
+        for objective, values in zip(objectives, log, strict=True)
+    ]
+    front = search(wide, logged, [], np.random.default_rng(0), population=6, generations=40)
+    worth, cost = (np.concatenate([values for _, values in calls]) for calls in log)
+    assert (front.values[:, 0].max(), front.values[:, 1].min()) == (worth.max(), cost.min())
+
+
+# Survivors and children
+
+
+@st.composite
+def evaluated(draw):
+    n = draw(st.integers(0, 16))
+    losses = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=n, max_size=n))
+    violation = draw(st.lists(st.sampled_from([0, 0, 0, 1, 2, 3]), min_size=n, max_size=n))
+    return losses, violation, draw(st.integers(1, 12))
+
+
+@given(evaluated())
+def test_survivors_are_the_first_of_the_order_of_a_plain_sort(case):
+    """Up to the choice among equally crowded archs of the last front."""
+    losses, violation, n = case
+
+    def dominates(i, j):
+        pairs = list(zip(losses[i], losses[j], strict=True))
+        return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
+
+    rank, remaining = {}, [i for i in range(len(losses)) if violation[i] == 0]
+    while remaining:
+        front = [i for i in remaining if not any(dominates(j, i) for j in remaining)]
+        rank |= dict.fromkeys(front, max(rank.values(), default=0) + 1)
+        remaining = [i for i in remaining if i not in front]
+    keys = [(violation[i], rank.get(i, 0)) for i in range(len(losses))]
+    survivors = select_survivors(np.array(losses, float).reshape(-1, 2), np.array(violation, float), n).tolist()
+    assert len(survivors) == len(set(survivors)) == min(n, len(losses))
+    assert [keys[i] for i in survivors] == sorted(keys)[:n]
+
+
+def test_of_the_last_front_the_least_crowded_survive():
+    front = np.array([[0, 10], [1, 9], [2, 8], [6, 5], [10, 0]], float)
+    losses, violation = np.concatenate([front + 1, front]), np.zeros(10)
+    assert select_survivors(losses, violation, 5).tolist() == [5, 6, 7, 8, 9]
+    assert set(select_survivors(losses, violation, 8)) == {5, 6, 7, 8, 9, 0, 4, 3}
+    assert set(select_survivors(front, np.zeros(5), 4)) == {0, 2, 3, 4}
+
+
+def test_children_are_half_crossovers_and_half_mutants_and_none_is_a_parent(wide):
+    rng = np.random.default_rng(0)
+    one, two = np.zeros((1, 10), int), np.array([[0] * 10, [7] * 10])
+    mutants = breed(wide, one, 11, rng, 1.0)
+    assert mutants.shape == (6, 10)  # all crossovers of an arch with itself are that arch
+    assert (mutants != 0).all()
+    crossed = breed(wide, two, 401, rng, 0.0)
+    assert 70 <= len(crossed) <= 130  # half of 200: a pair of equal parents has no other child
+    assert set(crossed.ravel().tolist()) == {0, 7}
+    assert all(0 < row.sum() < 70 for row in crossed)
+    assert np.array_equal(wide.unique(crossed), crossed)
+
+
+def test_every_parent_is_as_likely_to_have_children(wide):
+    parents = np.tile(np.arange(8)[:, None], 10)  # parent i has value i everywhere
+    children = breed(wide, parents, 6000, np.random.default_rng(0), 0.0)
+    assert np.abs(np.bincount(children.ravel()) / children.size - 1 / 8).max() < 0.01
+    assert all(len(set(row)) == 2 for row in children.tolist())
+
+
+# What the search returns, counts and refuses
+
+
+def test_a_front_is_sorted_by_its_first_objective_and_holds_each_arch_once(space):
+    objectives = objectives_of(space)
+    constraint = Constraint("third", rugged(space, 2), 31.0)
+    front = search(space, objectives, [constraint], np.random.default_rng(0), population=40, generations=10)
+    assert len(front.rows) > 5
+    assert (np.diff(front.values[:, 0]) <= 0).all()  # the best first: the first objective is maximized
     assert np.array_equal(space.unique(front.rows), front.rows)
-    assert (np.diff(front.values[:, 0]) <= 0).all()  # the first objective is made large: the best come first
+    assert np.array_equal(front.values, np.stack([objective.function(front.rows) for objective in objectives], axis=1))
+    assert non_dominated(front.values * [-1, 1]).all()
+    minimized = search(space, objectives[1:], [], np.random.default_rng(0), population=40, generations=10)
+    assert minimized.values.tolist() == [[objectives[1].function(minimized.rows)[0]]]
 
 
-def test_a_limit_that_only_the_smallest_arch_meets(space):
-    limit = float(latency(space)(space.rows([space.smallest]))[0])
-    constraint = Constraint("latency", latency(space), limit)
-    front = search(space, [accuracy(space)], [constraint], np.random.default_rng(0), population=20, generations=3)
-    assert [space.decode(row) for row in front.rows] == [space.smallest]
-
-
-def test_an_infeasible_limit_says_what_is_possible(space):
-    tightest = latency(space)(everything(space)).min()
-    constraint = Constraint("latency_ms", latency(space), tightest - 0.01)
-    with pytest.raises(InfeasibleError, match="raise the limit") as caught:
-        search(space, [accuracy(space)], [constraint], np.random.default_rng(0), population=20, generations=4)
-    said = re.search(r"latency_ms at most (\S+) was asked, the tightest seen is (\S+);", str(caught.value))
-    assert float(said[1]) == pytest.approx(tightest - 0.01, rel=1e-3)
-    assert float(said[2]) == pytest.approx(tightest, rel=1e-3)
-
-
-def test_the_tightest_value_seen_of_each_constraint_is_told(space):
-    """Two that pull in opposite directions, so that survivors of one lose the extremes of the other."""
-    seen = {"small": [], "large": []}
-
-    def watched(name, sign):
-        def function(rows):
-            values = 1000 + sign * latency(space)(rows)
-            seen[name].extend(values.tolist())
-            return values
-
-        return function
-
-    constraints = [Constraint("small", watched("small", 1), 900.0), Constraint("large", watched("large", -1), 500.0)]
-    with pytest.raises(InfeasibleError) as caught:
-        search(space, [accuracy(space)], constraints, np.random.default_rng(0), population=8, generations=15)
-    for name, values in seen.items():
-        said = re.search(rf"{name} at most \S+ was asked, the tightest seen is ([\d.]+)", str(caught.value))
-        assert float(said[1]) == pytest.approx(min(values), rel=1e-3)
+@pytest.mark.parametrize("name", ["smallest", "largest", "start"])
+def test_the_search_begins_with_the_ends_of_the_space_and_what_the_caller_gives(wide, name):
+    start = np.full((1, 10), 3)
+    only = start if name == "start" else wide.rows([getattr(wide, name)])
+    limit = Constraint("only one", lambda rows: np.where((rows == only).all(axis=1), 1.0, 2.0), 1.5)
+    budget = {"population": 4, "generations": 1, "start": start}
+    front = search(wide, [Objective("worth", separable(wide)[0])], [limit], np.random.default_rng(0), **budget)
+    assert np.array_equal(front.rows, only)
 
 
 @pytest.mark.parametrize(("population", "generations"), [(1, 1), (2, 3), (5, 1), (30, 7), (200, 4)])
 @pytest.mark.parametrize("limit", [1e9, -1.0])
-def test_the_archs_looked_at_are_bounded_and_counted(space, population, generations, limit):
-    looked_at = []
-
-    def counted(rows):
-        looked_at.append(len(rows))
-        return values_of(space, rows)[0]
-
-    objective, constraint = Objective("accuracy", counted, maximize=True), Constraint("latency", latency(space), limit)
-    run = [space, [objective], [constraint], np.random.default_rng(0), population, generations]
+def test_the_evaluated_archs_are_bounded_and_counted(wide, population, generations, limit):
+    log = []
+    objective = Objective("worth", watched(separable(wide)[0], log), maximize=True)
+    problem = [wide, [objective], [Constraint("cost", separable(wide)[0], limit)], np.random.default_rng(0)]
     if limit < 0:
-        with pytest.raises(InfeasibleError, match="no arch of") as caught:
-            search(*run)
-        said = int(re.search(r"no arch of (\d+) meets", str(caught.value))[1])
+        with pytest.raises(InfeasibleError, match="no arch of") as error:
+            search(*problem, population=population, generations=generations)
+        n_evaluated = int(re.search(r"no arch of (\d+) meets", str(error.value))[1])
     else:
-        said = search(*run).n_evaluated
-    assert said == sum(looked_at) <= population * (generations + 1) + 2
+        n_evaluated = search(*problem, population=population, generations=generations).n_evaluated
+    sizes = [len(rows) for rows, _ in log]
+    assert n_evaluated == sum(sizes)
+    assert len(sizes) == generations
+    assert sizes[0] == population + 2  # and the ends of the space
+    assert all(size <= population for size in sizes[1:])
 
 
-def test_the_same_seed_gives_the_same_front(space):
-    objectives = [accuracy(space), Objective("latency", latency(space))]
+def test_the_seed_alone_determines_the_front(space):
     first, same, other = (
-        search(space, objectives, [], np.random.default_rng(seed), population=10, generations=3) for seed in (4, 4, 5)
+        search(space, objectives_of(space), [], np.random.default_rng(seed), population=10, generations=3)
+        for seed in (4, 4, 5)
     )
     assert np.array_equal(first.rows, same.rows)
     assert np.array_equal(first.values, same.values)
     assert first.rows.tolist() != other.rows.tolist()
 
 
-def test_more_generations_do_not_lose_what_was_found(space):
-    objectives = [accuracy(space), Objective("latency", latency(space))]
+def test_more_generations_find_a_larger_front(wide):
     areas = []
-    for generations in (1, 4, 16):
-        front = search(space, objectives, [], np.random.default_rng(0), population=30, generations=generations)
-        areas.append(hypervolume(front.values * [-1, 1], (0.0, 100.0)))
-    assert areas == sorted(areas)
-    assert areas[0] < areas[-1]
+    for generations in (1, 4, 16, 64):
+        rng = np.random.default_rng(0)
+        front = search(wide, objectives_of(wide), [], rng, population=30, generations=generations)
+        areas.append(hypervolume(front.values * [-1, 1], (-20.0, 40.0)))
+    assert all(area > 1.05 * previous for previous, area in pairwise(areas))
 
 
-def test_all_equal_objectives(space):
+def test_archs_with_equal_objectives_are_all_on_the_front(space):
     flat = Objective("flat", lambda rows: np.ones(len(rows)))
     front = search(space, [flat, flat], [], np.random.default_rng(0), population=20, generations=5)
     assert len(front.rows) == 20
     assert (front.values == 1).all()
 
 
-def test_a_large_space(tiny):
-    """Every choice adds to both, so the ends of the front are the ends of the space."""
+def test_an_infeasible_limit_names_the_tightest_value_of_each_constraint(wide):
+    """The constraints pull in opposite directions, so survivors of one lose the extremes of the other."""
+    logs = {"small": [], "large": []}
+    functions = [
+        watched(lambda rows, s=sign: 1000 + s * rows.sum(axis=1), logs[name])
+        for name, sign in zip(logs, (1, -1), strict=True)
+    ]
+    constraints = [Constraint("small", functions[0], 900.0), Constraint("large", functions[1], 500.0)]
+    with pytest.raises(InfeasibleError, match="raise the limit") as error:
+        search(wide, objectives_of(wide), constraints, np.random.default_rng(0), population=8, generations=15)
+    for constraint in constraints:
+        pattern = rf"{constraint.name} must be at most (\d+), the tightest seen is ([\d.]+)"
+        limit, tightest = map(float, re.search(pattern, str(error.value)).groups())
+        assert limit == constraint.limit
+        assert tightest == pytest.approx(min(values.min() for _, values in logs[constraint.name]), rel=1e-3)
 
-    def total(rows):
-        return tiny.space.active(rows).sum(axis=1) + rows.sum(axis=1).astype(float)
 
-    def root(rows):
-        return np.sqrt(total(rows))
-
-    objectives = [Objective("worth", root, maximize=True), Objective("cost", total)]
-    front = search(tiny.space, objectives, [], np.random.default_rng(0), population=50, generations=5)
-    assert tiny.space.decode(front.rows[0]) == tiny.space.largest
-    assert tiny.space.decode(front.rows[-1]) == tiny.space.smallest
+def test_a_limit_of_infinity_is_no_limit(space):
+    limits = ([], [Constraint("cost", rugged(space, 1), np.inf)])
+    fronts = [search(space, objectives_of(space), c, np.random.default_rng(0), population=10) for c in limits]
+    assert np.array_equal(fronts[0].rows, fronts[1].rows)
 
 
-def test_no_objective_is_a_mistake_of_the_caller(space):
-    with pytest.raises(ValueError, match="at least one objective"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"population": 0}, "population = 0 is not allowed; choose from 1 to 10000"),
+        ({"population": 10**9}, "population = 1000000000 is not allowed; choose from 1 to 10000"),
+        ({"generations": 0}, "generations = 0 is not allowed; choose from 1 to 10000"),
+        ({"generations": float("inf")}, "generations = inf is not allowed"),
+        ({"generations": float("nan")}, "generations = nan is not allowed"),
+        ({"mutate_probability": -0.1}, "mutate_probability = -0.1 is not allowed; choose from 0 to 1"),
+        ({"mutate_probability": 1.1}, "mutate_probability = 1.1 is not allowed"),
+        ({"mutate_probability": float("nan")}, "mutate_probability = nan is not allowed"),
+    ],
+)
+def test_settings_out_of_range_are_refused(space, settings, message):
+    with pytest.raises(SearchError, match=message):
+        search(space, objectives_of(space), [], np.random.default_rng(0), **settings)
+
+
+def test_a_search_without_an_objective_is_refused(space):
+    with pytest.raises(SearchError, match="a search needs at least one objective"):
         search(space, [], [], np.random.default_rng(0))
 
 
-def test_the_search_begins_with_what_it_is_given(space):
-    """A limit that one arch alone meets, in a search too short to find it."""
-    rows = everything(space)
-    costs = latency(space)(rows)
-    fastest = rows[costs.argmin()][None]
-    limit = Constraint("latency", lambda asked: np.where((asked == fastest).all(axis=1), 1.0, 2.0), 1.5)
-    front = search(space, [accuracy(space)], [limit], np.random.default_rng(0), 4, 1, start=fastest)
-    assert np.array_equal(front.rows, fastest)
+@pytest.mark.parametrize("kind", ["objective", "constraint"])
+def test_nan_is_refused_with_the_name_of_what_returned_it(space, kind):
+    def broken(rows):
+        return np.where(rows[:, 0] == 1, np.nan, 1.0)
+
+    objectives, constraints = objectives_of(space), [Constraint("cost", rugged(space, 2), 40.0)]
+    if kind == "objective":
+        objectives.append(Objective("energy_mj", broken))
+    else:
+        constraints.append(Constraint("energy_mj", broken, 2.0))
+    with pytest.raises(SearchError, match=r"'energy_mj' is nan for \d+ archs"):
+        search(space, objectives, constraints, np.random.default_rng(0), population=20, generations=5)
+
+
+def test_archs_to_begin_with_must_belong_to_the_space(space):
+    with pytest.raises(SpaceError, match=r"rows are int64 of shape \(1, 3\)"):
+        search(space, objectives_of(space), [], np.random.default_rng(0), start=np.zeros((1, 3), int))

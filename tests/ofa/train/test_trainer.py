@@ -173,7 +173,9 @@ def plain_training(family, data, settings):
     parameters = dict(supernet.network.named_parameters())
     velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
     log = []
-    batches = train_batches(data, DIGITS.augment, lambda batch: 16, batch_size=settings.batch_size, seed=SEED, epoch=0)
+    batches = train_batches(
+        data, DIGITS.augment, resolution=lambda batch: 16, batch_size=settings.batch_size, seed=SEED, epoch=0
+    )
     for step, (images, labels) in enumerate(batches):
         rng = np.random.default_rng((SEED, step))
         torch.manual_seed(int(rng.integers(2**31)))  # for dropout

@@ -1,0 +1,123 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ofa.core.errors import DataError
+from ofa.data.dataset import Data, DataInfo, TensorImages
+
+
+def tensor_images(n=6, channels=2, seed=0, n_classes=2):
+    pixels = torch.randint(256, (n, channels, 5, 4), generator=torch.Generator().manual_seed(seed)).byte()
+    return TensorImages(pixels, torch.arange(n) % n_classes)
+
+
+@pytest.fixture
+def data():
+    splits = [tensor_images(seed=seed) for seed in range(3)]
+    return Data.from_splits("pets", ("cat", "dog"), *splits)
+
+
+# Normalization
+
+
+def test_the_mean_and_the_standard_deviation_are_those_of_all_training_pixels(data):
+    pixels = data.train.images.transpose(0, 1).flatten(1).double() / 255
+    assert data.mean == pytest.approx(pixels.mean(dim=1).tolist(), rel=1e-12)
+    assert data.std == pytest.approx(pixels.std(dim=1).tolist(), rel=1e-12)
+    assert data.in_channels == 2
+
+
+def test_they_come_from_1000_images_spread_over_all():
+    dark, bright = (torch.full((n, 1, 2, 2), value, dtype=torch.uint8) for n, value in ((1500, 0), (500, 200)))
+    images = TensorImages(torch.cat([dark, bright]), torch.arange(2000) % 2)
+    data = Data.from_splits("shades", ("a", "b"), images, images, images)
+    assert data.mean[0] == pytest.approx(0.25 * 200 / 255, rel=1e-2)
+    assert 4000 * data.std[0] ** 2 / 3999 == pytest.approx(0.1875 * (200 / 255) ** 2, rel=1e-2)
+
+
+def test_images_of_different_sizes_weigh_by_their_pixels():
+    sized = [(torch.full((1, 2, 2), 0).byte(), 0), (torch.full((1, 4, 3), 255).byte(), 1)]
+    data = Data.from_splits("sizes", ("a", "b"), sized, sized, sized)
+    assert data.mean == (12 / 16,)
+    assert data.std == pytest.approx((np.std([0] * 4 + [1] * 12, ddof=1),))
+
+
+def test_normalized_training_images_have_mean_0_and_deviation_1(digits):
+    images = torch.stack([image.float() for image, _ in digits.train])
+    normal = digits.normalize(images)
+    assert abs(normal.double().mean().item()) < 0.02  # the mean is that of 1000 images
+    assert normal.double().std().item() == pytest.approx(1, abs=0.02)
+    plain = (images[3, 0, 2, 5].item() / 255 - digits.mean[0]) / digits.std[0]
+    assert normal[3, 0, 2, 5].item() == pytest.approx(plain, rel=1e-5)
+
+
+def test_channels_are_normalized_each_by_its_own_values(data):
+    image, _ = data.test[1]
+    normal = data.normalize(image)
+    for channel in range(2):
+        plain = (image[channel] / 255 - data.mean[channel]) / data.std[channel]
+        torch.testing.assert_close(normal[channel], plain.float())
+
+
+def test_a_single_class_or_a_constant_channel_is_refused():
+    images = tensor_images()
+    with pytest.raises(DataError, match=r"data set 'pets' has the classes \('cat',\); a classifier needs at least two"):
+        Data.from_splits("pets", ("cat",), images, images, images)
+    images.images[:, 1] = 7
+    with pytest.raises(DataError, match="data set 'pets' has a constant channel; there is nothing to learn from"):
+        Data.from_splits("pets", ("cat", "dog"), images, images, images)
+
+
+# What a run records
+
+
+def test_the_record_of_a_data_set_holds_its_header_and_the_sizes_of_its_splits(data):
+    data = replace(data, train=tensor_images(12), validation=tensor_images(4), test=tensor_images(8))
+    info = data.info
+    for name in ("name", "labels", "mean", "std", "in_channels"):
+        assert getattr(info, name) == getattr(data, name)
+    assert (info.n_train, info.n_validation, info.n_test) == (12, 4, 8)
+
+
+def test_the_record_survives_a_round_trip_through_json(data):
+    assert DataInfo.from_json(data.info.to_json()) == data.info
+    assert json.loads(data.info.to_json())["labels"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("change", ["a pixel", "a label", "the shape", "two splits swapped", "an image moved"])
+def test_the_digest_changes_with_the_images(data, change):
+    train = tensor_images()
+    if change == "a pixel":
+        train.images[5, 1, 4, 3] ^= 1
+    elif change == "a label":
+        train.labels[5] ^= 1
+    elif change == "the shape":
+        train = TensorImages(train.images.reshape(6, 2, 4, 5), train.labels)
+    changed = replace(data, train=train)
+    if change == "two splits swapped":
+        changed = replace(data, validation=data.test, test=data.validation)
+    elif change == "an image moved":
+        changed = replace(data, train=train.subset(np.arange(5)), validation=tensor_images(7, seed=1))
+    assert changed.info.digest != data.info.digest
+
+
+def test_the_digest_of_equal_images_is_equal(data):
+    copy = replace(data, train=tensor_images().subset(np.arange(6)))
+    assert copy.info == data.info
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", "null", '{"name": "pets"}']
+    + [
+        f'{{"name": {name}, "labels": {labels}, "mean": [0.5], "std": [0.5], "n_train": {n}, "n_validation": 1, '
+        f'"n_test": 1, "digest": "a"}}'
+        for name, labels, n in (("3", '["a"]', "1"), ('"a"', "3", "1"), ('"a"', '["a"]', '"1"'))
+    ],
+)
+def test_text_that_does_not_describe_a_data_set_is_refused(text):
+    with pytest.raises(DataError, match="does not describe a data set"):
+        DataInfo.from_json(text)
