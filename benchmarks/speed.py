@@ -20,7 +20,6 @@ from torch.nn import functional
 from benchmarks.machine import machine
 from ofa import AccuracyPredictor, Arch, Family, LatencyTable, Supernet, create_family, list_families
 from ofa.cost.block_table import distinct_blocks
-from ofa.cost.latency.table import Measured
 from ofa.devices.device import Timing
 from ofa.predict.mlp import PredictorConfig
 
@@ -105,9 +104,19 @@ def assembly_ms(supernet: Supernet, archs: list[Arch]) -> float:
 def cost_seconds(made: Family, rng: np.random.Generator, n: int = 10_000) -> float:
     """Seconds to sample archs, cost them by a table (made-up timings) and predict their accuracies."""
     timing = Timing(0.1, 0.01, 1)
-    networks = tuple(Measured(made.space.decode(row), timing) for row in made.space.sample(80, rng))
+    networks = {made.space.decode(row): timing for row in made.space.sample(80, rng)}
     rows = {(repr(block), size): timing for block, size in distinct_blocks(made)}
-    table = LatencyTable(made, made, {}, "", Timing(0.01, 0.0, 1), rows, networks, networks)
+    overhead = Timing(0.01, 0.0, 1)
+    table = LatencyTable(
+        measured=made,
+        family=made,
+        device={},
+        date="",
+        overhead=overhead,
+        rows=rows,
+        networks=networks,
+        checks=networks,
+    )
     few = made.space.sample(300, rng)
     predictor = AccuracyPredictor.fit(made.space, few, rng.normal(70, 3, len(few)), config=PredictorConfig(), seed=0)
     table(few)

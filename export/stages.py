@@ -60,7 +60,7 @@ def _export(run: Run, progress: Progress) -> None:
         for i, (network, entry) in enumerate(zip(networks, entries, strict=True))
     }
     as_in_table = run.recipe.profile.model_copy(update={"bursts": run.latency_table().device.get("bursts", "all")})
-    measured = measure(run.device, models, reference(run.family), run.rng("export"), as_in_table)
+    measured = measure(run.device, models, reference(run.family), run.rng("export"), config=as_in_table)
     timings = [measured[name] for name in models]
     slowest_first = sorted(range(len(entries)), key=lambda i: -timings[i].median_ms)
     levels: list[dict[str, Any]] = []

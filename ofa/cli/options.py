@@ -13,6 +13,7 @@ from ofa.core.errors import RecipeError
 
 if TYPE_CHECKING:  # the engine imports torch; `ofa --help` does without
     from ofa.pipeline.run import Run
+    from ofa.supernet.family import Family
 
 
 def user_path(text: str) -> Path:
@@ -67,3 +68,17 @@ def json_object(option: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RecipeError(f'{option} {text!r} is not a JSON object; give one such as {{"threads": 2}}')
     return value
+
+
+def family_of(name: str, options: str) -> Family:
+    """Create a family from its name and the text of `--options`, and check it.
+
+    Raises:
+        RecipeError: the text is not a JSON object.
+        FamilyError: the family or an option is unknown, or the family is wrong.
+    """
+    from ofa.supernet.registry import check_family, create_family
+
+    family = create_family(name, **json_object("--options", options))
+    check_family(family)
+    return family

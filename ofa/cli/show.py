@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from importlib.metadata import version
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,27 +50,17 @@ def families(as_json: JsonOption = False) -> None:
 
 def devices(as_json: JsonOption = False) -> None:
     """List the devices that can be measured and the latency tables that are shipped."""
+    from ofa.cost.latency.shipped import shipped_tables
     from ofa.devices.registry import describe_devices
 
-    docs, shipped = describe_devices(), []
-    for path in sorted(Path(str(files("latency_luts"))).glob("*/*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        shipped.append(
-            {
-                "table": path.parent.name,
-                "family": content["family"]["name"],
-                "rows": len(content["rows"]),
-                "date": content["date"][:10],
-                **content["device"],
-            }
-        )
+    descriptions, tables = describe_devices(), list(shipped_tables().values())
 
     def show() -> None:
-        table("devices that can be measured", ("name", "what"), list(docs.items()))
+        table("devices that can be measured", ("name", "description"), list(descriptions.items()))
         columns = ("table", "family", "rows", "date", "processor", "threads", "precision")
-        table("latency tables shipped", columns, [[entry.get(column, "") for column in columns] for entry in shipped])
+        table("shipped latency tables", columns, [[entry.get(column, "") for column in columns] for entry in tables])
 
-    emit({"devices": docs, "tables": shipped}, as_json, show)
+    emit({"devices": descriptions, "tables": tables}, as_json, show)
 
 
 def recipes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from typing import Any
@@ -30,3 +32,32 @@ def load_plugin(group: str, name: str, kind: str, error: type[OfaError], advice:
     for point in entry_points(group=group, name=name):
         return point.load()
     raise error(f"unknown {kind} {name!r}; {nearest(name, plugin_names(group))}{advice}")
+
+
+def bind_options(
+    function: Callable[..., Any], options: Mapping[str, Any], subject: str, error: type[OfaError]
+) -> dict[str, Any]:
+    """Return the arguments of a plugin's function: the given options, and the defaults of the others.
+
+    Args:
+        function: the plugin; every parameter is an option.
+        options: values by name.
+        subject: what is created, such as `device 'ort-cpu'`, to start an error message.
+        error: class of the errors.
+
+    Raises:
+        OfaError: an option is unknown, or one without default is missing.
+    """
+    parameters = inspect.signature(function).parameters
+    for unknown in sorted(set(options) - set(parameters)):
+        raise error(f"{subject} has no option {unknown!r}; {nearest(unknown, parameters)}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise error(f"{subject} requires the option {name!r}; {accepted(function)}")
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return defaults | dict(options)
+
+
+def accepted(function: Callable[..., Any]) -> str:
+    """List a plugin's options with types and defaults, to end an error message."""
+    return "it takes " + ", ".join(map(str, inspect.signature(function).parameters.values()))

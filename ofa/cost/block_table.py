@@ -1,9 +1,10 @@
-"""A cost that is a sum over slots: per slot a small table indexed by the choices it reads, then gather and sum."""
+"""Costs that follow from the blocks of an arch: one table per slot, then a gather and a reduction for many archs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,106 +14,113 @@ from ofa.supernet.block import Block
 from ofa.supernet.family import Family
 
 BlockCost = Callable[[Block, int], float]
-"""`cost(block, size)`: of one block at an input of `size` by `size` pixels."""
+"""`cost(block, size)`: the cost of a block whose input is `size` by `size` pixels."""
 
+Reduction = Callable[..., Any]
+"""Reduction of an array over an axis, such as `np.sum` or `np.max`."""
 
-_DENSE = 100_000
-"""Entries of a slot at most for which an array is made."""
-
-
-_AT_ONCE = 4096
+_MAX_ENTRIES = 100_000  # of a slot's table
+_CHUNK = 4096  # archs whose intermediate arrays fit into the processor's caches
 
 
 class BlockTable:
-    """The sum of a block cost over the slots of many archs.
+    """A cost of archs that is the sum, or another reduction, of a cost of their blocks.
 
-    The entries of all slots lie in one array; that of a slot that reads too many choices, as the only one of a family
-    that is not made of blocks does, in a dictionary. They are made when they are first asked for, each distinct block
-    and size once.
+    Entries are computed when first needed, once for each distinct block and size. They lie in one array, ordered by
+    slot, resolution, and code of the block. A slot that reads too many choices for that, such as the only one of a
+    family from a builder, is looked up arch by arch.
+
+    Args:
+        family: family of the archs.
+        block_cost: cost of a block.
+        name: name of the cost, such as `macs_m`.
+        unit: unit of the cost, in words.
+        reduce: reduction over the slots.
     """
 
-    def __init__(self, family: Family, block_cost: BlockCost) -> None:
-        self._family, self._block_cost = family, block_cost
-        self._costs: dict[tuple[Block, int], float] = {}
+    def __init__(
+        self, family: Family, block_cost: BlockCost, *, name: str = "", unit: str = "", reduce: Reduction = np.sum
+    ) -> None:
+        self.name, self.unit = name, unit
+        self._family, self._block_cost, self._reduce = family, block_cost, reduce
+        self._block_costs: dict[tuple[Block, int], float] = {}
         n_values = [len(choice.values) for choice in family.space.choices]
+        n_resolutions = len(family.resolutions)
         self._resolution = family.space.column("resolution")
         self._shapes = [tuple(n_values[column] for column in columns) for columns in family.columns]
-        n_resolutions, n_codes = n_values[self._resolution], [math.prod(shape) for shape in self._shapes]
-        self._large = [index for index, n in enumerate(n_codes) if n * n_resolutions > _DENSE]
-        self._n_codes = np.array([1 if index in self._large else n for index, n in enumerate(n_codes)])
-        self._starts = np.cumsum([0, *self._n_codes[:-1]]) * n_resolutions
-        self._values = np.full(self._n_codes.sum() * n_resolutions, np.inf)
-        for index in self._large:
-            self._values[self._starts[index] :][:n_resolutions] = 0.0  # known, and not used
-        self._others: dict[tuple[int, bytes], float] = {}
+        self._too_large = [i for i, s in enumerate(self._shapes) if math.prod(s) * n_resolutions > _MAX_ENTRIES]
+        n_codes = [0 if slot in self._too_large else math.prod(shape) for slot, shape in enumerate(self._shapes)]
+        self._n_codes = np.array(n_codes)
+        self._starts = n_resolutions * np.cumsum([0, *n_codes])
+        self._cost = np.zeros(self._starts[-1] + 1)  # the last entry stands for slots without a table
+        self._present, self._known = np.zeros((2, len(self._cost)), dtype=bool)
+        self._known[-1] = True
 
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
-        """The cost `[n]` of rows `[n, n_choices]`."""
-        return np.concatenate([np.zeros(0), *(np.nansum(self.parts(some), axis=1) for some in in_parts(rows))])
+        """Return the cost `[n]` of rows `[n, n_choices]`.
 
-    def parts(self, rows: Rows, codes: Rows | None = None) -> NDArray[np.float64]:
-        """The cost of each slot's block `[n, n_slots]`, NaN where an arch has none there.
-
-        Args:
-            rows: `[n, n_choices]`.
-            codes: of the rows, where they are known, from any sum over the same family.
+        Raises:
+            SpaceError: the rows are not of the family's search space.
         """
-        codes = self.codes(rows) if codes is None else codes
-        resolution = rows[:, self._resolution]
-        entries = codes + (self._starts[:, None] + self._n_codes[:, None] * resolution).T
-        found: NDArray[np.float64] = self._values.take(entries)
-        unknown = found == np.inf
-        for index in np.flatnonzero(unknown.any(axis=0)).tolist():
-            for entry in np.unique(entries[unknown[:, index], index]).tolist():
-                place, code = divmod(entry - int(self._starts[index]), int(self._n_codes[index]))
-                self._values[entry] = self._entry(index, place, *map(int, np.unravel_index(code, self._shapes[index])))
-            found[:, index] = self._values.take(entries[:, index])
-        for index in self._large:
-            read = rows[:, [self._resolution, *self._family.columns[index]]]
-            found[:, index] = [self._looked_up(index, row) for row in read]
-        return found
+        self._family.space.check_rows(rows)
+        costs = [self._reduce(self.slot_costs(chunk, self.codes(chunk))[0], axis=1) for chunk in chunks(rows)]
+        return np.concatenate([np.zeros(0), *costs])
 
     def codes(self, rows: Rows) -> Rows:
-        """Of each slot, a number that tells its blocks apart `[n, n_slots]`; all 0 where it reads too many choices."""
+        """Return codes that tell the blocks of each slot apart `[n, n_slots]`; all 0 in a slot without a table."""
         columns = np.ascontiguousarray(rows.T)
         codes = np.zeros((len(self._shapes), len(rows)), dtype=np.int64)
-        for index, shape in enumerate(self._shapes):
-            if index not in self._large:
-                for column, n_values in zip(self._family.columns[index], shape, strict=True):
-                    codes[index] = codes[index] * n_values + columns[column]
+        for slot, shape in enumerate(self._shapes):
+            if slot not in self._too_large:
+                for column, n_values in zip(self._family.columns[slot], shape, strict=True):
+                    codes[slot] = codes[slot] * n_values + columns[column]
         return codes.T
 
-    def _looked_up(self, index: int, row: Rows) -> float:
-        key = (index, row.tobytes())
-        if key not in self._others:
-            self._others[key] = self._entry(index, *row.tolist())
-        return self._others[key]
+    def slot_costs(self, rows: Rows, codes: Rows) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the cost of the block in each slot, 0 in empty slots, and whether there is one, both `[n, n_slots]`.
 
-    def _entry(self, index: int, resolution: int, *indices: int) -> float:
-        block = self._family.slot_block(index, indices)
+        Args:
+            rows: archs `[n, n_choices]`, which are not checked.
+            codes: codes of their blocks, from this table or any other of the same family.
+        """
+        resolutions = rows[:, self._resolution]
+        entries = codes + (self._starts[:-1, None] + self._n_codes[:, None] * resolutions).T
+        entries[:, self._too_large] = len(self._cost) - 1
+        for entry in np.unique(entries[~self._known.take(entries)]).tolist():
+            slot = int(np.searchsorted(self._starts, entry, side="right")) - 1
+            indices = np.unravel_index(entry - self._starts[slot], (len(self._family.resolutions), *self._shapes[slot]))
+            self._cost[entry], self._present[entry] = self._look_up(slot, *map(int, indices))
+            self._known[entry] = True
+        cost, present = self._cost.take(entries), self._present.take(entries)
+        for slot in self._too_large:
+            for arch, indices in enumerate(rows[:, [self._resolution, *self._family.columns[slot]]].tolist()):
+                cost[arch, slot], present[arch, slot] = self._look_up(slot, *indices)
+        return cost, present
+
+    def _look_up(self, slot: int, resolution: int, *choices: int) -> tuple[float, bool]:
+        """Return the cost of one block and whether there is one, for indices of the resolution and of the choices."""
+        block = self._family.slot_block(slot, choices)
         if block is None:
-            return math.nan
-        key = (block, self._family.slots[index].size(self._family.resolutions[resolution]))
-        if key not in self._costs:
-            self._costs[key] = self._block_cost(*key)
-        return self._costs[key]
+            return 0.0, False
+        key = (block, self._family.slots[slot].size(self._family.resolutions[resolution]))
+        if key not in self._block_costs:
+            self._block_costs[key] = self._block_cost(*key)
+        return self._block_costs[key], True
 
 
-def in_parts(rows: Rows) -> Iterator[Rows]:
-    """Some at a time, as much as the processor's caches hold."""
-    for start in range(0, len(rows), _AT_ONCE):
-        yield rows[start : start + _AT_ONCE]
+def chunks(rows: Rows) -> Iterator[Rows]:
+    """Split rows into chunks that the processor's caches can hold."""
+    for start in range(0, len(rows), _CHUNK):
+        yield rows[start : start + _CHUNK]
 
 
-def distinct_blocks(family: Family) -> Iterator[tuple[Block, int]]:
-    """Every block and input size that some arch of the family contains, each once: the rows of a latency table."""
-    seen: set[tuple[Block, int]] = set()
+def distinct_blocks(family: Family) -> Iterable[tuple[Block, int]]:
+    """Return each block and input size that occurs in the family, once: the rows of a latency table."""
     n_values = [len(choice.values) for choice in family.space.choices]
-    for index, (slot, columns) in enumerate(zip(family.slots, family.columns, strict=True)):
-        for indices in np.ndindex(*(n_values[column] for column in columns)):
-            block = family.slot_block(index, indices)
-            for resolution in family.resolutions:
-                key = (block, slot.size(resolution))
-                if block is not None and key not in seen:
-                    seen.add((block, key[1]))
-                    yield block, key[1]
+    return dict.fromkeys(
+        (block, slot.size(resolution))
+        for index, (slot, columns) in enumerate(zip(family.slots, family.columns, strict=True))
+        for choices in np.ndindex(*(n_values[column] for column in columns))
+        if (block := family.slot_block(index, choices)) is not None
+        for resolution in family.resolutions
+    )

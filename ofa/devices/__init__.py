@@ -1,1 +1,1 @@
-"""Devices that run models, and the protocol that measures latency on them."""
+"""Devices that run models, and the protocol that measures latencies on them."""

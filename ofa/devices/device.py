@@ -1,8 +1,4 @@
-"""Devices: something that runs models. `ofa.devices.measure` says how long that takes.
-
-Devices reach the engine through the entry-point group `ofa.devices`; each is a function
-`device(**options) -> Device`.
-"""
+"""The interfaces of a device, and the models and timings that pass through them."""
 
 from __future__ import annotations
 
@@ -16,17 +12,21 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ofa.core.errors import DeviceError
 from ofa.supernet.block import skeleton
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one run of a model takes: robust statistics over bursts of runs, the device's drift taken out.
+    """Latency of one model at batch 1: robust statistics over bursts of runs, corrected for drift.
 
     Attributes:
-        median_ms: median over `repeats` bursts, batch 1.
-        spread_ms: interquartile range over the same bursts.
-        repeats: how many bursts.
+        median_ms: median over the bursts.
+        spread_ms: interquartile range over the bursts.
+        repeats: number of bursts.
+
+    Raises:
+        DeviceError: a number is negative, infinite or NaN, or there is no burst.
     """
 
     median_ms: float
@@ -34,28 +34,29 @@ class Timing:
     repeats: int
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.median_ms) and math.isfinite(self.spread_ms)):
-            raise ValueError(f"{self} is not finite")
+        if not (0 <= self.median_ms < math.inf and 0 <= self.spread_ms < math.inf and self.repeats >= 1):
+            raise DeviceError(f"{self} is not a timing; measure again")
 
-    def error(self, fastest: bool = False) -> float:
-        """Relative standard error of the median, as for bursts that vary normally.
+    def relative_error(self, fastest: bool = False) -> float:
+        """Return the standard error of `median_ms` relative to it, for normally distributed bursts.
 
         Args:
-            fastest: the bursts are the fastest of more: by the binomial spread of a quantile's rank; infinite for one.
+            fastest: whether the bursts are the fastest ones of a larger sample. Their median is a low quantile of that
+                sample, whose standard error follows from the binomial spread of its rank; infinite for one burst.
         """
-        relative, n = self.spread_ms / self.median_ms, self.repeats
+        relative_spread, n = self.spread_ms / self.median_ms, self.repeats
         if fastest:
-            return 1.37 * relative * math.sqrt(n) / (n - 1) if n > 1 else math.inf
-        return 0.93 * relative / math.sqrt(n)
+            return 1.37 * relative_spread * math.sqrt(n) / (n - 1) if n > 1 else math.inf
+        return 0.93 * relative_spread / math.sqrt(n)  # sqrt(pi / 2) sigma / sqrt(n), and the spread is 1.35 sigma
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a device runs.
+    """A network that a device can load.
 
     Attributes:
-        build: makes a module; it is put into eval mode.
-        input_shape: of its input, without the batch.
+        build: function that returns the network.
+        input_shape: shape of one input, without the batch dimension.
     """
 
     build: Callable[[], nn.Module]
@@ -63,63 +64,62 @@ class Model:
 
     @classmethod
     def of(cls, module: nn.Module, input_shape: tuple[int, ...]) -> Model:
-        """A module that is there already."""
+        """Wrap an existing module."""
         return cls(lambda: module, input_shape)
 
     def module(self) -> nn.Module:
-        """The module in eval mode; always with the same weights, the global generator stays as it was."""
+        """Build the network in eval mode, with the same weights each time; the global generator keeps its state."""
         with _BUILDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.build().eval()
 
     @cached_property
     def weights_mib(self) -> float:
-        """Memory that its weights take."""
+        """Memory of the parameters in MiB."""
         with _BUILDING:
-            made = skeleton(self.build)
-        return sum(p.numel() * p.element_size() for p in made.parameters()) / 2**20
+            module = skeleton(self.build)
+        return sum(p.numel() * p.element_size() for p in module.parameters()) / 2**20
 
 
-_BUILDING = Lock()  # generators are global
+_BUILDING = Lock()  # hosts load models in threads of their own, and torch's generator is global
 
 
 class Runner(Protocol):
-    """A model that is ready to run."""
+    """A model that a host has loaded."""
 
     def __call__(self, n: int) -> Sequence[float]:
-        """Milliseconds of each of `n` runs in a row at batch 1, after one that is not timed.
+        """Run the model `n` times in a row at batch 1, after one untimed run; return the milliseconds of each run.
 
         Raises:
-            HostLost: the place does not answer any more.
+            HostLost: the host no longer answers.
         """
         ...
 
 
-class HostLost(Exception):  # noqa: N818  # it says what happened
-    """A place does not answer any more; what it was to do goes to the others."""
+class HostLost(Exception):  # noqa: N818  # an event that `measure` handles, not an error of the user
+    """A host no longer answers; the other hosts of its device take over its models."""
 
 
 class Host(Protocol):
-    """One thing that runs models: a processor, a phone."""
+    """One machine that runs models, such as this computer or a phone."""
 
     def load(self, model: Model) -> Runner:
-        """Makes a model ready.
+        """Prepare a model for running.
 
         Raises:
-            DeviceError: it cannot be run there.
-            HostLost: the place does not answer any more.
+            DeviceError: the host cannot run this model.
+            HostLost: the host no longer answers.
         """
         ...
 
 
 class Device(Protocol):
-    """What latencies are measured on.
+    """A kind of hardware and runtime whose latencies are measured.
 
     Attributes:
-        name: as registered, such as `ort-cpu`.
-        description: what a table must record to be repeated: runtime and versions, processor, threads,
-            precision. JSON values only.
-        places: those of one kind that share the models; mostly one.
+        name: registered name, such as `ort-cpu`.
+        description: runtime and versions, processor, threads, precision and so on, as JSON values.
+        hosts: one or more hosts of this kind, which share the models.
     """
 
     name: str

@@ -1,41 +1,43 @@
-"""Devices: something that runs models. `ofa.devices.measure` says how long that takes.
-
-Devices reach the engine through the entry-point group `ofa.devices`; each is a function
-`device(**options) -> Device`.
-"""
+"""Registry of devices: entry points of the group `ofa.devices`, each a callable `device(**options) -> Device`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Any
 
-from ofa.core.errors import DeviceError
+from ofa.core.errors import DeviceError, one_line
+from ofa.core.plugins import accepted, bind_options, load_plugin, plugin_names
 from ofa.devices.device import Device
+
+_GROUP = "ofa.devices"
 
 
 def create_device(name: str, **options: Any) -> Device:
-    """Makes a device by its registered name.
+    """Create a device.
+
+    Args:
+        name: registered name, see `list_devices`.
+        options: keyword arguments of the device, such as `threads`.
 
     Raises:
-        DeviceError: no such device, or it cannot run here.
+        DeviceError: unknown name or option, missing option or wrong type, or the device cannot run on this machine.
     """
-    found = entry_points(group="ofa.devices", name=name)
-    if not found:
-        raise DeviceError(f"unknown device {name!r}; registered: {', '.join(list_devices())}")
-    factory: Callable[..., Device] = next(iter(found)).load()
+    factory: Callable[..., Device] = load_plugin(_GROUP, name, "device", DeviceError)
+    arguments = bind_options(factory, options, f"device {name!r}", DeviceError)
     try:
-        return factory(**options)
-    except TypeError as error:
-        raise DeviceError(f"device {name!r}: {error}") from error
+        return factory(**arguments)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise DeviceError(
+            f"device {name!r} refuses the options {options}: {one_line(error)}; {accepted(factory)}"
+        ) from error
 
 
-def list_devices() -> list[str]:
-    """The registered devices, sorted."""
-    return sorted(entry_points(group="ofa.devices").names)
+def list_devices(pattern: str = "*") -> list[str]:
+    """Return the registered names that match a shell pattern such as `ort-*`, sorted."""
+    return plugin_names(_GROUP, pattern)
 
 
 def describe_devices() -> dict[str, str]:
-    """What each registered device does, by name: the first words of its documentation."""
-    points = sorted(entry_points(group="ofa.devices"))
-    return {point.name: (point.load().__doc__ or "").strip().partition("\n")[0].partition(";")[0] for point in points}
+    """Return what each registered device does, by name: the first clause of its docstring."""
+    docstrings = {name: load_plugin(_GROUP, name, "device", DeviceError).__doc__ or "" for name in list_devices()}
+    return {name: text.strip().partition("\n")[0].partition(";")[0] for name, text in docstrings.items()}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ofa.core.errors import RunError
-from ofa.cost.latency.table import LatencyTable, entries
+from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.run import Run
 
 Entry = dict[str, Any]
@@ -67,7 +67,7 @@ def gather(run: Run) -> Content:
         levels=levels,
         samples=_with_latency(table, run.read_json("samples.json")["samples"]),
         front=front["front"],
-        checks=_with_latency(table, entries(table.checks)),
+        checks=_with_latency(table, [{"arch": dict(arch)} | asdict(timing) for arch, timing in table.checks.items()]),
         fit=run.read_json("predictor.json"),
         epochs=_read_lines(run, "train.jsonl"),
         distilled=run.recipe.train.teacher != "none",

@@ -15,7 +15,7 @@ from typing import Any
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ofa.cost.latency.metrics import agreement
+from ofa.cost.latency.metrics import latency_metrics
 from ofa.report import charts
 from ofa.report.archs import compact
 from ofa.report.content import Content, Entry
@@ -55,10 +55,10 @@ def page(content: Content) -> str:
 
 def _texts(content: Content) -> dict[str, str]:
     """What stands inside sentences, not escaped."""
-    checked = agreement(
+    checked = latency_metrics(
         [check["median_ms"] for check in content.checks], [check["predicted_latency_ms"] for check in content.checks]
     )
-    deployed = agreement(
+    deployed = latency_metrics(
         [level["latency_ms"] for level in content.levels],
         [level["predicted_latency_ms"] for level in content.levels],
     )

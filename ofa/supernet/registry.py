@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ofa.core.errors import FamilyError, nearest, one_line
-from ofa.core.plugins import load_plugin, plugin_names
+from ofa.core.errors import FamilyError, one_line
+from ofa.core.plugins import accepted, bind_options, load_plugin, plugin_names
 from ofa.supernet.block import skeleton
 from ofa.supernet.family import Family, Origin
 
@@ -30,16 +29,14 @@ def create_family(name: str, **options: Any) -> Family:
         FamilyError: the family is unknown, or refuses an option.
     """
     function = _from_file(Path(name).expanduser()) if name.endswith(".py") else _registered(name)
-    parameters = inspect.signature(function).parameters
-    for unknown in sorted(set(options) - set(parameters)):
-        raise FamilyError(f"family {name!r} has no option {unknown!r}; {nearest(unknown, parameters)}")
+    arguments = bind_options(function, options, f"family {name!r}", FamilyError)
     try:
-        bound = inspect.signature(function).bind(**options)
-        bound.apply_defaults()
-        family = function(**bound.arguments)
+        family = function(**arguments)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise FamilyError(f"family {name!r} refuses the options {options}: {one_line(error)}; change them") from error
-    return replace(family, origin=Origin(name, bound.arguments))
+        raise FamilyError(
+            f"family {name!r} refuses the options {options}: {one_line(error)}; {accepted(function)}"
+        ) from error
+    return replace(family, origin=Origin(name, arguments))
 
 
 def list_families(pattern: str = "*") -> list[str]:

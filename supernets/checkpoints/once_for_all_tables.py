@@ -55,7 +55,10 @@ def read(folder: Path, family: Family) -> LatencyTable:
     ratios = family.name == "ofa_proxyless"
     rows = {(repr(block), size): _timing(found, keys(block, size, ratios)) for block, size in blocks}
     device = {"device": "once-for-all", "files": folder.name, "precision": "unknown"}
-    return LatencyTable(family, family, device, "", Timing(0.0, 0.0, 1), rows, (), ())
+    overhead = Timing(0.0, 0.0, 1)
+    return LatencyTable(
+        measured=family, family=family, device=device, date="", overhead=overhead, rows=rows, networks={}, checks={}
+    )
 
 
 def keys(block: Block, size: int, ratios: bool) -> Iterator[str]:

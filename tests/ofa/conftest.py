@@ -123,16 +123,29 @@ OVERHEAD_MS = 0.05
 
 @dataclass
 class PretendHost:
-    """Runs take as long as follows from the model, the drift of the moment and noise; some places die."""
+    """A host whose run times follow from the model, a drift and noise, and which may die.
+
+    Attributes:
+        milliseconds: `milliseconds(module, input_shape)`, the time of a run.
+        noise: standard deviation of the logarithm of a run's time.
+        speed: factor of all times by the number of bursts so far.
+        lasts: bursts before the host dies.
+        seed: seed of the noise.
+        n_bursts: bursts so far.
+        loaded: models in the order in which they were loaded.
+        visits: index in `loaded` of the model of each burst.
+        n_runs: runs of each burst.
+    """
 
     milliseconds: object
     noise: float = 0.0
-    speed: object = staticmethod(lambda moment: 1.0)
+    speed: object = staticmethod(lambda n_bursts: 1.0)
     lasts: float = float("inf")
     seed: int = 0
-    moment: int = 0
+    n_bursts: int = 0
     loaded: list = field(default_factory=list)
     visits: list = field(default_factory=list)
+    n_runs: list = field(default_factory=list)
 
     def __post_init__(self):
         self.rng = np.random.default_rng(self.seed)
@@ -141,14 +154,15 @@ class PretendHost:
         module = model.module()
         assert not module.training
         self.loaded.append(model)
-        number, true = len(self.loaded) - 1, self.milliseconds(module, model.input_shape)
+        index, true_ms = len(self.loaded) - 1, self.milliseconds(module, model.input_shape)
 
         def run(n):
-            self.moment += 1
-            if self.moment > self.lasts:
-                raise HostLost("it died")
-            self.visits.append(number)
-            return list(true * self.speed(self.moment) * np.exp(self.noise * self.rng.standard_normal(n)))
+            self.n_bursts += 1
+            if self.n_bursts > self.lasts:
+                raise HostLost("the host died")
+            self.visits.append(index)
+            self.n_runs.append(n)
+            return list(true_ms * self.speed(self.n_bursts) * np.exp(self.noise * self.rng.standard_normal(n)))
 
         return run
 
@@ -161,17 +175,17 @@ class PretendDevice:
 
 
 def by_macs(module, shape):
-    """The overhead and a nanosecond for each multiply-accumulate: of a network, what its blocks take together."""
+    """The overhead and a nanosecond per multiply-accumulate, so that a network takes as long as its blocks together."""
     return OVERHEAD_MS + count_macs(module, shape) * 1e-6
 
 
 @pytest.fixture(scope="session")
-def place():
-    """Makes one: `place(milliseconds, noise=0.1)`."""
+def host():
+    """Create a pretend host: `host(milliseconds, noise=0.1)`; by default its times follow from the MACs."""
     return lambda milliseconds=by_macs, **options: PretendHost(milliseconds, **options)
 
 
 @pytest.fixture(scope="session")
-def pretend(place):
-    """Makes a device of some places; by default of one whose timings follow from the parameters."""
-    return lambda *places: PretendDevice(list(places) or [place()])
+def pretend(host):
+    """Create a pretend device from some hosts, by default from one."""
+    return lambda *hosts: PretendDevice(list(hosts) or [host()])

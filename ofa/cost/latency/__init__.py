@@ -1,1 +1,1 @@
-"""Latency tables: what is measured, and what is predicted from it."""
+"""Latency tables: what is measured on a device, and the models that predict the latency of every arch from it."""

@@ -1,257 +1,236 @@
-"""From the timings of blocks to the latency of networks: a regression on measured networks.
+"""Bayesian linear regression from the timings of blocks to the latency of networks; `docs/latency.md` explains it.
 
-The sum of blocks that were timed alone is not the network's latency: a runtime fuses across their borders, converts
-layouts at the ends only, pays once for a run, picks other kernels beside other blocks, and finds less in the
-processor's caches the larger the network is. So weights are fitted: one for all blocks together, one for the overhead,
-and corrections of seven kinds (`_features`, `_codes`). Each kind is drawn to 0 as strongly as the networks say it
-should be (empirical Bayes; Bishop, Pattern Recognition and Machine Learning, 3.3 and 3.5), so that a few dozen networks
-are enough; what the measurements themselves are unsure of is not fitted. All errors are relative.
-
-Intervals are as wide as the errors at networks that were left out, a tenth at a time (conformal prediction;
-Barber et al., Predictive inference with the jackknife+, 2021, 4), and wider for networks unlike the measured ones.
+Prior variances follow from the evidence (Bishop, Pattern Recognition and Machine Learning, 3.3 and 3.5), intervals from
+cross-validation residuals (Barber et al., Predictive inference with the jackknife+, 2021, section 4).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
+from ofa.core.prediction import INTERVAL, Prediction
+
 Floats = NDArray[np.float64]
-
-
 Codes = NDArray[np.int64]
+Groups = dict[str, Floats]
+"""Columns of a design matrix by the name of their group, `[n, n_columns]` each."""
 
-
-_STRENGTHS = np.logspace(-3, 4, 15)
-"""Variances of the corrections, relative to the noise's, among which the evidence decides."""
-
-
-_SWEEPS = 3
-
-
-_FREE = 1e6
-"""The same of the weights of the sum and of the overhead, which are hardly drawn to 1."""
-
-
-_LEAST = 1e-8
-"""Relative variance of the noise at least."""
-
-
+_PRIOR_VARIANCES = np.logspace(-3, 4, 15)  # candidates for a group's coefficients, relative to the noise variance
+_FREE_VARIANCE = 1e6  # of the coefficients of the plain sum, which are hardly shrunk
+_SWEEPS = 3  # of coordinate ascent over the groups
+_MIN_NOISE = 1e-8  # relative noise variance
 _FOLDS = 10
 
 
-INTERVAL = 0.9
-"""The share of networks that lie within their interval."""
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What latencies are predicted from.
+class Networks(NamedTuple):
+    """The `n` networks whose latency is predicted.
 
     Attributes:
-        blocks_ms: the latency of each network's blocks, timed alone, without overhead; NaN where a slot is empty
-            `[n, n_slots]`.
-        resolution: of the images that each sees, in pixels `[n]`.
-        params_m: parameters of each, in millions `[n]`.
-        blocks: which block each slot has, as a number from 0; any where a slot is empty `[n, n_slots]`.
-        choices: the value of each choice at that resolution, as a number from 0 `[n, n_choices]`.
+        blocks_ms: latency of the block in each slot, timed alone, less the overhead `[n, n_slots]`; 0 in empty slots.
+        present: whether a slot has a block `[n, n_slots]`.
+        resolution: image resolution in pixels `[n]`.
+        params_m: millions of parameters `[n]`.
+        blocks: code of the block in each slot, from 0 `[n, n_slots]`; arbitrary in empty slots.
+        choices: code of the value of each choice, from 0 `[n, n_choices]`.
     """
 
     blocks_ms: Floats
+    present: NDArray[np.bool_]
     resolution: Floats
     params_m: Floats
     blocks: Codes
     choices: Codes
 
-    def at(self, index: NDArray[np.bool_]) -> Networks:
-        """Some of them."""
-        return Networks(*(getattr(self, field.name)[index] for field in fields(self)))
-
 
 @dataclass(frozen=True)
 class BlockRegression:
-    """Latency of networks from their blocks'.
+    """Posterior of a linear model of latency over features of blocks; all errors are relative to the latency.
 
     Attributes:
-        overhead_ms: of a run that does nothing.
-        known: the networks that it was fitted to.
-        weights: of the features.
-        covariance: of those weights, relative to the noise's variance.
-        shares: of each block and of each choice, by how much it changes the whole, relative to the sum.
-        half: the relative half width of intervals, of networks like the measured ones; infinite if only one is known.
+        overhead_ms: latency of a network that does nothing.
+        training: networks that the model was fitted to.
+        coefficients: posterior mean for the columns of the dense groups, in their order.
+        covariance: posterior covariance of `coefficients`, relative to the noise variance.
+        effects: posterior means of the one-hot groups: by how much a block or a choice changes the latency, relative to
+            the sum of the blocks.
+        half_width: half width of intervals relative to the latency, for networks like the training ones.
     """
 
     overhead_ms: float
-    known: Networks
-    weights: Floats
+    training: Networks
+    coefficients: Floats
     covariance: Floats
-    shares: tuple[_Shares, ...]
-    half: float
+    effects: Mapping[str, Sequence[Floats]]
+    half_width: float = math.inf
 
     @classmethod
-    def fit(cls, known: Networks, latency_ms: Floats, overhead_ms: float, error: float = 0.0) -> BlockRegression:
-        """Fits to measured networks.
+    def fit(
+        cls, training: Networks, latency_ms: Floats, overhead_ms: float, relative_error: float = 0.0
+    ) -> BlockRegression:
+        """Fit the model to measured networks.
 
         Args:
-            known: the networks, one or more.
-            latency_ms: what they take `[n]`.
-            overhead_ms: of a run that does nothing.
-            error: the relative standard error of `latency_ms`: noise is at least that.
+            training: at least one network. Intervals are infinite with only one.
+            latency_ms: measured latencies `[n]`.
+            overhead_ms: latency of a network that does nothing.
+            relative_error: relative standard error of `latency_ms`. The noise is at least that, so that the fit does
+                not chase differences that the measurements do not support.
         """
-        n, left_out = len(latency_ms), []
-        with threadpool_limits(1):  # matrices are small, and threads would wait for each other on a busy machine
-            strengths = _strengths(*_relative(known, latency_ms, overhead_ms), max(error**2, _LEAST))
+        n, scores = len(latency_ms), []
+        with threadpool_limits(1):  # the matrices are small, and threads wait for each other on a busy machine
+            design, residual = _relative_design(training, latency_ms, overhead_ms)
+            variances = _prior_variances(design, residual, max(relative_error**2, _MIN_NOISE))
             for fold in range(min(_FOLDS, n) if n > 1 else 0):
-                out = np.arange(n) % _FOLDS == fold
-                found = cls._fit(known.at(~out), latency_ms[~out], overhead_ms, strengths)
-                predicted_ms, widening = found._wide(known.at(out))
-                left_out.append(np.abs(np.log(latency_ms[out] / predicted_ms)) / widening)
-            half = _quantile(np.concatenate(left_out)) if left_out else math.inf
-            return replace(cls._fit(known, latency_ms, overhead_ms, strengths), half=half)
+                held_out = np.arange(n) % _FOLDS == fold
+                tested, others = (Networks(*(array[mask] for array in training)) for mask in (held_out, ~held_out))
+                model = cls._posterior(others, latency_ms[~held_out], overhead_ms, variances)
+                predicted_ms, widening = model._mean_and_widening(tested)
+                scores.append(np.abs(np.log(latency_ms[held_out] / predicted_ms)) / widening)
+            half_width = _conformal_quantile(np.concatenate(scores)) if scores else math.inf
+            return replace(cls._posterior(training, latency_ms, overhead_ms, variances), half_width=half_width)
 
     @classmethod
-    def _fit(
-        cls, known: Networks, latency_ms: Floats, overhead_ms: float, strengths: Sequence[float]
+    def _posterior(
+        cls, training: Networks, latency_ms: Floats, overhead_ms: float, variances: Mapping[str, float]
     ) -> BlockRegression:
-        """All but the width of intervals."""
-        kinds, residual = _relative(known, latency_ms, overhead_ms)
-        spread = np.linalg.inv(_spread(kinds, strengths))  # relative to the noise's variance
-        pull = spread @ residual
-        found = [strength * (kind.T @ pull) for kind, strength in zip(kinds, strengths, strict=True)]
-        n_dense = len(kinds) - len(_codes(known))
-        weights = np.concatenate(found[:n_dense])
-        weights[:2] += 1.0
-        relative = np.concatenate(kinds[:n_dense], axis=1)
-        scale = np.repeat(strengths[:n_dense], [kind.shape[1] for kind in kinds[:n_dense]])
-        covariance = np.diag(scale) - (scale[:, None] * relative.T) @ spread @ (relative * scale)
-        shares = tuple(_Shares.of(c, one) for c, one in zip(_codes(known), found[n_dense:], strict=True))
-        return cls(overhead_ms, known, weights, covariance, shares, math.inf)
+        """Return the posterior for given prior variances, in its dual form: one row per network, not per column."""
+        design, residual = _relative_design(training, latency_ms, overhead_ms)
+        precision = np.linalg.inv(_marginal_covariance(design, variances))
+        dual = precision @ residual
+        means = {name: variances[name] * (columns.T @ dual) for name, columns in design.items()}
+        one_hot = _codes(training)
+        dense = [name for name in design if name not in one_hot]
+        coefficients = np.concatenate([means[name] for name in dense])
+        coefficients[:2] += 1.0  # the prior mean is the plain sum
+        columns = np.concatenate([design[name] for name in dense], axis=1)
+        prior = np.repeat([variances[name] for name in dense], [design[name].shape[1] for name in dense])
+        covariance = np.diag(prior) - (prior[:, None] * columns.T) @ precision @ (columns * prior)
+        effects = {name: _effects(codes, means[name]) for name, codes in one_hot.items()}
+        return cls(overhead_ms, training, coefficients, covariance, effects)
 
-    def predict(self, networks: Networks) -> tuple[Floats, Floats, Floats]:
-        """Latency `[n]`, and the ends of the interval that holds `INTERVAL` of such networks."""
-        latency_ms, widening = self._wide(networks)
-        half = self.half * widening
-        return latency_ms, latency_ms * np.exp(-half), latency_ms * np.exp(half)
+    def __call__(self, networks: Networks) -> Floats:
+        """Return the latency in ms `[n]`, the mean of `predict` in less time."""
+        return self._evaluate(networks)[1]
 
-    def latency_ms(self, networks: Networks) -> Floats:
-        """Latency `[n]` alone, in half the time."""
-        return self._features(networks)[1]
+    def predict(self, networks: Networks) -> Prediction:
+        """Return the latency in ms and its interval, which is wider for networks unlike the training ones."""
+        latency_ms, widening = self._mean_and_widening(networks)
+        half_width = self.half_width * widening
+        return Prediction(latency_ms, latency_ms * np.exp(-half_width), latency_ms * np.exp(half_width))
 
-    def _wide(self, networks: Networks) -> tuple[Floats, Floats]:
-        """Latency `[n]`, and how much wider than the noise its interval is, for what the weights are not sure of."""
-        features, latency_ms = self._features(networks)
-        relative = features / latency_ms[:, None]
+    def _mean_and_widening(self, networks: Networks) -> tuple[Floats, Floats]:
+        """Return the latency `[n]` and the predictive standard deviation relative to the noise's `[n]`."""
+        columns, latency_ms = self._evaluate(networks)
+        relative = columns / latency_ms[:, None]
         variance = ((relative @ self.covariance) * relative).sum(axis=1)
         return latency_ms, np.sqrt(1 + np.maximum(variance, 0.0))
 
-    def _features(self, networks: Networks) -> tuple[Floats, Floats]:
-        """The features `[n, n_features]`, and the latency that follows `[n]`."""
-        features = np.concatenate(_features(networks, self.known, self.overhead_ms), axis=1)
-        latency_ms = features @ self.weights
-        for codes, share in zip(_codes(networks), self.shares, strict=True):
-            latency_ms += features[:, 1] * share(codes)
-        return features, latency_ms
+    def _evaluate(self, networks: Networks) -> tuple[Floats, Floats]:
+        """Return the dense columns `[n, n_columns]` and the latency in ms `[n]`."""
+        groups = _dense_groups(networks, self.training, self.overhead_ms)
+        columns = np.concatenate(list(groups.values()), axis=1)
+        latency_ms = columns @ self.coefficients
+        for name, codes in _codes(networks).items():
+            latency_ms += groups["plain_sum"][:, 1] * _total_effect(codes, self.effects[name])
+        return columns, latency_ms
 
 
-@dataclass(frozen=True)
-class _Shares:
-    """A number for each code of each column; 0 for those that no measured network has."""
-
-    columns: tuple[Floats, ...]
-
-    @classmethod
-    def of(cls, codes: Codes, found: Floats) -> _Shares:
-        """From the weights of the `_indicators` of these codes."""
-        columns, start = [], 0
-        for column in codes.T:
-            seen = np.unique(column)
-            values = np.zeros(seen[-1] + 2)
-            values[seen] = found[start : start + len(seen)]
-            columns.append(values)
-            start += len(seen)
-        return cls(tuple(columns))
-
-    def __call__(self, codes: Codes) -> Floats:
-        """The sum over the columns `[n]`."""
-        total = np.zeros(len(codes))
-        for column, values in zip(codes.T, self.columns, strict=True):
-            total += values.take(column, mode="clip")
-        return total
+def _effects(codes: Codes, coefficients: Floats) -> list[Floats]:
+    """Return the coefficients of `_one_hot(codes)` by column and code; 0 for codes that no training network has."""
+    effects, start = [], 0
+    for column in codes.T:
+        seen = np.unique(column)
+        effects.append(np.zeros(seen[-1] + 2))  # the last entry is for all larger codes
+        effects[-1][seen] = coefficients[start : start + len(seen)]
+        start += len(seen)
+    return effects
 
 
-def _features(networks: Networks, known: Networks, overhead_ms: float) -> list[Floats]:
-    """The overhead and the sum of the blocks; then, kind by kind, what may have to be corrected, in ms.
-
-    Each slot's block; a typical block where a slot has one; that in proportion to the pixels, as layout conversions
-    are; the sum at each resolution; each slot's block in proportion to the parameters, which fill the caches.
-    """
-    there = ~np.isnan(networks.blocks_ms)
-    filled = np.where(there, networks.blocks_ms, 0.0)
-    typical_ms = np.nansum(known.blocks_ms, axis=0) / np.maximum((~np.isnan(known.blocks_ms)).sum(axis=0), 1)
-    total, slots = filled.sum(axis=1, keepdims=True), there * typical_ms
-    area = networks.resolution**2 / np.mean(known.resolution**2)
-    size = networks.params_m / np.mean(known.params_m)
-    at = networks.resolution[:, None] == np.unique(known.resolution)
-    first = np.concatenate([np.full_like(total, overhead_ms), total], axis=1)
-    return [first, filled, slots, slots * area[:, None], at * total, filled * size[:, None]]
+def _total_effect(codes: Codes, effects: Sequence[Floats]) -> Floats:
+    """Return the sum of the effects over the columns `[n]`."""
+    total = np.zeros(len(codes))
+    for column, by_code in zip(codes.T, effects, strict=True):
+        total += by_code.take(column, mode="clip")
+    return total
 
 
-def _relative(known: Networks, latency_ms: Floats, overhead_ms: float) -> tuple[list[Floats], Floats]:
-    """All kinds of features relative to the latency, and what is left of it without corrections `[n]`."""
-    features = _features(known, known, overhead_ms)
-    total = features[0][:, 1:]
-    indicators = [total * _indicators(codes) for codes in _codes(known)]
-    kinds = [kind / latency_ms[:, None] for kind in (*features, *indicators)]
-    return kinds, 1 - kinds[0].sum(axis=1)
+def _dense_groups(networks: Networks, training: Networks, overhead_ms: float) -> Groups:
+    """Return the dense groups of the design matrix, in ms."""
+    total_ms = networks.blocks_ms.sum(axis=1, keepdims=True)
+    mean_block_ms = training.blocks_ms.sum(axis=0) / np.maximum(training.present.sum(axis=0), 1)
+    slots_ms = networks.present * mean_block_ms
+    area = networks.resolution**2 / np.mean(training.resolution**2)
+    params = networks.params_m / np.mean(training.params_m)
+    at_resolution = networks.resolution[:, None] == np.unique(training.resolution)
+    return {
+        "plain_sum": np.concatenate([np.full_like(total_ms, overhead_ms), total_ms], axis=1),  # overhead and blocks
+        "blocks": networks.blocks_ms,  # fusion makes the blocks of a slot cheaper
+        "slots": slots_ms,  # a cost of having a block in a slot at all
+        "slots_by_area": slots_ms * area[:, None],  # layout conversions between blocks
+        "resolutions": at_resolution * total_ms,
+        "blocks_by_params": networks.blocks_ms * params[:, None],  # larger networks miss the cache more often
+    }
 
 
-def _codes(networks: Networks) -> tuple[Codes, Codes]:
-    """Two kinds more, each in proportion to the sum: which block each slot has, and the value of each choice."""
-    return np.where(np.isnan(networks.blocks_ms), 0, networks.blocks + 1), networks.choices
+def _codes(networks: Networks) -> dict[str, Codes]:
+    """Return the codes of the one-hot groups: the block of each slot, where 0 is none, and the value of each choice."""
+    return {"block_codes": np.where(networks.present, networks.blocks + 1, 0), "choice_codes": networks.choices}
 
 
-def _indicators(codes: Codes) -> Floats:
-    """1 where a column has a code, for each of its codes `[n, codes of all columns]`."""
+def _relative_design(training: Networks, latency_ms: Floats, overhead_ms: float) -> tuple[Groups, Floats]:
+    """Return all groups of the design matrix relative to the latency, and the residual of the plain sum `[n]`."""
+    design = _dense_groups(training, training, overhead_ms)
+    total_ms = design["plain_sum"][:, 1:]
+    design |= {name: total_ms * _one_hot(codes) for name, codes in _codes(training).items()}
+    relative = {name: columns / latency_ms[:, None] for name, columns in design.items()}
+    return relative, 1 - relative["plain_sum"].sum(axis=1)
+
+
+def _one_hot(codes: Codes) -> Floats:
+    """Return the indicators of the codes that occur in each column `[n, codes of all columns]`."""
     return np.concatenate([column[:, None] == np.unique(column) for column in codes.T], axis=1).astype(np.float64)
 
 
-def _spread(kinds: Sequence[Floats], strengths: Sequence[float]) -> Floats:
-    """Covariance of the networks' errors before anything is fitted, relative to the noise's variance."""
-    spread = np.eye(len(kinds[0]))
-    for kind, strength in zip(kinds, strengths, strict=True):
-        spread += strength * (kind @ kind.T)
-    return spread
+def _marginal_covariance(design: Groups, variances: Mapping[str, float]) -> Floats:
+    """Return the covariance of the residuals under the prior `[n, n]`, relative to the noise variance."""
+    covariance = np.eye(len(design["plain_sum"]))
+    for name, columns in design.items():
+        covariance += variances[name] * (columns @ columns.T)
+    return covariance
 
 
-def _strengths(kinds: Sequence[Floats], residual: Floats, least: float) -> list[float]:
-    """How freely each kind may correct the residual `[n]`: where the evidence is greatest, one kind after another."""
-    strengths = [_FREE] + [1.0] * (len(kinds) - 1)
-    spread = _spread(kinds, strengths)
+def _prior_variances(design: Groups, residual: Floats, min_noise: float) -> dict[str, float]:
+    """Return the prior variance of each group relative to the noise's: coordinate ascent on the evidence."""
+    variances = dict.fromkeys(design, 1.0) | {"plain_sum": _FREE_VARIANCE}
+    covariance = _marginal_covariance(design, variances)
     for _ in range(_SWEEPS):
-        for index in range(1, len(kinds)):
-            own = kinds[index] @ kinds[index].T
-            others = spread - strengths[index] * own
-            evidence = [_evidence(others + strength * own, residual, least) for strength in _STRENGTHS]
-            strengths[index] = float(_STRENGTHS[np.argmax(evidence)])
-            spread = others + strengths[index] * own
-    return strengths
+        for name in list(design)[1:]:
+            own = design[name] @ design[name].T
+            others = covariance - variances[name] * own
+            evidence = [_log_evidence(others + variance * own, residual, min_noise) for variance in _PRIOR_VARIANCES]
+            variances[name] = float(_PRIOR_VARIANCES[np.argmax(evidence)])
+            covariance = others + variances[name] * own
+    return variances
 
 
-def _evidence(spread: Floats, residual: Floats, least: float) -> float:
-    """Logarithm of the residual's likelihood, up to a constant, if its covariance is that of noise, or of the least."""
-    freedom, factor = max(len(residual) - 2, 1), cho_factor(spread, lower=True)
+def _log_evidence(covariance: Floats, residual: Floats, min_noise: float) -> float:
+    """Return the log likelihood of the residuals up to a constant, at the most likely noise of at least `min_noise`."""
+    degrees_of_freedom, factor = max(len(residual) - 2, 1), cho_factor(covariance, lower=True)
     squares = float(residual @ cho_solve(factor, residual))
-    noise = max(squares / freedom, least)
-    return -0.5 * (freedom * math.log(noise) + squares / noise) - float(np.log(np.diag(factor[0])).sum())
+    noise = max(squares / degrees_of_freedom, min_noise)
+    half_log_determinant = float(np.log(np.diag(factor[0])).sum())  # from the Cholesky factor
+    return -0.5 * (degrees_of_freedom * math.log(noise) + squares / noise) - half_log_determinant
 
 
-def _quantile(left_out: Floats) -> float:
-    """What `INTERVAL` of new errors are below, by as many known ones `[n]`; of fewer than 9, the largest."""
-    n = len(left_out)
-    return float(np.sort(left_out)[min(math.ceil(INTERVAL * (n + 1)), n) - 1]) + math.sqrt(_LEAST)
+def _conformal_quantile(scores: Floats) -> float:
+    """Return the quantile that covers `INTERVAL` of new scores, from known ones `[n]`; their maximum if n < 9."""
+    n = len(scores)
+    return float(np.sort(scores)[min(math.ceil(INTERVAL * (n + 1)), n) - 1]) + math.sqrt(_MIN_NOISE)

@@ -12,9 +12,9 @@ def _profile(run: Run, progress: Progress) -> None:
         run.family,
         run.device,
         run.rng("profile"),
-        run.recipe.profile,
-        run.path("latency_samples.json"),
-        lambda done, total: progress(done, total, "latencies"),
+        config=run.recipe.profile,
+        samples_path=run.path("latency_samples.json"),
+        on_progress=lambda done, total: progress(done, total, "latencies"),
     )
     table.save(run.path("latency_table.json"))
 

@@ -207,7 +207,7 @@ def test_two_phones_share_the_models_and_one_that_dies_midway_leaves_its_own_to_
     device = lab.device(serials=["A", "B"])
     models = {str(width): Model(partial(nn.Linear, width, width), (width,)) for width in (8, 24, 40, 56)}
     config = MeasureConfig(min_rounds=2, max_rounds=3)
-    timings = measure(device, models, models["24"], np.random.default_rng(0), config)
+    timings = measure(device, models, models["24"], np.random.default_rng(0), config=config)
     assert list(timings) == list(models)
     assert all(timing.repeats >= 2 for timing in timings.values())
     sizes = [1024 * timing.median_ms for timing in timings.values()]

@@ -146,7 +146,7 @@ def test_a_farm_measures_each_model_once(token_file):
         device = Remote([one.url for one in agents], token_file)
         assert device.description["agents"] == 2
         config = MeasureConfig(min_rounds=3, max_rounds=3, precision_percent=1000, burst_ms=0.1)
-        timings = measure(device, models(5), REFERENCE, np.random.default_rng(0), config)
+        timings = measure(device, models(5), REFERENCE, np.random.default_rng(0), config=config)
     assert list(timings) == list(models(5))
     assert all(timing.repeats == 3 and timing.median_ms > 0 for timing in timings.values())
 
@@ -165,7 +165,7 @@ def test_an_agent_that_dies_loses_no_row(token_file):
 
         config = MeasureConfig(min_rounds=3, max_rounds=6, precision_percent=1000, burst_ms=0.1)
         rng = np.random.default_rng(0)
-        timings = measure(device, models(12), REFERENCE, rng, config, samples, on_progress=kill_one)
+        timings = measure(device, models(12), REFERENCE, rng, config=config, samples=samples, on_progress=kill_one)
         with pytest.raises(HostLost, match="does not answer"):
             device.hosts[1].load(REFERENCE)
         assert device.hosts[0].load(REFERENCE)(1)

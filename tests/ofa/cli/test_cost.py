@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 
 import ofa
-from ofa.cli import cost as cost_command
 from ofa.cost.counted import macs_m, params_m
+from ofa.cost.latency import shipped
 from ofa.cost.latency.table import LatencyTable
 from ofa.cost.memory import peak_activation_mib, size_mib
 
 FAMILY = "small_mobilenet_v3"
 SHIPPED = Path(__file__).parents[3] / "latency_luts"
-COUNTED = ["macs_m", "params_m", "size_mib", "peak_activation_mib"]
+COUNTED = {
+    "macs_m": "million multiply-accumulates",
+    "params_m": "million parameters",
+    "size_mib": "MiB",
+    "peak_activation_mib": "MiB",
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +40,16 @@ def archs_json(archs, tmp_path):
 
 @pytest.fixture
 def table_json(tmp_path):
-    """The shipped table, as one that somebody measured."""
+    """A copy of the shipped table, as if the user had measured it."""
     return Path(shutil.copy(SHIPPED / "ort-cpu-intel-xeon" / f"{FAMILY}.json", tmp_path / "mine.json"))
 
 
 @pytest.fixture
 def luts(tmp_path, monkeypatch):
-    """Another place for shipped tables: `luts("folder", "device")` puts one there, or of another family."""
+    """An empty folder of shipped tables: `luts("folder", "device")` puts a table there."""
     folder = tmp_path / "luts"
     folder.mkdir()
-    monkeypatch.setattr(cost_command, "files", lambda package: folder)
+    monkeypatch.setattr(shipped, "files", lambda package: folder)
 
     def add(name, device, family=FAMILY):
         content = json.loads((SHIPPED / "ort-cpu-intel-xeon" / f"{FAMILY}.json").read_text())
@@ -55,41 +60,39 @@ def luts(tmp_path, monkeypatch):
     return add
 
 
-def test_counted_costs_of_every_arch_with_their_units(command, family, archs, archs_json):
+def test_counted_costs_of_every_arch_are_shown_with_their_units(command, family, archs, archs_json):
     code, out, err = command("cost", FAMILY, "--archs", archs_json, "--json")
     assert (code, err) == (0, "")
-    found, rows = json.loads(out), family.space.rows(archs)
-    assert found["family"] == FAMILY
-    assert list(found["units"]) == COUNTED
-    assert found["units"]["peak_activation_mib"] == "MiB"
-    assert [entry["arch"] for entry in found["archs"]] == [dict(arch) for arch in archs]
-    for key, count in zip(COUNTED, (macs_m, params_m, size_mib, peak_activation_mib), strict=True):
-        assert [entry[key] for entry in found["archs"]] == pytest.approx(count(family)(rows))
+    shown, rows = json.loads(out), family.space.rows(archs)
+    assert (shown["family"], shown["units"]) == (FAMILY, COUNTED)
+    assert [entry["arch"] for entry in shown["archs"]] == [dict(arch) for arch in archs]
+    for key, cost in zip(COUNTED, (macs_m, params_m, size_mib, peak_activation_mib), strict=True):
+        assert [entry[key] for entry in shown["archs"]] == pytest.approx(cost(family)(rows))
 
 
 def test_a_table_adds_latencies_and_power_adds_energy(command, family, archs, archs_json, table_json):
     options = ("--archs", archs_json, "--table", table_json, "--json")
-    found = json.loads(command("cost", FAMILY, *options)[1])
+    shown = json.loads(command("cost", FAMILY, *options)[1])
     predicted = LatencyTable.load(table_json, family).predict(family.space.rows(archs))
-    assert list(found["units"]) == [*COUNTED, "latency_ms", "low_ms", "high_ms"]
-    for key, values in predicted._asdict().items():
-        assert [entry[key] for entry in found["archs"]] == pytest.approx(values)
-    found = json.loads(command("cost", FAMILY, *options, "--power-w", 2.5)[1])
-    assert found["units"]["energy_mj"] == "mJ"
-    assert [entry["energy_mj"] for entry in found["archs"]] == pytest.approx(2.5 * predicted.latency_ms)
+    assert shown["units"] == COUNTED | dict.fromkeys(("latency_ms", "low_ms", "high_ms"), "ms")
+    for key, values in zip(("latency_ms", "low_ms", "high_ms"), predicted, strict=True):
+        assert [entry[key] for entry in shown["archs"]] == pytest.approx(values)
+    shown = json.loads(command("cost", FAMILY, *options, "--power-w", 2.5)[1])
+    assert shown["units"]["energy_mj"] == "mJ"
+    assert [entry["energy_mj"] for entry in shown["archs"]] == pytest.approx(2.5 * predicted.mean)
 
 
-def test_the_shipped_table_of_a_device_is_found_by_device_and_by_folder(command, archs_json, table_json):
-    wanted = command("cost", FAMILY, "--archs", archs_json, "--table", table_json, "--json")[1]
+def test_a_shipped_table_is_named_by_its_device_or_its_folder(command, archs_json, table_json):
+    expected = command("cost", FAMILY, "--archs", archs_json, "--table", table_json, "--json")[1]
     for name in ("ort-cpu", "ort-cpu-intel-xeon"):
         code, out, err = command("cost", FAMILY, "--archs", archs_json, "--device", name, "--json")
-        assert (code, out) == (0, wanted), err
+        assert (code, out) == (0, expected), err
 
 
-def test_a_human_reads_a_table(command, archs_json):
+def test_a_table_for_people_has_the_names_and_units_of_the_costs(command, archs_json):
     code, out, err = command("cost", FAMILY, "--archs", archs_json)
     assert (code, err) == (0, "")
-    for word in (f"costs of {FAMILY}", "MACs", "params", "size", "peak", "MiB"):
+    for word in (f"costs of {FAMILY}", "macs", "params", "size", "peak_activation", "mib"):
         assert word in out
     assert "latency" not in out
     out = command("cost", FAMILY, "--archs", archs_json, "--device", "ort-cpu", "--power-w", 3)[1]
@@ -101,12 +104,18 @@ def test_the_end_of_an_interval_that_is_not_known_is_null(command, archs_json, t
     content = json.loads(table_json.read_text())
     table_json.write_text(json.dumps(content | {"networks": []}))
     options = ("--archs", archs_json, "--table", table_json)
-    found = json.loads(command("cost", FAMILY, *options, "--json")[1])
-    assert all(entry["high_ms"] is None and entry["latency_ms"] > 0 for entry in found["archs"])
+    shown = json.loads(command("cost", FAMILY, *options, "--json")[1])
+    assert all(entry["high_ms"] is None and entry["latency_ms"] > 0 for entry in shown["archs"])
     assert command("cost", FAMILY, *options)[0] == 0
 
 
-def test_options_and_a_family_of_a_file(command, tmp_path):
+def test_a_home_directory_in_a_path_is_expanded(command, archs_json, table_json, monkeypatch):
+    monkeypatch.setenv("HOME", str(table_json.parent))
+    options = ("--archs", f"~/{archs_json.name}", "--table", f"~/{table_json.name}")
+    assert command("cost", FAMILY, *options)[0] == 0
+
+
+def test_a_family_may_be_a_file_and_have_options(command, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "from supernets.small_mobilenet_v3 import family as small\n"
@@ -114,15 +123,15 @@ def test_options_and_a_family_of_a_file(command, tmp_path):
         "    return small(10, in_channels, resolutions)\n"
     )
     archs = tmp_path / "archs.json"
-    made = ofa.create_family(str(path), resolutions=[24])
-    archs.write_text(json.dumps([dict(made.space.smallest)]))
+    mine = ofa.create_family(str(path), resolutions=[24])
+    archs.write_text(json.dumps([dict(mine.space.smallest)]))
     code, out, err = command("cost", path, "--archs", archs, "--options", '{"resolutions": [24]}', "--json")
     assert code == 0, err
     (entry,) = json.loads(out)["archs"]
-    assert entry["macs_m"] == pytest.approx(macs_m(made)(made.space.rows([made.space.smallest]))[0])
+    assert entry["macs_m"] == pytest.approx(macs_m(mine)(mine.space.rows([mine.space.smallest]))[0])
 
 
-def test_several_tables_of_a_device_are_told_apart_by_their_folders(command, archs_json, luts):
+def test_of_several_tables_of_a_device_one_is_chosen_by_its_folder(command, archs_json, luts):
     for folder, device in (("phone-a", "phone"), ("phone-b", "phone"), ("laptop", "ort-cpu")):
         luts(folder, device)
     luts("tablet", "tablet", "ofa_proxyless")
@@ -138,13 +147,13 @@ def test_several_tables_of_a_device_are_told_apart_by_their_folders(command, arc
 
 
 @pytest.mark.usefixtures("luts")
-def test_no_tables_at_all_is_one_error(command, archs_json):
+def test_without_any_shipped_table_there_is_one_error(command, archs_json):
     code, _, err = command("cost", FAMILY, "--archs", archs_json, "--device", "phone")
     assert (code, "is shipped (there are: none); measure one" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((FAMILY,), "Missing option '--archs'"),
         ((FAMILY, "--archs", "nowhere.json"), "cannot read archs from nowhere.json"),
@@ -158,17 +167,19 @@ def test_no_tables_at_all_is_one_error(command, archs_json):
         ((FAMILY, "--archs", "good.json", "--options", "{resolutions"), "is not JSON"),
         ((FAMILY, "--archs", "good.json", "--options", "[16]"), "is not a JSON object"),
         ((FAMILY, "--archs", "good.json", "--options", '{"pixels": 16}'), "has no option 'pixels'"),
-        ((FAMILY, "--archs", "good.json", "--options", '{"resolutions": 16}'), f"--options of '{FAMILY}': "),
+        ((FAMILY, "--archs", "good.json", "--options", '{"resolutions": 16}'), f"do not fit family '{FAMILY}' ("),
         ((FAMILY, "--archs", "good.json", "--table", "nowhere.json"), "nowhere.json is not a readable latency table"),
         ((FAMILY, "--archs", "good.json", "--table", "broken.json"), "broken.json is not a readable latency table"),
         ((FAMILY, "--archs", "good.json", "--device", "x", "--table", "y.json"), "give one of them"),
         ((FAMILY, "--archs", "good.json", "--power-w", "2"), "add --device NAME or --table FILE"),
-        ((FAMILY, "--archs", "good.json", "--device", "ort-cpu", "--power-w", "-2"), "--power-w -2 must be above 0"),
-        ((FAMILY, "--archs", "good.json", "--device", "ort-cpu", "--power-w", "inf"), "--power-w inf must be"),
+        *(
+            ((FAMILY, "--archs", "good.json", "--device", "ort-cpu", "--power-w", watts), "--power-w: busy_w = ")
+            for watts in ("0", "-1", "nan", "inf", "1e30")
+        ),
         (("ofa_proxyless", "--archs", "good.json"), "resolution = 28 is not allowed"),
     ],
 )
-def test_bad_input_gets_one_clear_error(command, family, tmp_path, monkeypatch, arguments, said):
+def test_bad_input_gets_one_clear_error(command, family, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     smallest = dict(family.space.smallest)
     texts = {"good": [smallest], "empty": [], "text": "archs", "pixels": [smallest | {"resolution": 17}]}
@@ -178,5 +189,5 @@ def test_bad_input_gets_one_clear_error(command, family, tmp_path, monkeypatch, 
     (tmp_path / "broken.json").write_text("[{")
     code, out, err = command("cost", *arguments)
     assert (code, out) == (2, "")
-    assert said in " ".join(err.replace("│", " ").split())
+    assert message in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err

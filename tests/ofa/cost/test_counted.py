@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import ofa
 from ofa.cost.counted import count_macs, macs_m, params_m
 
 
@@ -23,14 +24,23 @@ def test_multiply_accumulates_of_known_layers(module, input_shape, macs, device)
     assert count_macs(module.eval().to(device), input_shape) == macs
 
 
-def test_costs_in_millions_of_a_family_are_those_of_its_network(tiny):
+def test_the_costs_of_a_family_are_those_of_its_whole_networks_in_millions(tiny):
+    assert (macs_m(tiny).name, macs_m(tiny).unit) == ("macs_m", "million multiply-accumulates")
+    assert (params_m(tiny).name, params_m(tiny).unit) == ("params_m", "million parameters")
     for arch in (tiny.space.smallest, tiny.space.largest):
         network, rows = tiny.build(arch).eval(), tiny.space.rows([arch])
         assert params_m(tiny)(rows)[0] * 1e6 == pytest.approx(sum(p.numel() for p in network.parameters()))
         assert macs_m(tiny)(rows)[0] * 1e6 == pytest.approx(count_macs(network, tiny.input_shape(arch)))
 
 
-def test_counting_draws_nothing_and_allocates_nothing(tiny):
+def test_counting_leaves_the_global_generator(tiny):
     before = torch.get_rng_state()
-    macs_m(tiny)(tiny.space.rows([tiny.space.largest]))
+    for cost in (macs_m, params_m):
+        cost(tiny)(tiny.space.rows([tiny.space.largest]))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_views_of_a_supernet_are_counted_as_the_static_network(tiny):
+    arch, supernet = tiny.space.smallest, ofa.Supernet(tiny).eval()
+    static = count_macs(tiny.build(arch).eval(), tiny.input_shape(arch))
+    assert count_macs(supernet.subnet(arch).eval(), tiny.input_shape(arch)) == static

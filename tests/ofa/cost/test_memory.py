@@ -6,18 +6,16 @@ from torch.nn import functional
 
 import ofa
 from ofa.cost.counted import params_m
-from ofa.cost.memory import SlotMax, count_memory, peak_activation_mib, size_mib
+from ofa.cost.memory import count_memory, peak_activation_mib, size_mib
 from ofa.space.choice import Choice
 from ofa.space.search_space import SearchSpace
 from ofa.supernet.family import Family
-from ofa.supernet.slot import Slot
-from supernets.blocks.convolutions import ConvNorm, Head, MBConv
 
-MAP = 4 * 10 * 10  # bytes of one channel of 10 by 10
+MAP = 4 * 10 * 10  # bytes of one channel of 10 by 10 pixels
 
 
 class Function(nn.Module):
-    """A forward pass around one layer, some of it not used."""
+    """A forward pass around one layer, with a layer beside it that is never used."""
 
     def __init__(self, function, layer=None):
         super().__init__()
@@ -74,7 +72,7 @@ def test_memory_of_known_modules(module, input_shape, weights, peak, device):
     assert count_memory(module.eval().to(device), input_shape) == (weights, peak)
 
 
-def test_a_branch_that_waits_counts_until_it_is_read():
+def test_the_output_of_a_branch_counts_until_its_last_use():
     class Branches(nn.Module):
         def __init__(self):
             super().__init__()
@@ -88,7 +86,7 @@ def test_a_branch_that_waits_counts_until_it_is_read():
 
 
 @pytest.mark.parametrize("end", ["smallest", "largest"])
-def test_memory_of_a_family_is_that_of_its_whole_network(tiny, end):
+def test_the_memory_of_a_family_is_that_of_its_whole_networks(tiny, end):
     arch = getattr(tiny.space, end)
     rows, whole = tiny.space.rows([arch]), count_memory(tiny.build(arch).eval(), tiny.input_shape(arch))
     assert size_mib(tiny)(rows) * 2**20 == pytest.approx([whole.weights])
@@ -96,7 +94,7 @@ def test_memory_of_a_family_is_that_of_its_whole_network(tiny, end):
 
 
 @pytest.mark.parametrize("name", ["autoformer_tiny", "hybrid_small"])
-def test_memory_of_transformers_is_that_of_their_whole_networks(name):
+def test_the_memory_of_transformers_is_that_of_their_whole_networks(name):
     family = ofa.create_family(name, resolutions=[32, 64])
     rows = family.space.sample(3, np.random.default_rng(1))
     for row, peak in zip(rows, peak_activation_mib(family)(rows), strict=True):
@@ -105,7 +103,7 @@ def test_memory_of_transformers_is_that_of_their_whole_networks(name):
         assert peak * 2**20 == pytest.approx(whole.peak_activation)
 
 
-def test_memory_of_a_network_of_one_slot():
+def test_the_memory_of_a_family_from_a_builder_is_that_of_its_networks():
     family = Family.from_builder(
         SearchSpace([Choice("width", (4, 8))]), lambda arch: conv(3, int(arch["width"])), resolution=10
     )
@@ -114,13 +112,13 @@ def test_memory_of_a_network_of_one_slot():
     assert peak_activation_mib(family)(rows) * 2**20 == pytest.approx([7 * MAP, 11 * MAP])
 
 
-def test_a_supernet_s_subnet_counts_only_its_own_part(tiny):
+def test_a_subnet_counts_only_its_own_part_of_the_supernet(tiny):
     arch, supernet = tiny.space.smallest, ofa.Supernet(tiny).eval()
     static = count_memory(tiny.build(arch).eval(), tiny.input_shape(arch))
     assert count_memory(supernet.subnet(arch).eval(), tiny.input_shape(arch)) == static
 
 
-def test_size_leaves_out_three_of_four_vectors_of_batch_norms(tiny):
+def test_the_size_counts_one_of_four_vectors_of_each_batch_norm(tiny):
     row = tiny.space.rows([tiny.space.largest])
     network = tiny.build(tiny.space.largest)
     channels = sum(m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
@@ -128,33 +126,7 @@ def test_size_leaves_out_three_of_four_vectors_of_batch_norms(tiny):
     assert size_mib(tiny)(row)[0] * 2**20 == pytest.approx(4 * (params_m(tiny)(row)[0] * 1e6 - channels))
 
 
-def test_the_largest_over_slots_is_that_over_the_blocks_of_each_arch():
-    def layer(number):
-        return lambda depth: MBConv(8, 8, 3, 1, 4, False, "relu", True) if depth >= number else None
-
-    choices = [Choice("resolution", (16, 32)), Choice("depth", (0, 1, 2))]
-    slots = (
-        Slot("stem", lambda: ConvNorm(3, 8, stride=2)),
-        *(Slot(f"blocks.{i}", layer(i), ("depth",), reduction=2) for i in (1, 2)),
-        Slot("head", lambda: Head(8, 16, 16, 4), reduction=2),
-    )
-    family = Family("made", SearchSpace(choices), slots)
-    rows = np.array(list(np.ndindex(2, 3)))
-
-    def made_up_cost(block, size):
-        return len(repr(block)) + size / 7
-
-    wanted = []
-    for row in rows:
-        resolution = int(family.space.decode(row)["resolution"])
-        pairs = [(block, slot.size(resolution)) for slot, block in family.blocks(row) if block is not None]
-        wanted.append(max(made_up_cost(*pair) for pair in pairs))
-    assert SlotMax(family, made_up_cost)(rows) == pytest.approx(wanted)
-    assert len(set(wanted)) > 2
-    assert SlotMax(family, made_up_cost)(rows[:0]).shape == (0,)
-
-
-def test_counting_memory_draws_nothing_and_leaves_weights_alone(tiny):
+def test_counting_memory_leaves_the_global_generator_and_the_weights(tiny):
     module, before = tiny.build(tiny.space.smallest).eval(), torch.get_rng_state()
     values = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     count_memory(module, tiny.input_shape(tiny.space.smallest))

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,14 +7,14 @@ from torch import nn
 
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Model
+from ofa.devices.estimator import Burst
 from ofa.devices.measure import MeasureConfig, NoisyDevice, measure
-from ofa.devices.statistic import Statistic
 
 REFERENCE = Model(nn.Identity, (10,))
 
 
 def models(n=12):
-    """Models that take 1, 2, 3, ... ms where a run takes as long as the input is wide."""
+    """Models that take 1, 2, 3, ... ms if a run takes as long as the input is wide."""
     return {f"model {i}": Model(nn.Identity, (i,)) for i in range(1, n + 1)}
 
 
@@ -20,168 +22,246 @@ def by_width(module, shape):  # noqa: ARG001
     return float(shape[0])
 
 
-def timed(device, wanted=None, samples=None, **config):
-    return measure(device, wanted or models(), REFERENCE, np.random.default_rng(0), MeasureConfig(**config), samples)
+def timed(device, wanted=None, samples=None, on_progress=lambda done, total: None, **config):
+    rng = np.random.default_rng(0)
+    return measure(
+        device,
+        models() if wanted is None else wanted,
+        REFERENCE,
+        rng,
+        config=MeasureConfig(**config),
+        samples=samples,
+        on_progress=on_progress,
+    )
 
 
 def medians(timings):
-    return [timing.median_ms for timing in timings.values()]
+    return np.array([timing.median_ms for timing in timings.values()])
 
 
-def test_without_noise_every_model_takes_its_time(pretend, place):
-    timings = timed(pretend(place(by_width)), min_rounds=3)
+def test_without_noise_every_latency_is_exact(pretend, host):
+    timings = timed(pretend(host(by_width)), min_rounds=3)
     assert list(timings) == list(models())
     assert medians(timings) == pytest.approx(range(1, 13))
     assert all((timing.spread_ms, timing.repeats) == (pytest.approx(0, abs=1e-9), 3) for timing in timings.values())
 
 
-def test_a_drift_falls_on_the_reference_too(pretend, place):
-    def slower(moment):
-        return 1 + moment / 600
+def test_a_drift_of_the_machine_is_taken_out(pretend, host):
+    def slower(n_bursts):
+        return 1 + n_bursts / 600
 
-    one = place(by_width, speed=slower)
-    ratios = np.array(medians(timed(pretend(one)))) / np.arange(1, 13)
-    assert slower(one.moment) > 1.2  # at the end of the measuring
+    drifting = host(by_width, speed=slower)
+    ratios = medians(timed(pretend(drifting))) / np.arange(1, 13)
+    assert slower(drifting.n_bursts) > 1.2  # at the end
     assert ratios.max() / ratios.min() < 1.015
 
 
-def test_single_runs_that_take_much_longer_do_not_count(pretend, place):
+def test_a_few_slow_runs_do_not_matter(pretend, host):
     rng = np.random.default_rng(3)
-    timings = timed(pretend(place(by_width, speed=lambda _: 20.0 if rng.random() < 0.1 else 1.0)), min_rounds=20)
+    timings = timed(pretend(host(by_width, speed=lambda _: 20.0 if rng.random() < 0.1 else 1.0)), min_rounds=20)
     assert medians(timings) == pytest.approx(range(1, 13), rel=0.01)
 
 
-def test_models_are_visited_until_they_are_known_well_enough(pretend, place):
-    one = place(by_width, noise=0.05)
-    timings = timed(pretend(one), burst_ms=1e-9, max_rounds=500, precision_percent=1.0)
+def test_a_burst_takes_about_as_long_as_configured_and_slow_models_run_once(pretend, host):
+    slow, fast = host(by_width), host(lambda module, shape: 1e-5 * shape[0])
+    for one in (slow, fast):
+        timed(pretend(one), burst_ms=6.0, min_rounds=2)
+    for index, n in zip(slow.visits[13:], slow.n_runs[13:], strict=True):
+        assert n == max(1, round(6.0 / slow.loaded[index].input_shape[0]))
+    assert slow.n_runs[:13] == [5] * 13  # one warm-up each, which shows how long a run takes
+    assert set(fast.n_runs[13:]) == {round(6.0 / 1e-3)}  # below a microsecond, the clock says little
+
+
+def test_models_are_visited_until_their_latency_is_precise(pretend, host):
+    timings = timed(pretend(host(by_width, noise=0.05)), burst_ms=1e-9, max_rounds=500, precision_percent=1.0)
     repeats = np.array([timing.repeats for timing in timings.values()])
-    assert len(set(repeats)) > 1  # each as often as it needs
+    assert len(set(repeats)) > 1  # each as often as it takes
     assert 20 < np.median(repeats) < 200  # 1.25 * 5 % / sqrt(n) = 1 % after about 40, and the reference varies too
-    errors = np.abs(np.array(medians(timings)) / np.arange(1, 13) / (medians(timings)[9] / 10) - 1)
+    errors = np.abs(medians(timings) / np.arange(1, 13) / (medians(timings)[9] / 10) - 1)
     assert errors.mean() < 0.02
-    assert all(timing.error() <= 0.01 for timing in timings.values())
+    assert all(timing.relative_error() <= 0.01 for timing in timings.values())
+
+
+def test_no_model_is_visited_more_often_than_allowed(pretend, host):
+    five = {"min_rounds": 3, "max_rounds": 5, "precision_percent": 0.1}
+    with pytest.warns(NoisyDevice, match=r"12 of 12 latencies have a standard error above 0.1%, up to .*close other"):
+        timings = timed(pretend(host(by_width, noise=0.2)), burst_ms=1e-9, **five)
+    assert all(timing.repeats == 5 for timing in timings.values())
 
 
 def disturbed(seed):
-    """The speed of a machine that others use in three of five bursts, more or less."""
+    """The speed of a machine that other programs use during about three of five bursts."""
     rng = np.random.default_rng(seed)
     return lambda _: 1.0 + 0.7 * rng.random() * (rng.random() < 0.6)
 
 
-def test_where_others_use_the_machine_the_fastest_bursts_count(pretend, place):
-    wanted, noise = models(80), {"noise": 0.003, "speed": disturbed(5)}
-    timings = timed(pretend(place(by_width, **noise)), wanted, burst_ms=1e-9)
-    assert {timing.repeats for timing in timings.values()} <= set(range(3, 9))  # an eighth of 24 to 60
+def test_on_a_shared_machine_the_fastest_bursts_count(pretend, host):
+    many, options = models(80), {"noise": 0.003}
+    by_fastest = timed(pretend(host(by_width, speed=disturbed(5), **options)), many, burst_ms=1e-9)
+    assert {timing.repeats for timing in by_fastest.values()} <= set(range(3, 9))  # an eighth of 24 to 60
     with pytest.warns(NoisyDevice):
-        every = timed(pretend(place(by_width, **noise)), wanted, burst_ms=1e-9, bursts="all")
-    assert {timing.repeats for timing in every.values()} <= set(range(24, 61))
-    errors = [np.std(np.array(medians(found)) / np.arange(1, 81)) for found in (timings, every)]
-    assert errors[0] < 0.5 * errors[1]
-    assert np.mean(np.array(medians(timings)) / np.arange(1, 81)) == pytest.approx(1.0, abs=0.03)  # undisturbed
+        by_all = timed(pretend(host(by_width, speed=disturbed(5), **options)), many, burst_ms=1e-9, bursts="all")
+    assert {timing.repeats for timing in by_all.values()} <= set(range(24, 61))
+    spreads = [np.std(medians(timings) / np.arange(1, 81)) for timings in (by_fastest, by_all)]
+    assert spreads[0] < 0.5 * spreads[1]
+    assert np.mean(medians(by_fastest) / np.arange(1, 81)) == pytest.approx(1.0, abs=0.03)  # as if undisturbed
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.002, 0.02])
-def test_on_a_quiet_machine_all_bursts_count(pretend, place, noise):
-    timings = timed(pretend(place(by_width, noise=noise)), models(80), burst_ms=1e-9)
+def test_on_a_quiet_machine_all_bursts_count(pretend, host, noise):
+    timings = timed(pretend(host(by_width, noise=noise)), models(80), burst_ms=1e-9)
     assert all(timing.repeats >= 24 for timing in timings.values())
 
 
-@pytest.mark.parametrize("bursts", ["all", "fastest"])
-def test_the_error_is_that_of_other_measurements(bursts):
-    rng = np.random.default_rng(0)
-    noisy = np.exp(0.02 * rng.standard_normal((400, 60)))
-    samples = {f"{i}": [(float(took), 1.0, 0) for took in row] for i, row in enumerate(noisy)}
-    statistic = Statistic.of(samples, bursts)
-    found_percent = 100 * np.std([statistic(some).median_ms for some in samples.values()])
-    said_percent = np.mean([statistic.error_percent(some) for some in samples.values()])
-    assert said_percent == pytest.approx(found_percent, rel=0.15)
-
-
-def test_sessions_are_relative_to_their_own_reference():
-    slower = {f"{i}": [(1.3, 1.3, 1)] * 20 + [(1.0, 1.0, 0)] * 20 for i in range(5)}
-    statistic = Statistic.of(slower | {"other": [(2.6, 1.3, 1)] * 20}, "fastest")
-    assert statistic(slower["0"]).median_ms == pytest.approx(1.15)  # between the two
-    assert statistic([(2.6, 1.3, 1)] * 20).median_ms == pytest.approx(2.3)
-
-
-def test_rounds_visit_all_models_in_changing_order_and_the_reference_between(pretend, place):
-    one = place(by_width)
+def test_rounds_visit_all_models_in_changing_order_and_the_reference_after_every_eight(pretend, host):
+    one = host(by_width)
     timed(pretend(one), min_rounds=6)
-    bursts = one.visits[1 + 12 + 0 :]  # the reference and the models are run once to know how often
-    rounds = [
-        bursts[i : i + 15] for i in range(0, len(bursts), 15)
-    ]  # 12 models; the reference at both ends and between
+    bursts = one.visits[1 + 12 :]  # after the warm-up of the reference and the models
+    rounds = [bursts[i : i + 15] for i in range(0, len(bursts), 15)]  # 12 models, three bursts of the reference
     assert len(rounds) == 6
-    assert all(set(visits) == set(range(13)) and visits.count(0) == 3 for visits in rounds)
-    assert all(visits[0] == visits[-1] == 0 for visits in rounds)
-    assert len({tuple(visits) for visits in rounds}) > 1
+    assert all(set(visits) == set(range(13)) for visits in rounds)
+    assert all([i for i, visit in enumerate(visits) if visit == 0] == [0, 9, 14] for visits in rounds)
+    assert len({tuple(visits) for visits in rounds}) == 6
 
 
-def test_a_noisy_device_is_told(pretend, place):
-    five = {"min_rounds": 5, "max_rounds": 5}
-    with pytest.warns(NoisyDevice, match=r"12 of 12 latencies are less sure than 0.1%, the worst to .*close other"):
-        timings = timed(pretend(place(by_width, noise=0.2)), burst_ms=1e-9, **five, precision_percent=0.1)
-    assert all(timing.repeats == 5 for timing in timings.values())
+def test_the_reference_of_a_burst_is_the_median_of_the_three_before_and_the_three_after_it(pretend, host):
+    drifting, samples = host(by_width, speed=lambda n_bursts: 1 + 0.01 * n_bursts), {}
+    timed(pretend(drifting), models(70), samples, min_rounds=2, max_rounds=2, precision_percent=100)
+    times = [1 + 0.01 * (i + 1) for i in range(len(drifting.visits))]
+    start, per_round = 1 + 70, 70 + 10
+    for number in range(2):
+        visits = list(enumerate(drifting.visits))[start + number * per_round : start + (number + 1) * per_round]
+        reference = [i for i, visit in visits if visit == 0]
+        for i, visit in visits:
+            if visit > 0:
+                around = [j for j in reference if j < i][-3:] + [j for j in reference if j > i][:3]
+                width = drifting.loaded[visit].input_shape[0]
+                burst = samples[f"model {width}"][number]
+                assert burst.run_ms == pytest.approx(width * times[i])
+                assert burst.reference_ms == pytest.approx(10 * np.median([times[j] for j in around]))
 
 
-def test_only_what_is_missing_or_doubtful_is_measured_again(pretend, place):
-    samples, first, second = {}, place(by_width), place(by_width)
+# Resuming
+
+
+def test_only_what_is_missing_or_not_precise_is_measured_again(pretend, host):
+    samples, first, second = {}, host(by_width), host(by_width)
     timed(pretend(first), dict(list(models().items())[:5]), samples)
-    samples["model 2"] = [(1.0, 1.0, 0), (3.0, 1.0, 0)] * 20
+    samples["model 2"] = [Burst(1.0, 1.0, 0), Burst(3.0, 1.0, 0)] * 20
     timings = timed(pretend(second), samples=samples)
     again = {model.input_shape[0] for model in second.loaded} - {10}
-    assert again == {2, 6, 7, 8, 9, 11, 12}  # and 10, as wide as the reference is
+    assert again == {2, 6, 7, 8, 9, 11, 12}  # and 10, which is as wide as the reference
     assert timings["model 1"].repeats == 24
     assert timings["model 2"].repeats > 40
+    sessions = {name: {burst.session for burst in samples[name]} for name in ("model 1", "model 2", "model 12")}
+    assert sessions == {"model 1": {0}, "model 2": {0, 1}, "model 12": {1}}
 
 
-def test_places_share_the_models(pretend, place):
-    fast, slow = place(by_width), place(by_width, speed=lambda _: 3.0)
+def test_progress_counts_loaded_models_and_required_visits(pretend, host):
+    calls, samples = [], {}
+    timed(pretend(host(by_width)), models(3), samples, lambda *call: calls.append(call), min_rounds=2)
+    assert calls == [(1, 9), (2, 9), (3, 9), (6, 9), (9, 9)]
+    calls.clear()
+    timed(pretend(host(by_width)), models(4), samples, lambda *call: calls.append(call), min_rounds=2)
+    assert calls == [(3 + 6 + 1, 12), (3 + 6 + 2, 12), (12, 12)]
+
+
+# Hosts
+
+
+def test_hosts_share_the_models(pretend, host):
+    fast, slow = host(by_width), host(by_width, speed=lambda _: 3.0)
     timings = timed(pretend(fast, slow))
     assert len(fast.loaded) == len(slow.loaded) == 1 + 6
-    ratios = np.array(medians(timings)) / np.arange(1, 13)
-    assert ratios.max() / ratios.min() < 1.001  # each relative to its place's own reference
+    ratios = medians(timings) / np.arange(1, 13)
+    assert ratios.max() / ratios.min() < 1.001  # each is relative to its own host's reference
 
 
 @pytest.mark.parametrize("lasts", [0, 5, 40])
-def test_the_models_of_a_lost_place_go_to_the_others(pretend, place, lasts):
-    dies, lives, other = place(by_width, lasts=lasts), place(by_width), place(by_width)
+def test_the_models_of_a_lost_host_go_to_the_others(pretend, host, lasts):
+    dies, lives, other = host(by_width, lasts=lasts), host(by_width), host(by_width)
     timings = timed(pretend(dies, lives, other))
     assert medians(timings) == pytest.approx(range(1, 13))
-    assert len(lives.loaded) + len(other.loaded) >= 12
+    loaded = [model.input_shape[0] for one in (lives, other) for model in one.loaded]
+    assert set(loaded) == set(range(1, 13))
 
 
-def test_a_device_without_a_place_left(pretend, place):
-    with pytest.raises(DeviceError, match="'pretend' is lost, 12 of 12 models are not measured"):
-        timed(pretend(place(by_width, lasts=3), place(by_width, lasts=0)))
+def test_a_device_that_loses_all_hosts_is_one_error(pretend, host):
+    with pytest.raises(DeviceError, match=r"'pretend' is lost, 12 of 12 models are not measured; reconnect"):
+        timed(pretend(host(by_width, lasts=3), host(by_width, lasts=0)))
 
 
-def test_no_more_is_loaded_at_once_than_fits(pretend, place):
-    one, seen = place(lambda module, shape: 1.0), []
-    wanted = {f"{i}": Model(lambda: nn.Linear(512, 512, bias=False), (512,)) for i in range(7)}  # 1 MiB each
+@pytest.mark.parametrize("ms", [0.0, -1.0, math.nan, math.inf])
+def test_a_time_that_cannot_be_is_one_error(pretend, host, ms):
+    with pytest.raises(DeviceError, match="which is no time; check the device's clock"):
+        timed(pretend(host(lambda module, shape: ms)))
+
+
+# Groups of models that do not fit into memory at once
+
+
+def linear(side):
+    return Model(lambda: nn.Linear(side, side, bias=False), (side,))
+
+
+def groups_of(host, pretend, wanted, **config):
+    """The input sizes of the models of each group, in the order of measuring."""
+    one, loads = host(lambda module, shape: 1.0), []
 
     def load(model):
-        seen.append(len(one.visits))
+        loads.append((len(one.visits), model.input_shape[0]))
         return type(one).load(one, model)
 
-    device = pretend(type("Host", (), {"load": staticmethod(load)}))
-    timed(device, wanted, weights_mib=2.5, min_rounds=2)
-    gaps = np.diff(seen[1:])  # measuring lies between the loading of groups
-    assert (gaps > 3).sum() == 4 * 2 - 1  # 4 groups of at most 2, again for the second visit
-    assert all(model.weights_mib == 1.0 for model in wanted.values())
+    timings = timed(pretend(type("Host", (), {"load": staticmethod(load)})), wanted, **config)
+    groups, last = [], None
+    for n_visits, side in loads[1:]:
+        if last is None or n_visits > last + 1:
+            groups.append([])
+        groups[-1].append(side)
+        last = n_visits
+    return groups, timings
 
 
-def test_the_same_seed_gives_the_same(pretend, place):
+def test_models_are_loaded_in_groups_that_fit_and_again_in_other_groups(pretend, host):
+    sides = (256, 362, 512, 513, 514, 515, 516)
+    wanted = {f"{side}": linear(side) for side in sides}
+    groups, timings = groups_of(host, pretend, wanted, weights_mib=2.5, min_rounds=8, max_rounds=16)
+    mib = {side: side**2 * 4 / 2**20 for side in sides}
+    assert all(len(group) == 1 or sum(map(mib.get, group)) <= 2.5 for group in groups)
+    passes = np.split(np.concatenate(groups), 4)
+    assert all(sorted(one) == sorted(sides) for one in passes)
+    assert len({tuple(one) for one in passes}) == 4
+    assert {timing.repeats for timing in timings.values()} == {8}
+    assert any(len(group) > 1 for group in groups)
+
+
+def test_a_model_too_large_for_the_memory_is_a_group_of_its_own(pretend, host):
+    wanted = {f"{side}": linear(side) for side in (16, 512, 17)}
+    groups, _ = groups_of(host, pretend, wanted, weights_mib=0.5, min_rounds=4)
+    assert all(group == [512] or 512 not in group for group in groups)
+
+
+def test_models_that_fit_are_one_group(pretend, host):
+    wanted = {f"{side}": linear(side) for side in (256, 512)}
+    groups, timings = groups_of(host, pretend, wanted, weights_mib=1.25, min_rounds=4)
+    assert [sorted(group) for group in groups] == [[256, 512]]
+    assert {timing.repeats for timing in timings.values()} == {4}
+
+
+# Other
+
+
+def test_the_same_seed_gives_the_same_timings_and_leaves_the_global_generator(pretend, host):
     before = torch.get_rng_state()
-    runs = [timed(pretend(place(by_width, noise=0.01, seed=4)), burst_ms=1e-9) for _ in range(2)]
+    runs = [timed(pretend(host(by_width, noise=0.01, seed=4)), burst_ms=1e-9) for _ in range(2)]
     assert runs[0] == runs[1]
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_too_few_rounds():
+def test_fewer_rounds_at_most_than_at_least_are_refused():
     with pytest.raises(ValueError, match="max_rounds = 3 is below min_rounds = 24; raise it"):
         MeasureConfig(max_rounds=3)
 
 
-def test_nothing_to_measure(pretend):
-    assert measure(pretend(), {}, REFERENCE, np.random.default_rng(0)) == {}
+def test_no_models_no_timings(pretend):
+    assert timed(pretend(), {}) == {}

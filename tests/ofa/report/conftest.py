@@ -5,7 +5,7 @@ import pytest
 import ofa
 from ofa.core.files import write_json, write_text
 from ofa.cost.block_table import distinct_blocks
-from ofa.cost.latency.table import LatencyTable, Measured
+from ofa.cost.latency.table import LatencyTable
 from ofa.devices.device import Timing
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run
@@ -63,9 +63,18 @@ def run(tmp_path, family, archs):
         (repr(block), size): Timing(0.01 + 0.002 * i, 0.001, 50)
         for i, (block, size) in enumerate(distinct_blocks(family))
     }
-    checks = tuple(Measured(arch, Timing(0.5 * (i + 1), 0.01, 50)) for i, arch in enumerate(reversed(archs)))
+    checks = {arch: Timing(0.5 * (i + 1), 0.01, 50) for i, arch in enumerate(reversed(archs))}
     date, overhead = "2026-01-02T03:04:05+00:00", Timing(0.004, 0.0, 50)
-    LatencyTable(family, family, device, date, overhead, rows, checks, checks).save(run.path("latency_table.json"))
+    LatencyTable(
+        measured=family,
+        family=family,
+        device=device,
+        date=date,
+        overhead=overhead,
+        rows=rows,
+        networks=checks,
+        checks=checks,
+    ).save(run.path("latency_table.json"))
     measured = [
         {"arch": dict(arch), "top1_percent": 90.0 - i, "predicted_latency_ms": 4.0 / (i + 1)}
         for i, arch in enumerate(archs)

@@ -1,177 +1,170 @@
 import datetime
-import json
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-import ofa
 from ofa import Choice, Family, SearchSpace
 from ofa.core.errors import DeviceError, TableError
 from ofa.cost.block_table import distinct_blocks
-from ofa.cost.latency.profile import TableConfig, adapt, profile, reference
-from ofa.cost.latency.table import LatencyTable
-from ofa.devices.device import HostLost
-
-QUICK = TableConfig(networks=12, checks=4, min_rounds=2, max_rounds=2)
-
-
-def profiled(family, device, path=None, config=QUICK, **more):
-    return profile(family, device, np.random.default_rng(0), config, path, **more)
+from ofa.cost.counted import count_macs, macs_m
+from ofa.cost.latency.profile import TableConfig, reference
+from ofa.cost.latency.samples import SampleFile
 
 
 @pytest.fixture(scope="module")
-def table(tiny, pretend):
-    return profiled(tiny, pretend())
+def table(little, pretend, quick):
+    return quick(little, pretend())
 
 
-def test_every_block_the_overhead_and_whole_networks_are_measured(tiny, table, pretend):
+def test_every_block_the_overhead_and_whole_networks_are_measured(little, table, pretend):
     device = pretend()
     milliseconds = device.hosts[0].milliseconds
-    wanted = {(repr(block), size): block for block, size in distinct_blocks(tiny)}
-    assert table.rows.keys() == wanted.keys()
+    blocks = {(repr(block), size): block for block, size in distinct_blocks(little)}
+    assert table.rows.keys() == blocks.keys()
     for key, timing in table.rows.items():
-        module = wanted[key].build()
-        assert timing.median_ms == pytest.approx(milliseconds(module.eval(), wanted[key].input_shape(key[1])))
+        module = blocks[key].build()
+        assert timing.median_ms == pytest.approx(milliseconds(module.eval(), blocks[key].input_shape(key[1])))
     assert table.overhead.median_ms == pytest.approx(0.05)
-    for network in table.networks + table.checks:
-        made = tiny.build(network.arch).eval()
-        assert network.timing.median_ms == pytest.approx(milliseconds(made, tiny.input_shape(network.arch)))
+    for arch, timing in (table.networks | table.checks).items():
+        network = little.build(arch).eval()
+        assert timing.median_ms == pytest.approx(milliseconds(network, little.input_shape(arch)))
     assert table.device == device.description | {"bursts": "all"}
     assert datetime.datetime.fromisoformat(table.date).tzinfo is not None
+    assert table.family is table.measured is little
 
 
-def test_networks_to_fit_to_begin_with_both_ends_and_are_not_checks(tiny, table):
-    archs = [network.arch for network in table.networks + table.checks]
-    assert archs[:2] == [tiny.space.smallest, tiny.space.largest]
+def test_the_first_networks_are_the_smallest_and_the_largest_and_no_check_is_among_them(little, table):
+    archs = [*table.networks, *table.checks]
+    assert archs[:2] == [little.space.smallest, little.space.largest]
     assert (len(table.networks), len(table.checks), len(set(archs))) == (12, 4, 16)
 
 
-def test_profiling_is_repeatable_and_leaves_the_generator(tiny, table, pretend):
+def test_the_table_says_which_bursts_count(little, pretend, quick):
+    config = TableConfig(networks=4, checks=2, min_rounds=9, max_rounds=9, bursts="fastest")
+    assert quick(little, pretend(), config=config).device["bursts"] == "fastest"
+
+
+def test_the_same_seed_gives_the_same_table_and_leaves_the_global_generator(little, table, pretend, quick):
     before, calls = torch.get_rng_state(), []
-    again = profiled(tiny, pretend(), on_progress=lambda *progress: calls.append(progress))
+    again = quick(little, pretend(), on_progress=lambda *call: calls.append(call))
     assert (again.rows, again.networks, again.checks) == (table.rows, table.networks, table.checks)
     assert torch.equal(torch.get_rng_state(), before)
     n = 1 + len(table.rows) + 16
-    assert calls == [(done, 3 * n) for done in (*range(1, n + 1), 2 * n, 3 * n)]  # loaded, and two rounds
+    assert calls == [(done, 3 * n) for done in (*range(1, n + 1), 2 * n, 3 * n)]  # loading, and two rounds
+    other = quick(little, pretend(), seed=1)
+    assert list(other.networks)[:2] == list(table.networks)[:2]
+    assert list(other.networks)[2:] != list(table.networks)[2:]
 
 
-def test_the_reference_is_always_the_same_and_of_middling_size(tiny):
-    params = [sum(p.numel() for p in reference(tiny).module().parameters()) for _ in range(2)]
-    ends = [sum(p.numel() for p in tiny.build(arch).parameters()) for arch in (tiny.space.smallest, tiny.space.largest)]
-    assert ends[0] < params[0] == params[1] < ends[1]
+def test_the_reference_is_always_the_same_network_of_median_macs(little):
+    models = [reference(little) for _ in range(2)]
+    assert str(models[0].module()) == str(models[1].module())
+    macs = [count_macs(model.module(), model.input_shape) for model in models]
+    sampled = macs_m(little)(little.space.sample(51, np.random.default_rng(0)))
+    assert macs == [pytest.approx(1e6 * np.median(sampled))] * 2
 
 
-# Families that are not made of blocks
+# Families without blocks
 
 
 def build(arch):
     return torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(arch["depth"])))
 
 
-def test_of_a_family_of_a_builder_only_networks_are_measured(pretend):
-    space = SearchSpace([Choice("resolution", (16, 24)), Choice("depth", tuple(range(1, 13)))])
-    table = profiled(Family.from_builder(space, build), pretend())
+def whole(resolutions, depths):
+    return Family.from_builder(SearchSpace([Choice("resolution", resolutions), Choice("depth", depths)]), build)
+
+
+def test_only_networks_are_measured_of_a_family_from_a_builder(pretend, quick):
+    family = whole((16, 24), tuple(range(1, 13)))
+    table = quick(family, pretend())
     assert table.rows == {}
     assert (len(table.networks), len(table.checks)) == (12, 4)
-    rows = space.sample(30, np.random.default_rng(1))
-    archs = [space.decode(row) for row in rows]
-    macs = [a["depth"] * 9 * 9 * a["resolution"] ** 2 for a in archs]
-    assert table(rows) == pytest.approx(0.05 + 1e-6 * np.array(macs), rel=0.5)
+    rows = family.space.sample(30, np.random.default_rng(1))
+    archs = [family.space.decode(row) for row in rows]
+    macs = np.array([a["depth"] * 9 * 9 * a["resolution"] ** 2 for a in archs])
+    assert table(rows) == pytest.approx(0.05 + 1e-6 * macs, rel=0.5)
 
 
-def test_a_small_space_is_measured_as_far_as_it_goes(pretend):
-    space = SearchSpace([Choice("resolution", (16,)), Choice("depth", (1, 2))])
-    table = profiled(Family.from_builder(space, build), pretend())
-    assert len(table.networks) == 2
-    assert table.checks == table.networks
-    known = [network.timing.median_ms for network in table.networks]
-    assert table(space.rows([space.smallest, space.largest])) == pytest.approx(known, rel=0.05)
+@pytest.mark.parametrize(("n", "n_networks", "n_checks"), [(2, 2, 2), (7, 7, 7), (8, 4, 4), (9, 5, 4), (30, 12, 4)])
+def test_at_most_half_of_a_small_space_are_checks_and_a_tiny_one_is_checked_on_the_same_networks(
+    pretend, quick, n, n_networks, n_checks
+):
+    family = whole((16,), tuple(range(1, n + 1)))
+    table = quick(family, pretend())
+    assert (len(table.networks), len(table.checks)) == (n_networks, n_checks)
+    assert (table.checks == table.networks) == (n < 8)
+    assert len({*table.networks, *table.checks}) == min(n, 16)
+    ends = family.space.rows([family.space.smallest, family.space.largest])
+    known = [timing.median_ms for timing in list(table.networks.values())[:2]]
+    assert table(ends) == pytest.approx(known, rel=0.05)
 
 
-# Going on
+# Resuming
 
 
-def test_a_stopped_profile_goes_on_with_what_is_missing(tiny, table, pretend, place, tmp_path):
-    path, dies, lives = tmp_path / "samples.json", place(lasts=60), place()
+def test_an_interrupted_profile_resumes_with_what_is_missing(little, table, pretend, host, quick, tmp_path):
+    path, dies, lives = tmp_path / "samples.json", host(lasts=25), host()
+    config = TableConfig(networks=12, checks=4, weights_mib=0.02, min_rounds=4)
     with pytest.raises(DeviceError, match="is lost"):
-        profiled(tiny, pretend(dies), path, TableConfig(networks=12, checks=4, weights_mib=0.3, min_rounds=2))
-    known = json.loads(path.read_text())["samples"]
-    assert 0 < len(known) < len(table.rows)
-    again = profiled(tiny, pretend(lives), path)
-    assert len(lives.loaded) == 1 + 1 + len(table.rows) + 16 - sum(len(bursts) >= 2 for bursts in known.values())
+        quick(little, pretend(dies), samples_path=path, config=config)
+    family = {"name": little.name, "options": dict(little.options)}
+    samples = SampleFile(path, {"family": family, "device": pretend().description}).samples
+    assert 0 < len(samples) < len(table.rows)
+    again = quick(little, pretend(lives), samples_path=path)
+    n_models = 1 + len(table.rows) + 16
+    assert len(lives.loaded) == 1 + n_models - sum(len(bursts) >= 2 for bursts in samples.values())
     assert {key: timing.median_ms for key, timing in again.rows.items()} == pytest.approx(
         {key: timing.median_ms for key, timing in table.rows.items()}
     )
 
 
-def test_a_finished_profile_measures_nothing_again_but_more_networks_if_asked(tiny, pretend, place, tmp_path):
-    path, second, third = tmp_path / "samples.json", place(), place()
-    first = profiled(tiny, pretend(), path)
-    assert profiled(tiny, pretend(second), path).rows == first.rows
+def test_a_finished_profile_measures_only_networks_that_are_added(little, pretend, host, quick, tmp_path):
+    path, second, third = tmp_path / "samples.json", host(), host()
+    first = quick(little, pretend(), samples_path=path)
+    written = path.read_bytes()
+    assert quick(little, pretend(second), samples_path=path).rows == first.rows
     assert not second.loaded
-    more = profiled(tiny, pretend(third), path, QUICK.model_copy(update={"networks": 20}))
+    assert path.read_bytes() == written
+    more = TableConfig(networks=20, checks=4, min_rounds=2, max_rounds=2)
+    assert len(quick(little, pretend(third), samples_path=path, config=more).networks) == 20
     assert len(third.loaded) == 1 + 8
-    assert len(more.networks) == 20
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda content: content["device"].update(threads=2), "samples of another family or device; remove it"),
-        (lambda content: content["family"].update(name="other"), "samples of another family or device; remove it"),
-        (lambda content: content.update(version=1), "samples of another family or device; remove it"),
-        (lambda content: content.pop("samples"), "not a readable file of samples"),
-        (lambda content: content["samples"].update(overhead=[3]), "not a readable file of samples"),
-        (lambda content: content["samples"].update(overhead=[["a", 1]]), "not a readable file of samples"),
-    ],
-)
-def test_samples_of_something_else(tiny, pretend, tmp_path, change, message):
+def test_samples_of_another_device_are_refused(little, pretend, quick, tmp_path):
     path = tmp_path / "samples.json"
-    profiled(tiny, pretend(), path)
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-    with pytest.raises(TableError, match=message) as caught:
-        profiled(tiny, pretend(), path)
-    assert str(path) in str(caught.value)
-
-
-def test_a_table_that_was_profiled_is_read_again(table, tmp_path):
-    table.save(tmp_path / "table.json")
-    loaded = ofa.LatencyTable.load(str(tmp_path / "table.json"))
-    assert isinstance(loaded, LatencyTable)
-    assert (loaded.rows, loaded.networks, loaded.checks) == (table.rows, table.networks, table.checks)
+    quick(little, pretend(), samples_path=path)
+    other = pretend()
+    other.description = {"device": "pretend", "threads": 2}
+    with pytest.raises(TableError, match="has samples of another family or device; remove it to start again"):
+        quick(little, other, samples_path=path)
 
 
 # New devices
 
 
-def test_a_new_device_is_known_from_a_few_networks_and_the_blocks_of_another(tiny, table, pretend, place):
-    def slower(module, shape):  # convolutions of wide kernels take longer there, and all of it does
+def test_a_new_device_is_predicted_from_a_few_networks_and_the_blocks_of_another(little, table, pretend, host, quick):
+    def slower(module, shape):  # all of it takes longer there, and wide kernels even more
         wide = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (5, 5)]
-        return 0.2 + 3 * device.hosts[0].milliseconds(module, shape) + 0.002 * len(wide)
+        return 0.2 + 3 * by_macs(module, shape) + 0.002 * len(wide)
 
-    device, new = pretend(), place(slower)
-    few = QUICK.model_copy(update={"networks": 20, "checks": 6})
-    adapted = adapt(table, pretend(new), np.random.default_rng(1), few)
+    by_macs, new = host().milliseconds, host(slower)
+    few = TableConfig(networks=20, checks=6, min_rounds=2, max_rounds=2)
+    adapted = quick(little, pretend(new), seed=1, like=table, config=few)
     assert len(new.loaded) == 1 + 26  # no block
-    assert adapted.rows == table.rows
-    assert adapted.device["blocks_of"] == table.device
-    rows = tiny.space.sample(100, np.random.default_rng(2))
-    archs = [tiny.space.decode(row) for row in rows]
-    true = [slower(tiny.build(arch).eval(), tiny.input_shape(arch)) for arch in archs]
-    assert spearmanr(adapted(rows), true)[0] > 0.98
-    assert adapted(rows) == pytest.approx(true, rel=0.1)
+    assert (adapted.rows, adapted.overhead, adapted.measured) == (table.rows, table.overhead, table.measured)
+    assert adapted.device == {"device": "pretend", "threads": 1, "bursts": "all", "blocks_of": table.device}
+    rows = little.space.unique(little.space.sample(500, np.random.default_rng(2)))
+    archs = [little.space.decode(row) for row in rows]
+    true_ms = [slower(little.build(arch).eval(), little.input_shape(arch)) for arch in archs]
+    assert spearmanr(adapted(rows), true_ms)[0] > 0.98
+    assert adapted(rows) == pytest.approx(true_ms, rel=0.1)
 
 
-def test_a_table_without_blocks_cannot_be_adapted(pretend):
-    space = SearchSpace([Choice("resolution", (16, 24)), Choice("depth", tuple(range(1, 13)))])
-    table = profiled(Family.from_builder(space, build), pretend())
-    with pytest.raises(TableError, match="has no blocks to adapt; profile the new device instead"):
-        adapt(table, pretend(), np.random.default_rng(0), QUICK)
-
-
-def test_a_lost_place_is_no_error_of_the_user():
-    assert not issubclass(HostLost, DeviceError)
+def test_a_table_without_blocks_is_of_no_use_for_a_new_device(pretend, quick):
+    family = whole((16, 24), tuple(range(1, 13)))
+    table = quick(family, pretend())
+    with pytest.raises(TableError, match=r"0 blocks.* has no blocks; profile the new device without it"):
+        quick(family, pretend(), like=table)

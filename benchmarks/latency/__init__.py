@@ -1,0 +1,1 @@
+"""Latency predicted by tables against latency measured on the device."""

@@ -1,0 +1,224 @@
+"""The page of results, docs/results/latency.md, with its plots."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from benchmarks.latency.cases import FOLDER, MANY, Case, stem
+from benchmarks.machine import machine
+from benchmarks.plots import save
+from ofa import Arch, LatencyTable
+from ofa.cost.counted import macs_m
+from ofa.cost.latency.measurements import to_arrays
+from ofa.cost.latency.metrics import LatencyMetrics, latency_metrics
+from ofa.devices.device import Timing
+from ofa.devices.estimator import LatencyEstimator
+
+PAGE = Path("docs/results/latency.md")
+FEW = 20
+SPLITS = 20
+HEADER = """# Latency: predicted against measured
+
+`make bench-latency` writes this page. Each table has all blocks and some networks, and is evaluated on 100 to 200
+random archs of all sizes to which it was not fitted. Errors are relative to the measured latency. *Repeat* compares the
+same archs in the odd and in the even rounds; no prediction can be much better. *Minutes* are what the measurements of a
+method took: blocks and networks for the table, checks for *repeat*. The last column is the lowest rank correlation at
+one resolution.
+"""
+
+Floats = NDArray[np.float64]
+
+
+def write_page(cases: Sequence[Case]) -> None:
+    """Write the page from the measured cases."""
+    sections = [accuracy(cases), intervals(cases), new_devices(cases), repeats(cases), speed(cases[0].table)]
+    PAGE.write_text("\n".join([HEADER, f"Machine: {machine()}.\n", *sections]))
+
+
+def _markdown(columns: str, rows: Iterable[Sequence[object]]) -> str:
+    """Return a table of Markdown; `columns` are separated by bars."""
+    separator = " | ".join(["---"] * (columns.count("|") + 1))
+    return "\n".join(f"| {line} |" for line in [columns, separator, *(" | ".join(map(str, row)) for row in rows)])
+
+
+def accuracy(cases: Sequence[Case]) -> str:
+    columns = "family, device | minutes | method | mean error % | within 5 % | within 10 % | Spearman | at one size"
+    return _markdown(columns, (row for case in cases for row in _methods(case))) + "\n"
+
+
+def _methods(case: Case) -> list[tuple[str, ...]]:
+    """Return a row for each way to predict the checks of a case."""
+    table = case.table
+    rows, measured_ms = to_arrays(table.checks, table.family)
+    networks, checks = ({_name(arch) for arch in archs} for archs in (table.networks, table.checks))
+    blocks = case.samples.keys() - networks - checks
+    methods = {
+        "repeat": (*_odd_and_even(case), checks),
+        "plain sum of blocks": (measured_ms, replace(table, networks={})(rows), blocks),
+        "line through MACs": (measured_ms, _by_macs(table), networks),
+        "table": (measured_ms, table(rows), blocks | networks),
+    }
+    resolution = rows[:, table.family.space.column("resolution")]
+    groups, lines = [resolution == r for r in np.unique(resolution)], []
+    for method, (measured, predicted, models) in methods.items():
+        metrics = latency_metrics(measured, predicted)
+        worst = min(latency_metrics(measured[g], predicted[g]).spearman for g in groups if g.sum() > 9)
+        shown = _shown(metrics, f"{metrics.within_5_percent:.0f}")
+        lines.append((case.name, f"{_minutes(case, models):.1f}", method, *shown, f"{worst:.3f}"))
+    return lines
+
+
+def _shown(metrics: LatencyMetrics, *within_5: str) -> tuple[str, ...]:
+    return f"{metrics.mean_error_percent:.2f}", *within_5, f"{metrics.within_10_percent:.0f}", f"{metrics.spearman:.4f}"
+
+
+def _name(arch: Arch) -> str:
+    """Return the name of a whole network in the samples of a table."""
+    return json.dumps(dict(arch))
+
+
+def _minutes(case: Case, models: Iterable[str]) -> float:
+    """Return the part of a case's minutes that some models took, by the number and the duration of their visits."""
+
+    def total_ms(model: str) -> float:
+        run_ms = [burst.run_ms for burst in case.samples[model]]
+        n_runs = 1 + max(1.0, MANY.burst_ms / float(np.median(run_ms)))  # one of them is not timed
+        return n_runs * sum(run_ms)
+
+    return case.minutes * sum(map(total_ms, models)) / sum(map(total_ms, case.samples))
+
+
+def _odd_and_even(case: Case) -> tuple[Floats, Floats]:
+    """Return the latencies of the checks in the odd and in the even rounds."""
+    estimator = LatencyEstimator.fit(case.samples)
+    checks = [case.samples[_name(arch)] for arch in case.table.checks]
+    odd, even = (np.array([estimator(bursts[start::2]).median_ms for bursts in checks]) for start in (0, 1))
+    return odd, even
+
+
+def _by_macs(table: LatencyTable) -> Floats:
+    """Predict the checks by a line through the MACs of the table's networks, fitted to relative errors."""
+    rows, latency_ms = to_arrays(table.networks, table.family)
+    macs = macs_m(table.family)
+    features = np.stack([macs(rows), np.ones(len(rows))], axis=1) / latency_ms[:, None]
+    slope, intercept = np.linalg.lstsq(features, np.ones(len(rows)), rcond=None)[0]
+    return np.asarray(slope * macs(to_arrays(table.checks, table.family)[0]) + intercept)
+
+
+def intervals(cases: Sequence[Case]) -> str:
+    """Show how many checks lie in their intervals, and plot them."""
+    lines, plots = [], []
+    for case in cases:
+        rows, measured_ms = to_arrays(case.table.checks, case.table.family)
+        mean, low, high = case.table.predict(rows)
+        inside, half_width = case.table.evaluate().in_interval_percent, 50 * np.median(high / low - 1)
+        other = _other_splits(case.table)
+        counts = len(case.table.networks), len(rows), f"{inside:.0f}"
+        splits = f"{np.mean(other):.0f}", f"{min(other):.0f}", f"{max(other):.0f}"
+        lines.append((case.name, *counts, *splits, f"{half_width:.1f}"))
+        figure, axes = plt.subplots(figsize=(4.5, 4.5))
+        axes.errorbar(measured_ms, mean, [mean - low, high - mean], fmt=".", elinewidth=0.6)
+        ends = [measured_ms.min(), measured_ms.max()]
+        axes.plot(ends, ends, color="black", linewidth=0.8)
+        axes.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms", title=case.name)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+        plots.append(f"![{case.name}](latency-{stem(case.name)}.svg)")
+        save(figure, PAGE.with_name(f"latency-{stem(case.name)}.svg"))
+    intro = f"*Other splits*: the same networks in {SPLITS} other random splits into fitted and checked ones."
+    columns = (
+        "family, device | fitted to | checked on | in their interval, % | other splits, mean % | lowest | highest "
+    )
+    columns += "| half width, median %"
+    return "\n".join(["## Intervals", "", intro, "", _markdown(columns, lines), "", *plots, ""])
+
+
+def _other_splits(table: LatencyTable) -> list[float]:
+    """Return how many checks lie in their interval, in percent, if others of the networks are the checks."""
+    ends, n_fitted = dict(islice(table.networks.items(), 2)), len(table.networks) - 2
+    others = [*islice(table.networks.items(), 2, None), *table.checks.items()]
+    inside_percent = []
+    for seed in range(SPLITS):
+        shuffled = [others[i] for i in np.random.default_rng(seed).permutation(len(others))]
+        split = replace(table, networks=ends | dict(shuffled[:n_fitted]), checks=dict(shuffled[n_fitted:]))
+        inside_percent.append(split.evaluate().in_interval_percent)
+    return inside_percent
+
+
+def new_devices(cases: Sequence[Case]) -> str:
+    """Evaluate tables with the blocks of one device and a few networks of another."""
+    firsts: dict[str, Case] = {}
+    lines = []
+    for case in cases:
+        first = firsts.setdefault(case.table.family.name, case)
+        if first is not case:
+            few = dict(islice(case.table.networks.items(), FEW))
+            metrics = replace(first.table, networks=few, checks=case.table.checks).evaluate()
+            lines.append((case.name, *_shown(metrics), f"{case.table.evaluate().spearman:.4f}"))
+    intro = f"Blocks of the first device and {FEW} networks of the new one (`profile(..., like=table)`), on its checks."
+    columns = "family, new device | mean error % | within 10 % | Spearman | Spearman of its own table"
+    return "\n".join([f"## A new device from {FEW} networks", "", intro, "", _markdown(columns, lines), ""])
+
+
+def repeats(cases: Sequence[Case]) -> str:
+    """Compare tables that were measured again with the first ones."""
+    lines = []
+    for case in cases:
+        again = [LatencyTable.load(path) for path in FOLDER.glob(f"{stem(case.name)}-[0-9]*[0-9].json")]
+        first, *later = sorted([case.table, *again], key=lambda table: table.date)
+        for second in later:
+            dates = [datetime.fromisoformat(table.date) for table in (first, second)]
+            hours = (dates[1] - dates[0]).total_seconds() / 3600
+            rows, networks = _off_percent(first.rows, second.rows), _off_percent(first.networks, second.networks)
+            off = np.median(rows), np.quantile(rows, 0.9), np.median(networks)
+            inside = f"{second.evaluate().in_interval_percent:.0f}"
+            shown = [f"{date:%Y-%m-%d %H:%M}" for date in dates] + [f"{number:.1f}" for number in (hours, *off)]
+            lines.append((case.name, *shown, inside))
+    intro = (
+        "`python -m benchmarks.latency --again [CASE]` measures a table anew. The columns show how far its rows\n"
+        "(single blocks) and its networks are off the first ones."
+    )
+    columns = "family, device | first | again | hours later | rows, median % | 9 in 10, at most % | networks, median % "
+    columns += "| its checks in their interval, %"
+    return "\n".join(["## The same table again", "", intro, "", _markdown(columns, lines), ""])
+
+
+def _off_percent(first: Mapping[Any, Timing], second: Mapping[Any, Timing]) -> list[float]:
+    common = first.keys() & second.keys()
+    return [100 * abs(second[key].median_ms / first[key].median_ms - 1) for key in common]
+
+
+def speed(table: LatencyTable, n: int = 1_000_000, n_walked: int = 2_000) -> str:
+    """Compare archs per second with a dictionary lookup per block, as in the tables of once-for-all."""
+    family, seconds = table.family, []
+    rows = family.space.sample(n, np.random.default_rng(1))
+    for cost in (table, table.predict):
+        cost(rows[:1000])
+        begin = time.perf_counter()
+        cost(rows)
+        seconds.append(time.perf_counter() - begin)
+    archs = [family.space.decode(row) for row in rows[:n_walked]]
+    begin = time.perf_counter()
+    for arch in archs:
+        pairs, resolution = family.blocks(family.space.encode(arch)), int(arch["resolution"])
+        sum(table.rows[repr(block), slot.size(resolution)].median_ms for slot, block in pairs if block is not None)
+    walk_s = (time.perf_counter() - begin) / n_walked
+    return (
+        f"## Speed\n\n{n:,} archs in {seconds[0]:.2f} s, with intervals in {seconds[1]:.2f} s: "
+        f"{n * walk_s / seconds[0]:.0f} and {n * walk_s / seconds[1]:.0f} times as many per second\n"
+        "as with a dictionary lookup for each block of each arch, in the same run.\n"
+    )
