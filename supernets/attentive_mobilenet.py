@@ -1,15 +1,24 @@
-"""The space of AttentiveNAS and AlphaNet: width, depth, kernel, expansion per stage, and resolution.
-
-AttentiveNAS: arXiv 2011.09011; AlphaNet: arXiv 2102.07954; both after BigNAS, arXiv 2003.11142.
-"""
+"""The space of AttentiveNAS (arXiv 2011.09011) and AlphaNet (arXiv 2102.07954), after BigNAS (arXiv 2003.11142)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ofa import Choice, Family, SearchSpace, Slot
-from supernets.blocks.convolutions import ConvNorm, Head
-from supernets.blocks.stages import UniformStage, uniform_stages
+from supernets.blocks.convolutions import ConvNorm, Head, MBConv
+from supernets.blocks.stages import stage_blocks
+
+_ACT = "swish"
+_STAGES = (  # widths, depths, expansions, stride of the first block, squeeze-and-excite
+    ((16, 24), (1, 2), (1,), 1, False),
+    ((24, 32), (3, 4, 5), (4, 5, 6), 2, False),
+    ((32, 40), (3, 4, 5, 6), (4, 5, 6), 2, True),
+    ((64, 72), (3, 4, 5, 6), (4, 5, 6), 2, False),
+    ((112, 120, 128), (3, 4, 5, 6, 7, 8), (4, 5, 6), 1, True),
+    ((192, 200, 208, 216), (3, 4, 5, 6, 7, 8), (6,), 2, True),
+    ((216, 224), (1, 2), (6,), 1, True),
+)
 
 
 def family(
@@ -18,31 +27,52 @@ def family(
     resolutions: Sequence[int] = (192, 224, 256, 288),
     dropout: float = 0.2,
 ) -> Family:
-    """About 1.1x10^11 archs per resolution; the published models A0 to A6 have 203M to 709M multiply-accumulates."""
-    act, kernels = "swish", (3, 5)
-    stages = [
-        UniformStage((16, 24), (1, 2), kernels, (1,), stride=1, se=False),
-        UniformStage((24, 32), (3, 4, 5), kernels, (4, 5, 6), stride=2, se=False),
-        UniformStage((32, 40), (3, 4, 5, 6), kernels, (4, 5, 6), stride=2, se=True),
-        UniformStage((64, 72), (3, 4, 5, 6), kernels, (4, 5, 6), stride=2, se=False),
-        UniformStage((112, 120, 128), (3, 4, 5, 6, 7, 8), kernels, (4, 5, 6), stride=1, se=True),
-        UniformStage((192, 200, 208, 216), (3, 4, 5, 6, 7, 8), kernels, (6,), stride=2, se=True),
-        UniformStage((216, 224), (1, 2), kernels, (6,), stride=1, se=True),
-    ]
+    """Return the family: one width, depth, kernel and expansion per stage; 1.1x10^11 archs per resolution.
+
+    The published models A0 to A6 have 203M to 709M multiply-accumulates. Every block has a shortcut.
+    """
     stem, hidden = Choice("stem.width", (16, 24)), Choice("head.width", (1792, 1984))
-    choices, slots = uniform_stages(stages, stem, reduction=2, act=act)
+    choices, slots = _stages(stem, reduction=2)
     return Family(
         name="attentive_mobilenet",
         space=SearchSpace([Choice("resolution", tuple(resolutions)), stem, *choices, hidden]),
         slots=(
-            Slot("stem", lambda width: ConvNorm(in_channels, width, kernel=3, stride=2, act=act), (stem.name,)),
+            Slot("stem", partial(ConvNorm, in_channels, kernel=3, stride=2, act=_ACT), (stem.name,)),
             *slots,
-            Slot(
-                "head",
-                lambda width, hidden: Head(width, 6 * width, hidden, num_classes, dropout, act),
-                ("stage6.width", hidden.name),
-                reduction=32,
-            ),
+            Slot("head", partial(_head, num_classes, dropout), ("stage6.width", hidden.name), reduction=32),
         ),
         in_channels=in_channels,
+        classifiers=("head.classifier",),
     )
+
+
+def _stages(in_width: Choice, reduction: int) -> tuple[list[Choice], list[Slot]]:
+    choices, slots = [], []
+    for s, (widths, depths, expands, stride, se) in enumerate(_STAGES):
+        width, depth = Choice(f"stage{s}.width", widths), Choice(f"stage{s}.depth", depths)
+        kernel, expand = Choice(f"stage{s}.kernel", (3, 5)), Choice(f"stage{s}.expand", expands)
+        first = partial(_first_block, stride, se, (int(in_width.values[-1]), widths[-1]))
+        blocks, shared = [first, *[partial(_block, se)] * (max(depths) - 1)], (width, kernel, expand)
+        _, block_slots = stage_blocks(
+            depth, blocks, stage=s, shared=shared, in_width=in_width, reduction=reduction, stride=stride
+        )
+        choices += [width, depth, kernel, expand]
+        slots += block_slots
+        in_width, reduction = width, reduction * stride
+    return choices, slots
+
+
+def _first_block(
+    stride: int, se: bool, largest: tuple[int, int], in_channels: int, width: int, kernel: int, expand: int
+) -> MBConv:
+    # Where the largest network's shortcut needs no weights but smaller networks' do, the largest holds them for those.
+    spare = in_channels == width and largest == (in_channels, width)
+    return MBConv(in_channels, width, kernel, stride, expand, se, _ACT, residual=True, spare_shortcut=spare)
+
+
+def _block(se: bool, width: int, kernel: int, expand: int) -> MBConv:
+    return MBConv(width, width, kernel, 1, expand, se, _ACT, residual=True)
+
+
+def _head(num_classes: int, dropout: float, width: int, hidden: int) -> Head:
+    return Head(width, 6 * width, hidden, num_classes, dropout, _ACT)

@@ -1,18 +1,18 @@
-"""The three search spaces of AutoFormer: elastic width, depth, heads and hidden layers (arXiv 2107.00651, table 1).
+"""The three search spaces of AutoFormer: elastic width, depth, heads and MLP ratios (arXiv 2107.00651, table 1).
 
-All layers have one width, `embed_dim`; each has its own number of heads and its own ratio of hidden channels to width.
-The official supernets of 256, 448 and 640 channels are in part wider than their spaces. No network of the spaces uses
-the rest, so the largest network here is the largest of the space, and what imports a checkpoint cuts it. Options hold
-other spaces, also one that goes up to the official width.
+All blocks have one width, `embed_dim`; each has its own number of heads and its own MLP ratio. The official supernets
+of 256, 448 and 640 channels are in part wider than their spaces: importing a checkpoint takes leading slices.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from ofa import Choice, Family, SearchSpace, Slot
 from ofa.core.errors import FamilyError
+from supernets.blocks.stages import stage_blocks
 from supernets.blocks.tokens import PatchEmbed, TokenHead, TransformerBlock
 
 _PATCH = 16
@@ -27,24 +27,25 @@ def tiny(
     heads: Sequence[int] = (3, 4),
     mlp_ratios: Sequence[float] = (3.5, 4),
 ) -> Family:
-    """About 10^9 archs of 5.4 to 10.5M parameters.
+    """Return AutoFormer-T's family: 10^9 archs of 5.4M to 10.5M parameters.
 
-    The released network (5.9M) has hidden ratios of 3, outside of the printed space: it wants `mlp_ratios=(3, 3.5, 4)`.
+    The released subnet (5.9M) has MLP ratios of 3, outside of the published space: it needs `mlp_ratios=(3, 3.5, 4)`.
 
     Args:
-        num_classes: of the classifier.
-        in_channels: of the images.
-        resolutions: in pixels, multiples of 16; the published networks are for 224.
-        embed_dims: widths of all layers.
-        depths: numbers of transformer blocks; the first ones are kept.
-        heads: per block, each of 64 channels.
-        mlp_ratios: per block, of hidden channels to `embed_dim`; each product must be a whole number.
+        num_classes: length of the logits.
+        in_channels: channels of the images.
+        resolutions: height and width of the images in pixels, ascending multiples of 16.
+        embed_dims: allowed widths of all blocks.
+        depths: allowed numbers of blocks; a smaller network keeps the first ones.
+        heads: allowed numbers of heads per block, of 64 channels each.
+        mlp_ratios: allowed ratios of an MLP's hidden channels to `embed_dim`; each product must be a whole number.
 
     Raises:
-        FamilyError: a value that no network can have.
-        SpaceError: values that are not ascending.
+        FamilyError: no network can have one of the values.
+        SpaceError: the values of an option are not ascending.
     """
-    return _family("autoformer_tiny", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
+    spaces = (embed_dims, depths, heads, mlp_ratios)
+    return _family("autoformer_tiny", num_classes, in_channels, resolutions, *spaces)
 
 
 def small(
@@ -56,8 +57,9 @@ def small(
     heads: Sequence[int] = (5, 6, 7),
     mlp_ratios: Sequence[float] = (3, 3.5, 4),
 ) -> Family:
-    """About 8x10^13 archs of 13.1 to 34.8M parameters; the released one has 22.9M. Arguments: see `tiny`."""
-    return _family("autoformer_small", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
+    """Return AutoFormer-S's family: 8x10^13 archs of 13.1M to 34.8M parameters; 22.9M released. See `tiny`."""
+    spaces = (embed_dims, depths, heads, mlp_ratios)
+    return _family("autoformer_small", num_classes, in_channels, resolutions, *spaces)
 
 
 def base(
@@ -69,8 +71,9 @@ def base(
     heads: Sequence[int] = (8, 9, 10),
     mlp_ratios: Sequence[float] = (3, 3.5, 4),
 ) -> Family:
-    """About 6x10^15 archs of 39.8 to 76.9M parameters; the released one has 53.7M. Arguments: see `tiny`."""
-    return _family("autoformer_base", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
+    """Return AutoFormer-B's family: 6x10^15 archs of 39.8M to 76.9M parameters; 53.7M released. See `tiny`."""
+    spaces = (embed_dims, depths, heads, mlp_ratios)
+    return _family("autoformer_base", num_classes, in_channels, resolutions, *spaces)
 
 
 def _family(
@@ -83,43 +86,44 @@ def _family(
     heads: Sequence[int],
     mlp_ratios: Sequence[float],
 ) -> Family:
+    for option, counts in {"embed_dims": embed_dims, "depths": depths, "heads": heads}.items():
+        _check_counts(name, option, counts)
+    _check_ratios(name, mlp_ratios, embed_dims)
     embed_dim, depth = Choice("embed_dim", tuple(embed_dims)), Choice("depth", tuple(depths))
-    choices = [Choice("resolution", tuple(resolutions)), embed_dim, depth]
-    _check(name, {"embed_dims": embed_dims, "depths": depths, "heads": heads}, mlp_ratios)
-    slots = [Slot("patch_embed", lambda width: PatchEmbed(in_channels, width, _PATCH), ("embed_dim",))]
-    for b in range(max(depths)):
-        needs = depth.needs_for(b)
-        reads = (
-            Choice(f"block{b}.heads", tuple(heads), needs),
-            Choice(f"block{b}.mlp_ratio", tuple(mlp_ratios), needs),
-        )
-        slots.append(Slot(f"blocks.{b}", _block(b), ("depth", "embed_dim", *(choice.name for choice in reads)), _PATCH))
-        choices += reads
-    slots.append(Slot("head", lambda width: TokenHead(width, num_classes), ("embed_dim",), _PATCH))
-    return Family(name, SearchSpace(choices), tuple(slots), in_channels, resolution_multiple=_PATCH)
+    own = {"heads": heads, "mlp_ratio": mlp_ratios}
+    block_choices, blocks = stage_blocks(depth, [_block] * max(depths), shared=(embed_dim,), own=own, reduction=_PATCH)
+    return Family(
+        name=name,
+        space=SearchSpace([Choice("resolution", tuple(resolutions)), embed_dim, depth, *block_choices]),
+        slots=(
+            Slot("patch_embed", partial(PatchEmbed, in_channels, patch=_PATCH), (embed_dim.name,)),
+            *blocks,
+            Slot("head", partial(TokenHead, num_classes=num_classes), (embed_dim.name,), _PATCH),
+        ),
+        in_channels=in_channels,
+        resolution_multiple=_PATCH,
+        classifiers=("head.classifier",),
+    )
 
 
-def _block(b: int) -> Callable[[int, int, int, float], TransformerBlock | None]:
-    def block(depth: int, embed_dim: int, heads: int, mlp_ratio: float) -> TransformerBlock | None:
-        if b >= depth:
-            return None
-        return TransformerBlock(embed_dim, heads, round(mlp_ratio * embed_dim))
-
-    return block
+def _block(embed_dim: int, heads: int, mlp_ratio: float) -> TransformerBlock:
+    return TransformerBlock(embed_dim, heads, round(mlp_ratio * embed_dim))
 
 
-def _check(name: str, counts: Mapping[str, Sequence[int]], mlp_ratios: Sequence[float]) -> None:
-    for option, values in counts.items():
-        for value in values:
-            if type(value) is not int or value < 1:
-                raise FamilyError(f"{name}: {value!r} in {option} is not allowed; give whole numbers from 1 on")
+def _check_counts(name: str, option: str, values: Sequence[int]) -> None:
+    for value in values:
+        if type(value) is not int or value < 1:
+            raise FamilyError(f"{name}: {value!r} in {option} is not allowed; give whole numbers above 0")
+
+
+def _check_ratios(name: str, mlp_ratios: Sequence[float], embed_dims: Sequence[int]) -> None:
     for ratio in mlp_ratios:
         if type(ratio) not in (int, float) or not 0 < ratio < math.inf:
             raise FamilyError(f"{name}: {ratio!r} in mlp_ratios is not allowed; give numbers above 0")
-        for width in counts["embed_dims"]:
-            hidden = ratio * width
+        for embed_dim in embed_dims:
+            hidden = ratio * embed_dim
             if not math.isclose(hidden, round(hidden)):
                 raise FamilyError(
-                    f"{name}: {ratio!r} in mlp_ratios makes {hidden:g} hidden channels of embed_dim {width}; "
-                    "give ratios and widths whose products are whole numbers"
+                    f"{name}: {ratio!r} in mlp_ratios gives {hidden:g} hidden channels for embed_dim {embed_dim}; "
+                    "choose ratios and widths whose products are whole numbers"
                 )

@@ -1,10 +1,8 @@
-"""Convolutions first, then attention where maps are small; elastic in resolution, depth, width, kernel, embedding
-dimension, heads and MLP ratio.
+"""Convolutions, then attention where maps are small; elastic in all seven dimensions.
 
 Stages of inverted residuals, then stages of transformer blocks, as in CoAtNet (arXiv 2106.04803) and LeViT
-(2104.01136). The first transformer stage works on the map of the last convolutional one, the second halves it.
-BatchNorm in the convolutional part, LayerNorm in the transformers; hard swish throughout, which is cheap on CPUs.
-Heads have 32 channels, so a network with fewer heads has the first ones of the largest.
+(arXiv 2104.01136). BatchNorm in the convolutional part, LayerNorm in the transformers, hard swish throughout, which is
+cheap on CPUs. Heads have 32 channels each, so that a network with fewer heads has the first ones of the largest.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from functools import partial
 
 from ofa import Choice, Family, SearchSpace, Slot
 from supernets.blocks.convolutions import ConvNorm, MBConv
+from supernets.blocks.stages import stage_blocks
 from supernets.blocks.windows import TokenHead, WindowBlock
 
 _ACT = "hard_swish"
@@ -23,7 +22,7 @@ _HEAD_DIM = 32
 
 @dataclass(frozen=True)
 class _ConvStage:
-    """Inverted residuals: stride of the first, squeeze-and-excite, allowed values."""
+    """A stage of inverted residuals: stride of the first, squeeze-and-excite, and the allowed values."""
 
     stride: int
     se: bool
@@ -32,38 +31,39 @@ class _ConvStage:
     kernels: tuple[int, ...]
     expands: tuple[int, ...]
 
-    def parts(self, s: int, channels: Choice, reduction: int) -> tuple[Choice, list[Choice], list[Slot]]:
-        """The choice of the stage's channels, all its choices and its slots.
+    def parts(self, s: int, in_width: Choice, reduction: int) -> tuple[Choice, list[Choice], list[Slot]]:
+        """Return the choice of the stage's output channels, all its choices and its slots.
 
         Args:
-            s: the stage's number.
-            channels: that enter the stage.
-            reduction: of the map that enters the stage.
+            s: number of the stage.
+            in_width: choice of its input channels.
+            reduction: ratio of the image's size to the size of its input.
         """
         depth, width = Choice(f"stage{s}.depth", self.depths), Choice(f"stage{s}.width", self.widths)
-        choices, slots = [depth, width], []
-        for b in range(max(self.depths)):
-            needs = depth.needs_for(b)
-            kernel = Choice(f"stage{s}.block{b}.kernel", self.kernels, needs)
-            expand = Choice(f"stage{s}.block{b}.expand", self.expands, needs)
-            choices += [kernel, expand]
-            block, first = (self._first, channels) if b == 0 else (partial(self._later, b), depth)
-            reads = (first.name, width.name, kernel.name, expand.name)
-            slots.append(Slot(f"stages.{s}.{b}", block, reads, reduction if b == 0 else reduction * self.stride))
-        return width, choices, slots
+        own_choices, slots = stage_blocks(
+            depth,
+            [self._first_block, *[self._block] * (max(self.depths) - 1)],
+            stage=s,
+            shared=(width,),
+            own={"kernel": self.kernels, "expand": self.expands},
+            in_width=in_width,
+            reduction=reduction,
+            stride=self.stride,
+        )
+        return width, [depth, width, *own_choices], slots
 
-    def _first(self, in_channels: int, width: int, kernel: int, expand: int) -> MBConv:
+    def _first_block(self, in_channels: int, width: int, kernel: int, expand: int) -> MBConv:
         return MBConv(in_channels, width, kernel, self.stride, expand, self.se, _ACT, residual=False)
 
-    def _later(self, b: int, depth: int, width: int, kernel: int, expand: int) -> MBConv | None:
-        return None if b >= depth else MBConv(width, width, kernel, 1, expand, self.se, _ACT, residual=True)
+    def _block(self, width: int, kernel: int, expand: int) -> MBConv:
+        return MBConv(width, width, kernel, 1, expand, self.se, _ACT, residual=True)
 
 
 @dataclass(frozen=True)
 class _TransformerStage:
-    """A convolution to the embedding dimension, its stride, then transformer blocks; allowed values.
+    """A convolution to `embed_dim`, its stride, then transformer blocks; and the allowed values.
 
-    `window` bounds the sides of attention in tokens: larger maps are cut into windows.
+    Maps of more than `window` by `window` tokens are partitioned into windows.
     """
 
     stride: int
@@ -73,26 +73,22 @@ class _TransformerStage:
     heads: tuple[int, ...]
     mlp_ratios: tuple[int, ...]
 
-    def parts(self, s: int, channels: Choice, reduction: int) -> tuple[Choice, list[Choice], list[Slot]]:
-        """As `_ConvStage.parts`."""
+    def parts(self, s: int, in_width: Choice, reduction: int) -> tuple[Choice, list[Choice], list[Slot]]:
+        """See `_ConvStage.parts`."""
         depth, embed_dim = Choice(f"stage{s}.depth", self.depths), Choice(f"stage{s}.embed_dim", self.embed_dims)
-        choices = [depth, embed_dim]
-        slots = [Slot(f"stages.{s}.embed", self._embed, (channels.name, embed_dim.name), reduction)]
-        for b in range(max(self.depths)):
-            needs = depth.needs_for(b)
-            heads = Choice(f"stage{s}.block{b}.heads", self.heads, needs)
-            mlp_ratio = Choice(f"stage{s}.block{b}.mlp_ratio", self.mlp_ratios, needs)
-            choices += [heads, mlp_ratio]
-            reads = (depth.name, embed_dim.name, heads.name, mlp_ratio.name)
-            slots.append(Slot(f"stages.{s}.{b}", partial(self._block, b), reads, reduction * self.stride))
-        return embed_dim, choices, slots
+        embed = partial(ConvNorm, kernel=1 if self.stride == 1 else 3, stride=self.stride, act="identity")
+        own_choices, slots = stage_blocks(
+            depth,
+            [self._block] * max(self.depths),
+            stage=s,
+            shared=(embed_dim,),
+            own={"heads": self.heads, "mlp_ratio": self.mlp_ratios},
+            reduction=reduction * self.stride,
+        )
+        first = Slot(f"stages.{s}.embed", embed, (in_width.name, embed_dim.name), reduction)
+        return embed_dim, [depth, embed_dim, *own_choices], [first, *slots]
 
-    def _embed(self, in_channels: int, embed_dim: int) -> ConvNorm:
-        return ConvNorm(in_channels, embed_dim, kernel=1 if self.stride == 1 else 3, stride=self.stride, act="identity")
-
-    def _block(self, b: int, depth: int, embed_dim: int, heads: int, mlp_ratio: int) -> WindowBlock | None:
-        if b >= depth:
-            return None
+    def _block(self, embed_dim: int, heads: int, mlp_ratio: int) -> WindowBlock:
         return WindowBlock(embed_dim, heads, _HEAD_DIM * heads, self.window, mlp_ratio, act=_ACT)
 
 
@@ -102,9 +98,15 @@ def hybrid(
     resolutions: Sequence[int] = (160, 192, 224, 256, 288),
     dropout: float = 0.0,
 ) -> Family:
-    """From 48 to 1637 million MACs at 224 pixels, 0.43 to 12.5 million parameters, 10^22 archs per resolution.
+    """Return the hybrid family: 48M to 1637M MACs at 224 pixels, 0.43M to 12.5M parameters, 10^22 archs per resolution.
 
-    Attention sees whole maps up to 288 pixels; larger ones are cut into windows.
+    Attention is global up to 288 pixels; larger maps are partitioned into windows.
+
+    Args:
+        num_classes: length of the logits.
+        in_channels: channels of the images.
+        resolutions: height and width of the images in pixels, ascending.
+        dropout: probability before the classifier.
     """
     kernels, expands, ratios = (3, 5, 7), (2, 4, 6), (2, 3, 4)
     stages = (
@@ -123,10 +125,10 @@ def hybrid_small(
     resolutions: Sequence[int] = (28, 32, 48, 64),
     dropout: float = 0.0,
 ) -> Family:
-    """For images of 28 to 64 pixels, small enough to train in minutes on a laptop's CPU.
+    """Return the hybrid family for images of 28 to 64 pixels, small enough to train in minutes on a laptop's CPU.
 
-    From 2.4 to 12.2 million MACs at 28 gray pixels, 0.09 to 0.40 million parameters, 10^7 archs per resolution.
-    Attention sees whole maps up to 64 pixels; larger ones are cut into windows.
+    2.4M to 12.2M MACs at 28 gray pixels, 0.09M to 0.40M parameters, 10^7 archs per resolution. Attention is global up
+    to 64 pixels; larger maps are partitioned into windows. Arguments: see `hybrid`.
     """
     stages = (
         _ConvStage(1, False, (1, 2), (16, 24), (3, 5), (2, 3)),
@@ -146,13 +148,19 @@ def _family(
     resolutions: Sequence[int],
     dropout: float,
 ) -> Family:
-    channels, reduction = Choice("stem.width", stem_widths), 2
-    choices = [Choice("resolution", tuple(resolutions)), channels]
-    slots = [Slot("stem", lambda width: ConvNorm(in_channels, width, stride=2, act=_ACT), (channels.name,))]
+    width, reduction = Choice("stem.width", stem_widths), 2
+    choices = [Choice("resolution", tuple(resolutions)), width]
+    slots = [Slot("stem", partial(ConvNorm, in_channels, stride=2, act=_ACT), (width.name,))]
     for s, stage in enumerate(stages):
-        channels, stage_choices, stage_slots = stage.parts(s, channels, reduction)
+        width, stage_choices, stage_slots = stage.parts(s, width, reduction)
         choices += stage_choices
         slots += stage_slots
         reduction *= stage.stride
-    slots.append(Slot("head", lambda dim: TokenHead(dim, num_classes, dropout), (channels.name,), reduction))
-    return Family(name=name, space=SearchSpace(choices), slots=tuple(slots), in_channels=in_channels)
+    head = partial(TokenHead, num_classes=num_classes, dropout=dropout)
+    return Family(
+        name=name,
+        space=SearchSpace(choices),
+        slots=(*slots, Slot("head", head, (width.name,), reduction)),
+        in_channels=in_channels,
+        classifiers=("head.classifier",),
+    )

@@ -1,13 +1,14 @@
-"""The MobileNetV3 space of once-for-all: elastic resolution, depth, expansion, kernel (arXiv 1908.09791, 3.2)."""
+"""The MobileNetV3 space of once-for-all (arXiv 1908.09791, section 3.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ofa import Choice, Family, SearchSpace, Slot
-from ofa.supernet.rules import KernelTransform
 from supernets.blocks.convolutions import ConvNorm, Head, MBConv, scaled
 from supernets.blocks.stages import Stage, mbconv_stages
+from supernets.rules import KernelTransform
 
 
 def family(
@@ -18,27 +19,37 @@ def family(
     dropout: float = 0.1,
     kernel_transforms: bool = True,
 ) -> Family:
-    """About 2x10^19 archs per resolution; 7.7M shared parameters at width 1.0 (published networks: 1.0 and 1.2).
+    """Return the family: elastic depth, expansion and kernel; 2x10^19 archs per resolution, 7.7M shared parameters.
 
-    `kernel_transforms` makes smaller kernels from larger ones by learned matrices; without, they are the centers.
+    Args:
+        num_classes: length of the logits.
+        in_channels: channels of the images.
+        resolutions: height and width of the images in pixels, ascending.
+        width_mult: width multiplier; the published networks have 1.0 and 1.2.
+        dropout: probability before the classifier.
+        kernel_transforms: compute smaller kernels from larger ones by learned matrices; otherwise take their centers.
     """
     stem, first, *widths, conv, hidden = (scaled(c, width_mult) for c in (16, 16, 24, 40, 80, 112, 160, 960, 1280))
     strides, acts = (2, 2, 2, 1, 2), ("relu", "relu", "hard_swish", "hard_swish", "hard_swish")
-    se = (False, True, False, True, True)
-    stages = [Stage(*fields) for fields in zip(widths, strides, acts, se, strict=True)]
-    kernels = (3, 5, 7)
+    se, kernels = (False, True, False, True, True), (3, 5, 7)
     choices, slots = mbconv_stages(
-        stages, in_channels=first, reduction=2, depths=(2, 3, 4), kernels=kernels, expands=(3, 4, 6)
+        [Stage(*fields) for fields in zip(widths, strides, acts, se, strict=True)],
+        in_channels=first,
+        reduction=2,
+        depths=(2, 3, 4),
+        kernels=kernels,
+        expands=(3, 4, 6),
     )
     return Family(
         name="ofa_mobilenet_v3",
         space=SearchSpace([Choice("resolution", tuple(resolutions)), *choices]),
         slots=(
-            Slot("stem", lambda: ConvNorm(in_channels, stem, kernel=3, stride=2)),
-            Slot("first", lambda: MBConv(stem, first, 3, 1, 1, se=False, act="relu", residual=True), reduction=2),
+            Slot("stem", partial(ConvNorm, in_channels, stem, kernel=3, stride=2)),
+            Slot("first", partial(MBConv, stem, first, 3, 1, 1, se=False, act="relu", residual=True), reduction=2),
             *slots,
-            Slot("head", lambda: Head(widths[-1], conv, hidden, num_classes, dropout), reduction=32),
+            Slot("head", partial(Head, widths[-1], conv, hidden, num_classes, dropout), reduction=32),
         ),
         in_channels=in_channels,
         rules={"stages.*.depthwise.conv.weight": KernelTransform(kernels)} if kernel_transforms else {},
+        classifiers=("head.classifier",),
     )

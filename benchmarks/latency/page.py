@@ -214,7 +214,7 @@ def speed(table: LatencyTable, n: int = 1_000_000, n_walked: int = 2_000) -> str
     archs = [family.space.decode(row) for row in rows[:n_walked]]
     begin = time.perf_counter()
     for arch in archs:
-        pairs, resolution = family.blocks(family.space.encode(arch)), int(arch["resolution"])
+        pairs, resolution = family.blocks(family.space.row(arch)), int(arch["resolution"])
         sum(table.rows[repr(block), slot.size(resolution)].median_ms for slot, block in pairs if block is not None)
     walk_s = (time.perf_counter() - begin) / n_walked
     return (

@@ -34,7 +34,8 @@ def profile(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", parser=user_path, help="File of the table. Default: FAMILY-DEVICE.json.")
+        Path | None,
+        typer.Option(metavar="FILE", parser=user_path, help="File of the table. Default: FAMILY-DEVICE.json."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

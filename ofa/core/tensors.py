@@ -1,9 +1,13 @@
-"""Tensors in files: safetensors, written whole or not at all, and what `torch.save` wrote; reading executes no code."""
+"""Tensors in files: safetensors, written whole or not at all, and files of `torch.save`; reading executes no code."""
 
 from __future__ import annotations
 
-import pickle
+import pickletools
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import Counter
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,9 +17,12 @@ from torch import Tensor
 from ofa.core.errors import CheckpointError
 from ofa.core.files import replacing
 
+_STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Keys of training checkpoints under which a network's tensors are; the first one present is read, as in timm."""
+
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors (any device and layout) as one safetensors file.
+    """Write tensors of any device and memory layout as one safetensors file.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -29,10 +36,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads tensors and metadata.
+    """Read the tensors and metadata of a safetensors file.
 
     Raises:
-        CheckpointError: missing, truncated, or not a safetensors file.
+        CheckpointError: the file is missing, truncated, or not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -42,35 +49,84 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Reads a network's tensors by name from a safetensors file, or what `torch.save` wrote.
+    """Read a network's tensors by name from a safetensors file or a file of `torch.save`.
 
-    They may be wrapped as `state_dict` or `model`, and their names begin with `module.`.
+    Of a training checkpoint, the first state dict under `state_dict_ema`, `model_ema`, `state_dict` or `model` is read,
+    and the rest is ignored. The `module.` and `_orig_mod.` that wrappers add to names are removed. No class or function
+    that the file names is imported or called; inert placeholders take their place.
 
     Raises:
-        CheckpointError: missing, truncated, no state_dict, or more than tensors, which could execute code.
+        CheckpointError: the file is missing, truncated, holds no state dict, or holds objects that cannot be skipped.
     """
-    if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
+    content: Any = read_tensors(path)[0] if path.suffix == ".safetensors" else _load(path)
+    if isinstance(content, dict):
+        nested = (content[key] for key in _STATE_DICTS if isinstance(content.get(key), dict) and content[key])
+        content = next(nested, content)
+    items = content.items() if isinstance(content, dict) else ()
+    if not items or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in items):
+        raise CheckpointError(f"{path} holds no state dict (tensors by name); save model.state_dict() with torch.save")
+    names = [".".join(part for part in name.split(".") if part != "_orig_mod") for name in content]
+    if all(name.startswith("module.") for name in names):
+        names = [name.removeprefix("module.") for name in names]
+    return {name: tensor.detach() for name, tensor in zip(names, content.values(), strict=True)}
+
+
+class _Inert:
+    """A placeholder for any class or function: calling it and setting its state do nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _InertMapping:
+    """A placeholder that makes empty Counters, which torch's unpickler lets have items and attributes."""
+
+    def __new__(cls, *_: object) -> Counter[Any]:  # type: ignore[misc]  # no instance of this class
+        return Counter()
+
+
+def _placeholder(name: str) -> type:
+    """Return the placeholder for a class: the state of numpy's and functools' objects is a tuple, of most a dict."""
+    return _Inert if name.startswith(("numpy.", "functools.")) else _InertMapping
+
+
+def _load(path: Path) -> Any:
+    """Load a file of `torch.save` with torch's restricted unpickler, which calls only what rebuilds tensors."""
+    names: list[str] = []
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        names = sorted(_global_names(path))
+        placeholders: list[Any] = [(_placeholder(name), name) for name in names]
+        with torch.serialization.safe_globals(placeholders):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint {path}; give the path of a downloaded file") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and was not loaded, as it could run code; save its state_dict alone "
-            f"({_first_line(error)})"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated or not a checkpoint ({_first_line(error)})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
-    ):
-        raise CheckpointError(f"{path} holds no state_dict (names and tensors); save one with torch.save")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    except Exception as error:  # unpickling raises all kinds
+        foreign = ", ".join(name for name in names if not name.startswith("torch."))
+        if foreign and not isinstance(error, RuntimeError | EOFError | OSError):
+            raise CheckpointError(
+                f"{path} holds objects that cannot be skipped without running code (it refers to {foreign}); save the "
+                "network's state dict alone"
+            ) from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path} is truncated or not a checkpoint ({reason})") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _global_names(path: Path) -> set[str]:
+    """Return the dotted names of the classes and functions that the pickles in a file refer to, without loading them.
+
+    Torch's legacy format is four pickles and raw data: magic number, protocol, system information, and the object.
+    """
+    names = set()
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":  # a zip file, as torch recognizes it
+            return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        file.seek(0)
+        for opcode, argument, _ in chain.from_iterable(pickletools.genops(file) for _ in range(4)):
+            if opcode.name == "GLOBAL":
+                module, name = str(argument).split(" ")
+                current = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+                names |= {f"{module}.{name}", ".".join(current)}  # torch translates some of Python 2's names
+    return names

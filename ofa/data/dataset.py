@@ -89,7 +89,9 @@ class Data(DataHeader):
     test: Images
 
     @classmethod
-    def from_splits(cls, name: str, labels: tuple[str, ...], train: Images, validation: Images, test: Images) -> Data:
+    def from_splits(
+        cls, name: str, labels: tuple[str, ...], *, train: Images, validation: Images, test: Images
+    ) -> Data:
         """Create a data set with the mean and standard deviation of up to 1000 training images, evenly spread.
 
         Raises:

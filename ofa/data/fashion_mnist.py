@@ -31,8 +31,8 @@ def load_fashion_mnist(config: DataConfig) -> Data:
         folder = _download_fashion_mnist()
     everything, test = (_read_part(folder, part) for part in ("train", "t10k"))
     train, validation = split_by_class(everything.labels.numpy(), config.validation_percent)
-    splits = (everything.subset(train), everything.subset(validation), test)
-    return Data.from_splits("fashion_mnist", tuple(FashionMNIST.classes), *splits)
+    splits = {"train": everything.subset(train), "validation": everything.subset(validation), "test": test}
+    return Data.from_splits("fashion_mnist", tuple(FashionMNIST.classes), **splits)
 
 
 def _read_part(folder: Path, part: str) -> TensorImages:

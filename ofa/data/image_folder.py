@@ -75,8 +75,8 @@ def load_image_folder(config: DataConfig) -> Data:
             files = splits["train"]
             remaining, moved = split_by_class(np.array([label for _, label in files]), percent, labels)
             splits["train"], splits[split] = [files[i] for i in remaining], [files[i] for i in moved]
-    images = (FileImages(tuple(splits[split]), config.in_channels) for split in ("train", "validation", "test"))
-    return Data.from_splits(root.absolute().name, tuple(labels), *images)
+    images = {split: FileImages(tuple(files), config.in_channels) for split, files in splits.items()}
+    return Data.from_splits(root.absolute().name, tuple(labels), **images)
 
 
 def _list_files(root: Path) -> tuple[list[str], list[tuple[str, int]]]:

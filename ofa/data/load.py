@@ -35,5 +35,6 @@ def load_digits(config: DataConfig) -> Data:
     remaining, test = split_by_class(labels, config.test_percent)
     train, validation = split_by_class(labels[remaining], config.validation_percent)
     images = TensorImages(torch.from_numpy(pixels)[:, None], torch.from_numpy(labels))
-    splits = (images.subset(positions) for positions in (remaining[train], remaining[validation], test))
-    return Data.from_splits("digits", tuple("0123456789"), *splits)
+    positions = {"train": remaining[train], "validation": remaining[validation], "test": test}
+    splits = {split: images.subset(part) for split, part in positions.items()}
+    return Data.from_splits("digits", tuple("0123456789"), **splits)

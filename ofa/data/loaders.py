@@ -100,7 +100,7 @@ class _AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         with seeded(self.seed, self.epoch):
             for index, resolution in batch:
                 image, label = self.data.train[index]
-                transform = training_transform(self.config, resolution, self.data.mean, self.data.std)
+                transform = training_transform(self.config, resolution, mean=self.data.mean, std=self.data.std)
                 seed_generators(self.seed, self.epoch, index)
                 augmented.append((transform(transforms.to_pil_image(image)), label))
         return augmented

@@ -32,7 +32,9 @@ def resize_center_crop(images: Tensor, resolution: int) -> Tensor:
 
 
 @cache
-def training_transform(config: AugmentConfig, resolution: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+def training_transform(
+    config: AugmentConfig, resolution: int, *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Any:
     """Return timm's transform from a PIL image to an augmented, normalized tensor `[channels, height, width]`."""
     transform = create_transform(
         resolution,

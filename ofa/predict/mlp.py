@@ -48,7 +48,7 @@ class AccuracyPredictor:
         scale: their standard deviation in percent.
     """
 
-    def __init__(self, space: SearchSpace, layers: list[Layer], center: float, scale: float) -> None:
+    def __init__(self, space: SearchSpace, layers: list[Layer], *, center: float, scale: float) -> None:
         self.space, self.layers, self.center, self.scale = space, layers, center, scale
 
     def __repr__(self) -> str:
@@ -113,7 +113,7 @@ class AccuracyPredictor:
             )
             for i in range(len(members[0].coefs_))
         ]
-        return cls(space, layers, center, scale)
+        return cls(space, layers, center=center, scale=scale)
 
     def save(self, path: Path) -> None:
         """Write the predictor as a safetensors file, whole or not at all."""
@@ -139,4 +139,4 @@ class AccuracyPredictor:
             raise CheckpointError(f"{path} is not a predictor, it lacks {error}; fit it again") from error
         if metadata.get("choices") != repr(space.choices):
             raise CheckpointError(f"{path} was fitted on another search space; fit it again")
-        return cls(space, layers, center, scale)
+        return cls(space, layers, center=center, scale=scale)

@@ -68,7 +68,7 @@ def search(
         excess = np.concatenate([excess, children_excess])
         survivors = select_survivors(losses, excess, population)
         rows, losses, excess = rows[survivors], losses[survivors], excess[survivors]
-        children = breed(space, rows, population, rng, mutate_probability)
+        children = breed(space, rows, rng, n=population, mutate_probability=mutate_probability)
     feasible = np.flatnonzero(excess <= 0)
     if not len(feasible):
         raise _infeasible(constraints, tightest, n_evaluated)
@@ -95,7 +95,7 @@ def select_survivors(losses: Floats, excess: Floats, n: int) -> NDArray[np.int64
     return np.array([*survivors, *by_excess.tolist()][:n], dtype=np.int64)
 
 
-def breed(space: SearchSpace, parents: Rows, n: int, rng: np.random.Generator, mutate_probability: float) -> Rows:
+def breed(space: SearchSpace, parents: Rows, rng: np.random.Generator, *, n: int, mutate_probability: float) -> Rows:
     """Return the different archs among `n` children that are not parents; half are crossovers, half mutants.
 
     The parents `[n_parents, n_choices]` are different canonical rows.

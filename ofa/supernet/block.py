@@ -1,4 +1,4 @@
-"""Blocks: frozen descriptions of a piece of network that can build it as a plain module."""
+"""Blocks: frozen descriptions of a piece of a network that build it as a plain module."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import torch
 from torch import nn
 
 ChannelGroup = tuple[tuple[str, int], ...]
-"""Where a set of hidden channels lies in a block: name and dimension of each parameter or buffer that it runs along,
-from the layer that produces the channels to the layers that consume them. Permuting all alike changes no output.
+"""A channel group spans the layers from the one that produces hidden channels to the ones that consume them.
+
+It lists the name and the channel dimension of every parameter and BatchNorm buffer that has an entry per channel.
+The last entry is the weight of the last consumer. Permuting all entries alike leaves the block's output unchanged.
 """
 
 
 class Block(Protocol):
-    """What a slot holds. Implementations are frozen dataclasses: equal fields, equal blocks, one table row.
+    """A slot's piece of a network. Implementations are frozen dataclasses: equal fields mean one latency-table row.
 
-    A block whose hidden channels can be sorted also has `channel_groups(self) -> tuple[ChannelGroup, ...]`.
+    A block whose hidden channels can be sorted by importance also declares them, in a method
+    `channel_groups(self) -> tuple[ChannelGroup, ...]`.
     """
 
     def build(self) -> nn.Module:
-        """Make a plain, initialized module that computes this block."""
+        """Return a plain, initialized module that computes this block."""
         ...
 
     def input_shape(self, size: int) -> tuple[int, ...]:
-        """Return the shape of one sample (no batch dimension) that enters the block.
+        """Return the shape of one sample (without a batch dimension) that enters the block.
 
         Args:
             size: height and width of the feature map at the block's input, in pixels.
@@ -34,16 +37,16 @@ class Block(Protocol):
 
 
 def channel_groups(block: Block) -> tuple[ChannelGroup, ...]:
-    """Return the groups of hidden channels that a block declares, or none."""
-    declared: Callable[[], tuple[ChannelGroup, ...]] = getattr(block, "channel_groups", tuple)
-    return declared()
+    """Return the channel groups that a block declares, or an empty tuple."""
+    declare: Callable[[], tuple[ChannelGroup, ...]] = getattr(block, "channel_groups", tuple)
+    return declare()
 
 
 def skeleton(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a module on the meta device, without memory or values; on the CPU if it cannot be built there."""
+    """Build a module on the meta device, without memory or values; on the CPU where that is not possible."""
     try:
         with torch.device("meta"):
             return build()
-    except RuntimeError:  # such as values read from tensors while building
+    except RuntimeError:  # such as a constructor that reads values from tensors
         with torch.random.fork_rng(devices=[]):
             return build()

@@ -1,9 +1,7 @@
-"""How a small network's parameters sit inside the largest network's.
+"""Sharing: point a smaller network's parameters, gradients and BatchNorm statistics at parts of the largest network's.
 
-By default a parameter is a *view*: leading slices of the largest one's; of a convolution's weight, leading slices of
-output and input channels and the center of the kernel (OFA, section 3.3, arXiv 1908.09791). A `Rule` says otherwise
-where needed: rules that cannot be views are torch parametrizations of a view, so that gradients still
-reach the shared one. BatchNorm's buffers are views as well; other buffers are each module's own.
+A parameter is a view of leading slices, of a convolution's kernel the center (OFA, arXiv 1908.09791, section 3.3),
+unless a `Rule` says otherwise; what cannot be a view is a torch parametrization of one. Other buffers are not shared.
 """
 
 from __future__ import annotations
@@ -24,7 +22,12 @@ _T = TypeVar("_T", bound=Tensor)
 
 
 def add_extras(largest: nn.Module, rules: Mapping[str, Rule]) -> None:
-    """Gives the largest network the parameters that rules need beside its own, such as kernel transforms."""
+    """Add the parameters that rules need beside the largest network's own, such as kernel transforms.
+
+    Args:
+        largest: the largest network; changed in place.
+        rules: by pattern of parameter names; see `share`.
+    """
     for name, parameter in list(largest.named_parameters()):
         rule = _rule_for(name, rules)
         if rule is not None:
@@ -34,13 +37,13 @@ def add_extras(largest: nn.Module, rules: Mapping[str, Rule]) -> None:
 
 
 def share(module: nn.Module, largest: nn.Module, path: str, rules: Mapping[str, Rule] | None = None) -> None:
-    """Points every parameter, its gradient, and BatchNorm's buffers in `module` at views into `largest`.
+    """Point every parameter of `module`, its gradient, and BatchNorm's buffers at views into `largest`.
 
     Args:
-        module: the smaller network's module.
-        largest: the same module of the largest network; allocate its gradients first.
-        path: where the module sits, for rules and errors; empty for a whole network.
-        rules: by patterns over whole parameter names, as in `fnmatch`; the first that fits holds.
+        module: a module of a smaller network.
+        largest: the same module of the largest network. Where it has gradients, the views have them too.
+        path: where the module sits in the network, for rules and errors; empty for a whole network.
+        rules: by `fnmatch` pattern of whole parameter names; the first match applies.
 
     Raises:
         FamilyError: the smaller module's parameters are not parts of the largest's.
@@ -48,41 +51,40 @@ def share(module: nn.Module, largest: nn.Module, path: str, rules: Mapping[str, 
     parameters = dict(largest.named_parameters(remove_duplicate=False))
     buffers, views = dict(largest.named_buffers()), dict[nn.Parameter, nn.Parameter]()
     for name, parameter in list(module.named_parameters(remove_duplicate=False)):
-        whole_name = f"{path}.{name}" if path else name
-        full = _find(parameters, name, whole_name)
+        whole_name, shape = _join(path, name), tuple(parameter.shape)
+        full = _lookup(parameters, name, whole_name)
         (owner, leaf), (largest_owner, _) = _owner(module, name), _owner(largest, name)
         rule = _rule_for(whole_name, rules or {}) or _default_rule(owner, largest_owner)
-        view = views.get(parameter)  # some modules hold one parameter under several names
+        view = views.get(parameter)  # a module may hold one parameter under several names
         if view is None:
-            view = views[parameter] = nn.Parameter(
-                rule.view(full.detach(), tuple(parameter.shape), whole_name), full.requires_grad
-            )
+            view = nn.Parameter(rule.view(full.detach(), shape, whole_name), full.requires_grad)
+            views[parameter] = view
         if full.grad is not None:
-            view.grad = rule.view(full.grad, tuple(parameter.shape), whole_name)
-        conversion = rule.parametrization(tuple(parameter.shape), largest_owner, leaf)
+            view.grad = rule.view(full.grad, shape, whole_name)
+        conversion = rule.parametrization(shape, largest_owner, leaf)
         if conversion is not None:
             parametrize.register_parametrization(owner, leaf, conversion, unsafe=True)
             owner, leaf = owner.get_submodule(f"parametrizations.{leaf}"), "original"
         owner._parameters[leaf] = view
     for name, buffer in shared_buffers(module):
-        whole_name = f"{path}.{name}" if path else name
-        bind(module, name, nested_view(_find(buffers, name, whole_name), tuple(buffer.shape), whole_name))
+        whole_name = _join(path, name)
+        bind(module, name, nested_view(_lookup(buffers, name, whole_name), tuple(buffer.shape), whole_name))
 
 
 def shared_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The buffers of a module that networks share, BatchNorm's; all others are the module's own."""
+    """Return names and tensors of the buffers that networks share: those of BatchNorm layers."""
     return [
         (name, buffer) for name, buffer in module.named_buffers() if isinstance(_owner(module, name)[0], _BatchNorm)
     ]
 
 
 def bind(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Puts a parameter or buffer at a dotted name of a module."""
-    target, leaf = _owner(module, name)
+    """Put a parameter or buffer into a module under a dotted name, in place of any that is there."""
+    owner, leaf = _owner(module, name)
     if isinstance(tensor, nn.Parameter):
-        target._parameters[leaf] = tensor
+        owner._parameters[leaf] = tensor
     else:
-        target._buffers[leaf] = tensor
+        owner._buffers[leaf] = tensor
 
 
 def _default_rule(owner: nn.Module, largest_owner: nn.Module) -> Rule:
@@ -101,7 +103,13 @@ def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     return module.get_submodule(owner), leaf
 
 
-def _find(tensors: dict[str, _T], name: str, whole_name: str) -> _T:
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _lookup(tensors: dict[str, _T], name: str, whole_name: str) -> _T:
     if name not in tensors:
-        raise FamilyError(f"{whole_name} is in a smaller network but not in the largest; it has nothing to share")
+        raise FamilyError(
+            f"{whole_name} is in a smaller network but not in the largest, which must hold every parameter"
+        )
     return tensors[name]

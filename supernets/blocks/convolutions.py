@@ -1,7 +1,6 @@
-"""The blocks of convolutional families, each defined once.
+"""The blocks of convolutional families, made of timm's layers.
 
-Layers come from timm. Weights start from the normal distribution of He et al. (arXiv 1502.01852) over
-each layer's outgoing connections, as once-for-all does.
+Weights start from He et al.'s normal distribution (arXiv 1502.01852) over each layer's fan-out, as in once-for-all.
 """
 
 from __future__ import annotations
@@ -12,17 +11,20 @@ from dataclasses import dataclass, field, fields
 from timm.layers import ConvNormAct, SqueezeExcite, create_act_layer, make_divisible
 from torch import Tensor, nn
 
+from ofa.supernet.block import ChannelGroup
+
 
 def scaled(channels: float, width_mult: float = 1.0) -> int:
-    """Channels times a width multiplier, rounded to a multiple of 8 as once-for-all and timm do."""
+    """Return channels times a width multiplier, rounded to a multiple of 8 as once-for-all and timm do."""
     return int(make_divisible(channels * width_mult, 8))
 
 
 @dataclass(frozen=True, repr=False)
 class ImageBlock:
-    """What all blocks here share. A field with `repr=False` shows only where it differs from its default.
+    """Base of the blocks that take a feature map `[batch, in_channels, h, w]`.
 
-    So a field can be added and latency tables measured before, whose rows have the old text, still fit.
+    The repr of a block is its key in latency tables. A field with `repr=False` is in it only where it differs from its
+    default, so that tables measured before the field was added still match.
     """
 
     in_channels: int
@@ -38,10 +40,10 @@ class ImageBlock:
 
 @dataclass(frozen=True, repr=False)
 class ConvNorm(ImageBlock):
-    """A convolution, BatchNorm and activation; padding keeps size / stride.
+    """A convolution, BatchNorm and an activation, padded so that only the stride changes the size.
 
     Attributes:
-        residual: adds the input; wants equal channels and stride 1.
+        residual: add the input to the output; requires equal channels and stride 1.
         norm_eps: BatchNorm's epsilon.
     """
 
@@ -53,7 +55,7 @@ class ConvNorm(ImageBlock):
     norm_eps: float = field(default=1e-5, repr=False)
 
     def build(self) -> nn.Module:
-        """The module: `[batch, in_channels, h, w]` to `[batch, out_channels, h / stride, w / stride]`."""
+        """Return a module from `[batch, in_channels, h, w]` to `[batch, out_channels, h / stride, w / stride]`."""
         layer = _ResidualConvNorm if self.residual else ConvNormAct
         channels = (self.in_channels, self.out_channels)
         return he_init(_conv_norm(*channels, self.kernel, self.stride, act=self.act, eps=self.norm_eps, layer=layer))
@@ -61,10 +63,10 @@ class ConvNorm(ImageBlock):
 
 @dataclass(frozen=True, repr=False)
 class MaxPool(ImageBlock):
-    """The maximum over 3x3 windows with stride 2, as after the stem of a ResNet."""
+    """Max pooling over 3x3 windows with stride 2, as after the stem of a ResNet."""
 
     def build(self) -> nn.Module:
-        """The module: `[batch, in_channels, h, w]` to `[batch, in_channels, h / 2, w / 2]`."""
+        """Return a module from `[batch, in_channels, h, w]` to `[batch, in_channels, h / 2, w / 2]`."""
         return nn.MaxPool2d(3, stride=2, padding=1)
 
 
@@ -73,12 +75,12 @@ class MBConv(ImageBlock):
     """Inverted residual: expand 1x1, depthwise, squeeze-and-excite, project 1x1 (arXiv 1801.04381, 1905.02244).
 
     Attributes:
-        expand: hidden channels are `scaled(in_channels * expand)`; 1 leaves the expansion out.
+        expand: ratio of hidden to input channels, which are `scaled(in_channels * expand)`; 1 omits the expansion.
         se: squeeze-and-excite with a quarter of the hidden channels.
-        residual: adds the input; where the stride is above 1, averaged over its windows; where channels differ, after
-            a 1x1 convolution.
+        residual: add a shortcut: the input, average-pooled where the stride is above 1 and through a 1x1 convolution
+            where the numbers of channels differ.
         norm_eps: BatchNorm's epsilon.
-        spare_shortcut: holds the shortcut's 1x1 convolution even if channels are equal, for other blocks to share.
+        spare_shortcut: hold the shortcut's 1x1 convolution even where it is not used, for smaller blocks to share.
     """
 
     out_channels: int
@@ -92,8 +94,19 @@ class MBConv(ImageBlock):
     spare_shortcut: bool = field(default=False, repr=False)
 
     def build(self) -> nn.Module:
-        """The module: `[batch, in_channels, h, w]` to `[batch, out_channels, h / stride, w / stride]`."""
+        """Return a module from `[batch, in_channels, h, w]` to `[batch, out_channels, h / stride, w / stride]`."""
         return he_init(_InvertedResidual(self))
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Return the group of the expanded channels and that of the channels inside squeeze-and-excite."""
+        groups: list[ChannelGroup] = []
+        if self.expand != 1:
+            produced = (*_conv_norm_channels("expand"), *_conv_norm_channels("depthwise"))
+            gate = (("se.fc1.weight", 1), ("se.fc2.weight", 0), ("se.fc2.bias", 0)) if self.se else ()
+            groups.append((*produced, *gate, ("project.conv.weight", 1)))
+        if self.se:
+            groups.append((("se.fc1.weight", 0), ("se.fc1.bias", 0), ("se.fc2.weight", 1)))
+        return tuple(groups)
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,9 +114,8 @@ class Bottleneck(ImageBlock):
     """ResNet-D's bottleneck: 1x1, 3x3 with the stride, 1x1, each with BatchNorm (arXiv 1512.03385, 1812.01187).
 
     Attributes:
-        expand: hidden channels are `scaled(round(out_channels * expand))`.
-        downsample: the shortcut is an average over windows of the stride, a 1x1 convolution and BatchNorm;
-            without, the input itself.
+        expand: ratio of hidden to output channels, which are `scaled(round(out_channels * expand))`.
+        downsample: the shortcut is average pooling by the stride, a 1x1 convolution and BatchNorm; otherwise the input.
     """
 
     out_channels: int
@@ -113,8 +125,15 @@ class Bottleneck(ImageBlock):
     act: str = "relu"
 
     def build(self) -> nn.Module:
-        """The module: `[batch, in_channels, h, w]` to `[batch, out_channels, h / stride, w / stride]`."""
+        """Return a module from `[batch, in_channels, h, w]` to `[batch, out_channels, h / stride, w / stride]`."""
         return he_init(_Bottleneck(self))
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Return the groups of the channels between the first and second, and the second and third convolution."""
+        return tuple(
+            (*_conv_norm_channels(producer), (f"{consumer}.conv.weight", 1))
+            for producer, consumer in (("conv1", "conv2"), ("conv2", "conv3"))
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,9 +141,9 @@ class Head(ImageBlock):
     """1x1 convolution, pooling, a hidden layer, dropout, classifier, as in MobileNetV3 (arXiv 1905.02244, 5.1).
 
     Attributes:
-        conv_channels: of the 1x1 convolution before the pooling; None leaves it out.
-        hidden: channels of the layer after the pooling; None leaves it out.
-        act: of both.
+        conv_channels: channels of the 1x1 convolution before the pooling; None omits it.
+        hidden: channels of the layer after the pooling; None omits it.
+        act: activation of both.
         norm_eps: BatchNorm's epsilon.
     """
 
@@ -136,7 +155,7 @@ class Head(ImageBlock):
     norm_eps: float = field(default=1e-5, repr=False)
 
     def build(self) -> nn.Module:
-        """The module: `[batch, in_channels, h, w]` to logits `[batch, num_classes]`."""
+        """Return a module from `[batch, in_channels, h, w]` to logits `[batch, num_classes]`."""
         head, channels = nn.Sequential(), self.in_channels
         if self.conv_channels is not None:
             head.add_module("conv", _conv_norm(channels, self.conv_channels, 1, act=self.act, eps=self.norm_eps))
@@ -150,6 +169,16 @@ class Head(ImageBlock):
         head.add_module("dropout", nn.Dropout(self.dropout))
         head.add_module("classifier", nn.Linear(channels, self.num_classes))
         return he_init(head)
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Return the groups of the convolution's and the hidden layer's output channels."""
+        groups: list[ChannelGroup] = []
+        if self.conv_channels is not None:
+            consumer = "classifier.weight" if self.hidden is None else "hidden.weight"
+            groups.append((*_conv_norm_channels("conv"), (consumer, 1)))
+        if self.hidden is not None:
+            groups.append((("hidden.weight", 0), ("classifier.weight", 1)))
+        return tuple(groups)
 
 
 class _ResidualConvNorm(ConvNormAct):
@@ -217,25 +246,26 @@ def _conv_norm(
     out_channels: int,
     kernel: int,
     stride: int = 1,
+    *,
     groups: int = 1,
-    act: str | None = None,
+    act: str | None,
     eps: float = 1e-5,
     layer: type[nn.Module] = ConvNormAct,
 ) -> nn.Module:
-    return layer(
-        in_channels,
-        out_channels,
-        kernel,
-        stride,
-        groups=groups,
-        apply_act=act is not None,
-        act_layer=act,
-        norm_kwargs={"eps": eps},
-    )
+    options = {"groups": groups, "apply_act": act is not None, "act_layer": act, "norm_kwargs": {"eps": eps}}
+    return layer(in_channels, out_channels, kernel, stride, **options)
+
+
+def _conv_norm_channels(name: str) -> ChannelGroup:
+    """Return the entries of the output channels of a `_conv_norm`, to be completed by their consumers."""
+    tensors = ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+    return tuple((f"{name}.{tensor}", 0) for tensor in tensors)
 
 
 def he_init(module: nn.Module) -> nn.Module:
-    """Initializes in place: convolutions He normal over outgoing connections, linear layers normal 0.01, biases 0."""
+    """Initialize in place: convolutions He normal over their fan-out, linear layers normal 0.01, biases 0."""
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return module  # there are no values, and torch would take most of a skeleton's time to draw them
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels

@@ -1,19 +1,66 @@
-"""Stages of inverted residuals, elastic in each block or as a whole, as several families have them."""
+"""Stages of elastic depth, for any blocks and for inverted residuals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 
 from ofa import Choice, Slot
+from ofa.space.arch import Value
+from ofa.supernet.block import Block
 from supernets.blocks.convolutions import MBConv
+
+
+def stage_blocks(
+    depth: Choice,
+    blocks: Sequence[Callable[..., Block]],
+    *,
+    stage: int | None = None,
+    shared: Sequence[Choice] = (),
+    own: Mapping[str, Sequence[Value]] = MappingProxyType({}),
+    in_width: Choice | None = None,
+    reduction: int,
+    stride: int = 1,
+) -> tuple[list[Choice], list[Slot]]:
+    """Return the blocks' own choices and the slots of a stage, of which smaller networks keep the first blocks.
+
+    Args:
+        depth: choice of the number of blocks.
+        blocks: for each position, a function from the values of the choices that the block reads to the block.
+        stage: number of the stage, for names such as `stage2.block0.kernel`; None for `block0.kernel`.
+        shared: choices that every block reads.
+        own: names and values of the choices that each block has for itself, read after the shared ones.
+        in_width: choice of the stage's input channels, if the first block reads it before the others.
+        reduction: ratio of the image's size to the size of the stage's input.
+        stride: stride of the first block.
+    """
+    prefix, path = ("", "blocks") if stage is None else (f"stage{stage}.", f"stages.{stage}")
+    choices, slots = [], []
+    for b, block in enumerate(blocks):
+        values_by_name = {f"{prefix}block{b}.{name}": tuple(values) for name, values in own.items()}
+        block_choices = [Choice(name, values, depth.needs_for(b)) for name, values in values_by_name.items()]
+        first, build = (depth, partial(_within_depth, b, block)) if b or in_width is None else (in_width, block)
+        reads = tuple(choice.name for choice in (first, *shared, *block_choices))
+        slots.append(Slot(f"{path}.{b}", build, reads, reduction if b == 0 else reduction * stride))
+        choices += block_choices
+    return choices, slots
+
+
+def _within_depth(b: int, block: Callable[..., Block], depth: int, *values: Value) -> Block | None:
+    return block(*values) if b < depth else None
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is fixed in a stage: its output channels, the first block's stride, activation, squeeze-and-excite.
+    """The fixed part of a stage of inverted residuals.
 
     Attributes:
+        out_channels: channels of every block's output.
+        stride: stride of the first block.
+        act: activation.
+        se: whether blocks have squeeze-and-excite.
         depths: allowed numbers of blocks, if they are not those of the other stages.
     """
 
@@ -26,6 +73,7 @@ class Stage:
 
 def mbconv_stages(
     stages: Sequence[Stage],
+    *,
     in_channels: int,
     reduction: int,
     depths: Sequence[int],
@@ -33,110 +81,32 @@ def mbconv_stages(
     expands: Sequence[int],
     norm_eps: float = 1e-5,
 ) -> tuple[list[Choice], list[Slot]]:
-    """The choices and slots of stages in which every block has its own kernel and expansion.
+    """Return the choices and slots of stages in which every inverted residual has its own kernel and expansion.
 
     Args:
-        stages: in the order in which data flows.
-        in_channels: channels that enter the first stage.
-        reduction: how many times smaller than the image the first stage's input is.
-        depths: allowed numbers of blocks per stage; the first ones are kept.
-        kernels: allowed depthwise kernels.
+        stages: in the order of the data flow.
+        in_channels: input channels of the first stage.
+        reduction: ratio of the image's size to the size of the first stage's input.
+        depths: allowed numbers of blocks per stage.
+        kernels: allowed sizes of depthwise kernels.
         expands: allowed ratios of hidden to input channels.
         norm_eps: BatchNorm's epsilon.
     """
-    choices, slots = [], []
+    choices, slots, own = [], [], {"kernel": kernels, "expand": expands}
     for s, stage in enumerate(stages):
         depth = Choice(f"stage{s}.depth", tuple(stage.depths or depths))
-        choices.append(depth)
-        for b in range(int(depth.values[-1])):
-            needs = depth.needs_for(b)
-            kernel = Choice(f"stage{s}.block{b}.kernel", tuple(kernels), needs)
-            expand = Choice(f"stage{s}.block{b}.expand", tuple(expands), needs)
-            choices += [kernel, expand]
-            block = _block(b, stage, in_channels if b == 0 else stage.out_channels, norm_eps)
-            slots.append(Slot(f"stages.{s}.{b}", block, (depth.name, kernel.name, expand.name), reduction))
-            if b == 0:
-                reduction *= stage.stride
-        in_channels = stage.out_channels
-    return choices, slots
-
-
-def _block(b: int, stage: Stage, in_channels: int, norm_eps: float) -> Callable[[int, int, int], MBConv | None]:
-    stride = stage.stride if b == 0 else 1
-    residual = stride == 1 and in_channels == stage.out_channels
-
-    def block(depth: int, kernel: int, expand: int) -> MBConv | None:
-        if b >= depth:
-            return None
-        return MBConv(in_channels, stage.out_channels, kernel, stride, expand, stage.se, stage.act, residual, norm_eps)
-
-    return block
-
-
-@dataclass(frozen=True)
-class UniformStage:
-    """A stage in which all blocks have one width, kernel and expansion, each with its allowed values.
-
-    Attributes:
-        widths: output channels.
-        depths: numbers of blocks; the first ones are kept.
-        kernels: depthwise kernels.
-        expands: ratios of hidden to input channels.
-        stride: of the first block.
-        se: squeeze-and-excite.
-    """
-
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    kernels: tuple[int, ...]
-    expands: tuple[int, ...]
-    stride: int
-    se: bool
-
-
-def uniform_stages(
-    stages: Sequence[UniformStage], in_width: Choice, reduction: int, act: str
-) -> tuple[list[Choice], list[Slot]]:
-    """The choices and slots of stages in which all blocks of a stage share one width, kernel and expansion.
-
-    Every block has a shortcut, see `MBConv.residual`. A choice may have a single value.
-
-    Args:
-        stages: in the order in which data flows.
-        in_width: the choice of the channels that enter the first stage; not among the choices returned.
-        reduction: how many times smaller than the image the first stage's input is.
-        act: the activation.
-    """
-    choices, slots = [], []
-    for s, stage in enumerate(stages):
-        width = Choice(f"stage{s}.width", stage.widths)
-        depth = Choice(f"stage{s}.depth", stage.depths)
-        kernel = Choice(f"stage{s}.kernel", stage.kernels)
-        expand = Choice(f"stage{s}.expand", stage.expands)
-        choices += [width, depth, kernel, expand]
-        first = _first_block(stage, int(in_width.values[-1]), act)
-        slots.append(Slot(f"stages.{s}.0", first, (in_width.name, width.name, kernel.name, expand.name), reduction))
-        reduction *= stage.stride
-        read = (depth.name, width.name, kernel.name, expand.name)
-        blocks = ((b, _later_block(b, stage, act)) for b in range(1, max(stage.depths)))
-        slots += [Slot(f"stages.{s}.{b}", block, read, reduction) for b, block in blocks]
-        in_width = width
-    return choices, slots
-
-
-def _first_block(stage: UniformStage, max_in: int, act: str) -> Callable[[int, int, int, int], MBConv]:
-    def block(in_channels: int, width: int, kernel: int, expand: int) -> MBConv:
-        # If the largest network's shortcut needs no weights but others' do, the largest holds them for the others.
-        spare = in_channels == width == max_in == stage.widths[-1]
-        return MBConv(
-            in_channels, width, kernel, stage.stride, expand, stage.se, act, residual=True, spare_shortcut=spare
+        first = partial(_mbconv, stage, norm_eps, in_channels, stage.stride)
+        later = partial(_mbconv, stage, norm_eps, stage.out_channels, 1)
+        blocks = [first, *[later] * (int(depth.values[-1]) - 1)]
+        block_choices, block_slots = stage_blocks(
+            depth, blocks, stage=s, own=own, reduction=reduction, stride=stage.stride
         )
+        choices += [depth, *block_choices]
+        slots += block_slots
+        reduction, in_channels = reduction * stage.stride, stage.out_channels
+    return choices, slots
 
-    return block
 
-
-def _later_block(b: int, stage: UniformStage, act: str) -> Callable[[int, int, int, int], MBConv | None]:
-    def block(depth: int, width: int, kernel: int, expand: int) -> MBConv | None:
-        return None if b >= depth else MBConv(width, width, kernel, 1, expand, stage.se, act, residual=True)
-
-    return block
+def _mbconv(stage: Stage, norm_eps: float, in_channels: int, stride: int, kernel: int, expand: int) -> MBConv:
+    residual = stride == 1 and in_channels == stage.out_channels
+    return MBConv(in_channels, stage.out_channels, kernel, stride, expand, stage.se, stage.act, residual, norm_eps)

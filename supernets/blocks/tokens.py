@@ -1,7 +1,7 @@
 """The blocks of AutoFormer, a transformer over image patches (arXiv 2107.00651, section 3; code: microsoft/Cream).
 
-Tokens are `[batch, 1 + grid * grid, embed_dim]`: the class token, then the patches of a square image row by row.
-Heads are always 64 wide, so a smaller block has fewer of them. All smaller parameters are leading slices.
+Tokens are `[batch, 1 + grid^2, embed_dim]`: the class token, then the patches of a square image row by row. Heads
+always have 64 channels, so a smaller block has fewer heads. Parameters are shared as leading slices.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ofa.supernet.block import ChannelGroup
+
 HEAD_DIM = 64
-
-
-_MAX_DISTANCE = 14  # positions further apart than this, in patches, count as this far apart
+_MAX_DISTANCE = 14  # in patches; relative positions are clamped to it
+MLP_CHANNELS: ChannelGroup = (("mlp.fc1.weight", 0), ("mlp.fc1.bias", 0), ("mlp.fc2.weight", 1))
+"""The hidden channels of a transformer block's MLP."""
 
 
 @dataclass(frozen=True)
 class PatchEmbed:
-    """An image as tokens: patches through a convolution, a class token before them, absolute positions added.
+    """Tokens of an image: patches through a convolution, after a class token, plus absolute position embeddings.
 
     Attributes:
         patch: height and width of a patch in pixels.
-        grid: patches per side that the position parameter is for; for other images it is resampled.
+        grid: patches per side that the position embeddings are for; they are resampled for other images.
     """
 
     in_channels: int
@@ -35,7 +37,7 @@ class PatchEmbed:
     grid: int = 14
 
     def build(self) -> nn.Module:
-        """The module: `[batch, in_channels, size, size]` to `[batch, 1 + (size / patch)^2, embed_dim]`."""
+        """Return a module from `[batch, in_channels, size, size]` to `[batch, 1 + (size / patch)^2, embed_dim]`."""
         return _init(_PatchEmbed(self))
 
     def input_shape(self, size: int) -> tuple[int, ...]:
@@ -45,11 +47,11 @@ class PatchEmbed:
 
 @dataclass(frozen=True)
 class TransformerBlock:
-    """Attention with relative positions, then a hidden layer; each after a LayerNorm, each added to its input.
+    """Self-attention with relative positions, then an MLP, each with a LayerNorm before it and a residual.
 
     Attributes:
-        heads: of 64 channels each, whatever `embed_dim` is.
-        hidden: channels between the two linear layers of the second half.
+        heads: number of heads, of 64 channels each whatever `embed_dim` is.
+        hidden: hidden channels of the MLP.
     """
 
     embed_dim: int
@@ -57,8 +59,12 @@ class TransformerBlock:
     hidden: int
 
     def build(self) -> nn.Module:
-        """The module: `[batch, tokens, embed_dim]` to the same shape."""
+        """Return a module from `[batch, tokens, embed_dim]` to the same shape."""
         return _init(_TransformerBlock(self))
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Return the group of the MLP's hidden channels."""
+        return (MLP_CHANNELS,)
 
     def input_shape(self, size: int) -> tuple[int, ...]:
         """See `ofa.supernet.block.Block`; `size` is in patches."""
@@ -67,13 +73,13 @@ class TransformerBlock:
 
 @dataclass(frozen=True)
 class TokenHead:
-    """LayerNorm, the mean over the patches (not the class token), classifier."""
+    """LayerNorm, the mean over the patch tokens (without the class token), classifier."""
 
     embed_dim: int
     num_classes: int
 
     def build(self) -> nn.Module:
-        """The module: `[batch, tokens, embed_dim]` to logits `[batch, num_classes]`."""
+        """Return a module from `[batch, tokens, embed_dim]` to logits `[batch, num_classes]`."""
         return _init(_TokenHead(self))
 
     def input_shape(self, size: int) -> tuple[int, ...]:
@@ -95,7 +101,7 @@ class _PatchEmbed(nn.Module):
         return tokens + self.positions(int(patches.shape[-1]))
 
     def positions(self, grid: int) -> Tensor:
-        """The absolute positions `[1, 1 + grid^2, embed_dim]`, resampled as an image by cubic interpolation."""
+        """Return position embeddings `[1, 1 + grid^2, embed_dim]`, resampled by cubic interpolation if necessary."""
         if grid == self.grid:
             return self.pos_embed
         image = self.pos_embed[:, 1:].reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2).contiguous()
@@ -110,7 +116,7 @@ class _TransformerBlock(nn.Module):
         self.attn = _Attention(block.embed_dim, block.heads)
         self.norm2 = nn.LayerNorm(block.embed_dim)
         self.mlp = Mlp(block.embed_dim, block.hidden)
-        self.drop_path = DropPath()  # set in training
+        self.drop_path = DropPath()  # the trainer sets the probability
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
@@ -119,7 +125,7 @@ class _TransformerBlock(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention with relative positions on keys and values (arXiv 1803.02155), along rows and along columns."""
+    """Self-attention with relative positions on keys and values (arXiv 1803.02155), per row and per column."""
 
     def __init__(self, embed_dim: int, heads: int) -> None:
         super().__init__()
@@ -130,7 +136,7 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(HEAD_DIM * heads, embed_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        length = int(tokens.shape[1])  # a number also where the tracing exporter gives a tensor
+        length = int(tokens.shape[1])  # the tracing ONNX exporter gives a tensor
         grid = math.isqrt(length - 1)
         qkv = self.qkv(tokens).reshape(-1, length, 3, self.heads, HEAD_DIM).permute(2, 0, 3, 1, 4)
         queries, keys, values = qkv.reshape(3, -1, length, HEAD_DIM).unbind()  # each [batch * heads, tokens, 64]
@@ -144,25 +150,25 @@ class _Attention(nn.Module):
 
 
 class QkvLinear(nn.Linear):
-    """Queries, keys and values by one linear layer: `[..., in]` to `[..., 3 * width]`, all queries first.
+    """Compute queries, keys and values with one linear layer: `[..., in]` to `[..., 3 * width]`, all queries first.
 
-    Row `3 * j + i` of the weight makes channel `j` of queries, keys or values (`i` = 0, 1, 2), so that fewer heads are
-    leading rows. The bias is in the order of the output, so with fewer heads a part of it serves other channels than
-    in the largest network. That is a peculiarity of the official code on which released checkpoints depend.
+    Row `3 * j + i` of the weight computes channel `j` of queries, keys or values (`i` = 0, 1, 2), so that fewer heads
+    are leading rows. The bias is in the order of the output, so with fewer heads a part of it is added to other
+    channels than in the largest network. Released checkpoints depend on this peculiarity of the official code.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """The product and bias, with the rows in the order of the output."""
+        """Return queries, keys and values `[..., 3 * width]` of tokens `[..., in]`."""
         weight = self.weight.reshape(-1, 3, self.in_features).transpose(0, 1).reshape(-1, self.in_features)
         return functional.linear(x, weight, self.bias)
 
 
 class _RelativePositions(nn.Module):
-    """A vector for each pair of tokens: that of their distance along columns plus that of their distance along rows.
+    """An embedding of each pair of tokens: the sum of one for their vertical and one for their horizontal distance.
 
-    Row 0 of each table is for pairs with the class token, row `15 + d` for patches `d` apart. Vectors of pairs are
-    never made: sums over patches are taken along rows and along columns apart, which costs `2 * grid` products of
-    vectors per token instead of `grid * grid`.
+    Row 0 of each table is for pairs with the class token, row `15 + d` for patches at distance `d`. The embeddings of
+    pairs are never materialized: sums over patches are taken over rows and over columns separately, which costs
+    `2 * grid` products per token instead of `grid^2`.
     """
 
     def __init__(self) -> None:
@@ -171,30 +177,30 @@ class _RelativePositions(nn.Module):
         self.horizontal = nn.Parameter(torch.empty(2 * _MAX_DISTANCE + 2, HEAD_DIM))
 
     def tables(self, grid: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The vector of pairs with the class token `[64]`; those of two rows and of two columns `[grid, grid, 64]`."""
-        places = torch.arange(grid, device=self.vertical.device)
-        index = (places - places[:, None]).clamp(-_MAX_DISTANCE, _MAX_DISTANCE) + _MAX_DISTANCE + 1
+        """Return the embeddings of pairs with the class token `[64]`, of row and of column pairs `[grid, grid, 64]`."""
+        position = torch.arange(grid, device=self.vertical.device)
+        index = (position - position[:, None]).clamp(-_MAX_DISTANCE, _MAX_DISTANCE) + _MAX_DISTANCE + 1
         return self.vertical[0] + self.horizontal[0], self.vertical[index], self.horizontal[index]
 
     def scores(self, queries: Tensor, grid: int) -> Tensor:
-        """Queries `[n, tokens, 64]` times the vectors of pairs: `[n, tokens, tokens]`."""
-        of_class, of_row, of_column = self.tables(grid)
-        to_class = queries @ of_class[:, None]
+        """Return the products `[n, tokens, tokens]` of queries `[n, tokens, 64]` and the embeddings of pairs."""
+        class_pair, row_pair, column_pair = self.tables(grid)
+        to_class = queries @ class_pair[:, None]
         patches = queries[:, 1:].reshape(-1, grid, grid, HEAD_DIM)
-        to_row = torch.einsum("nijd,ird->nijr", patches, of_row)
-        to_column = torch.einsum("nijd,jcd->nijc", patches, of_column)
+        to_row = torch.einsum("nijd,ird->nijr", patches, row_pair)
+        to_column = torch.einsum("nijd,jcd->nijc", patches, column_pair)
         to_patch = (to_row[..., None] + to_column[..., None, :]).reshape(-1, grid**2, grid**2)
         from_patch = torch.cat([to_class[:, 1:], to_patch], dim=2)
         return torch.cat([to_class[:, :1].expand(-1, -1, 1 + grid**2), from_patch], dim=1)
 
     def mean(self, weights: Tensor, grid: int) -> Tensor:
-        """Vectors of pairs, weighted by `[n, tokens, tokens]`: `[n, tokens, 64]`."""
-        of_class, of_row, of_column = self.tables(grid)
+        """Return the mean `[n, tokens, 64]` of the embeddings of pairs, weighted by `[n, tokens, tokens]`."""
+        class_pair, row_pair, column_pair = self.tables(grid)
         patches = weights[:, 1:, 1:].reshape(-1, grid, grid, grid, grid)
-        rows = torch.einsum("nijr,ird->nijd", patches.sum(dim=4), of_row)
-        columns = torch.einsum("nijc,jcd->nijd", patches.sum(dim=3), of_column)
-        mean = (rows + columns).reshape(-1, grid**2, HEAD_DIM) + weights[:, 1:, :1] * of_class
-        return torch.cat([weights[:, :1].sum(dim=2, keepdim=True) * of_class, mean], dim=1)
+        rows = torch.einsum("nijr,ird->nijd", patches.sum(dim=4), row_pair)
+        columns = torch.einsum("nijc,jcd->nijd", patches.sum(dim=3), column_pair)
+        mean = (rows + columns).reshape(-1, grid**2, HEAD_DIM) + weights[:, 1:, :1] * class_pair
+        return torch.cat([weights[:, :1].sum(dim=2, keepdim=True) * class_pair, mean], dim=1)
 
 
 class _TokenHead(nn.Module):
@@ -209,9 +215,9 @@ class _TokenHead(nn.Module):
 
 
 def _init(module: nn.Module) -> nn.Module:
-    """Initializes in place as the paper: linear layers, tokens and position tables normal 0.02, biases 0.
+    """Initialize in place as the paper: linear layers, class token and positions truncated normal 0.02, biases 0.
 
-    Convolutions and LayerNorms stay as torch makes them.
+    Convolutions and LayerNorms keep torch's initialization.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

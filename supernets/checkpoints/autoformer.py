@@ -1,7 +1,7 @@
-"""Official checkpoints of AutoFormer (microsoft/Cream, Vision_TransformerSuper) in this package's names.
+"""Official AutoFormer checkpoints (microsoft/Cream): names of tensors and descriptions of subnets.
 
-Which networks: supernets with `gp`, `relative_position`, `change_qkv` and absolute positions, at 224 pixels; the
-official supernets are larger than the spaces need, so each tensor is cut to its leading part.
+The official network is `Vision_TransformerSuper` with `gp`, `relative_position`, `change_qkv` and absolute positions,
+at 224 pixels. It is wider than the spaces need, so every tensor is cut to its leading part.
 """
 
 from __future__ import annotations
@@ -14,19 +14,12 @@ import torch
 import ofa
 from ofa.core.errors import CheckpointError
 
-CUT = True  # a larger official tensor is cut to leading slices
-
+LEADING_SLICES = True
 
 _FAMILIES = ("autoformer_tiny", "autoformer_small", "autoformer_base")
-
-
 _RESOLUTION = 224  # the official code takes no other
-
-
 _LISTS = ("embed_dim", "num_heads", "mlp_ratio")
-
-
-_OFFICIAL = {  # parts of our names and what they are there, all that fit are replaced
+_OFFICIAL = {  # parts of our names and of the official ones, replaced one after another
     "patch_embed.proj": "patch_embed_super.proj",
     "patch_embed.cls_token": "cls_token",
     "patch_embed.pos_embed": "pos_embed",
@@ -43,7 +36,7 @@ _OFFICIAL = {  # parts of our names and what they are there, all that fit are re
 
 
 def names(family: ofa.Family) -> dict[str, str]:
-    """For each name in the state dict of the family's largest network, its name in the official checkpoint.
+    """Return the official name of every parameter of a family's largest network.
 
     Raises:
         CheckpointError: the family is not one of AutoFormer's.
@@ -55,27 +48,25 @@ def names(family: ofa.Family) -> dict[str, str]:
 
 
 def canonical(name: str) -> str:
-    """A tensor's name in a form that all releases share: here the name itself."""
+    """Return the name itself, which all releases share."""
     return name
 
 
 def arch(family: ofa.Family, description: Mapping[str, Any]) -> ofa.Arch:
-    """The arch of an official description of a subnet, at 224 pixels.
+    """Return the arch of an official subnet description, at 224 pixels.
 
     Args:
         family: one of AutoFormer's, with 224 among its resolutions.
-        description: `layer_num`, and lists of that length `embed_dim` (all equal), `num_heads`, `mlp_ratio`.
+        description: `layer_num`, and lists of that length: `embed_dim` (all equal), `num_heads` and `mlp_ratio`.
 
     Raises:
-        CheckpointError: another family, or a description that is not of this form.
-        SpaceError: a value that the family's space does not have.
+        CheckpointError: the family is another, or the description does not have this form.
+        SpaceError: the family does not allow a value.
     """
     _check(family)
     missing = [key for key in ("layer_num", *_LISTS) if key not in description]
     if missing:
-        raise CheckpointError(
-            f"an official description of a subnet has a {missing[0]!r}, this one has {[*description]}"
-        )
+        raise CheckpointError(f"a subnet description must have {missing[0]!r}; this one has {[*description]}")
     depth = description["layer_num"]
     for key in _LISTS:
         if len(description[key]) != depth:
@@ -84,7 +75,7 @@ def arch(family: ofa.Family, description: Mapping[str, Any]) -> ofa.Arch:
             )
     widths = sorted(set(description["embed_dim"]))
     if len(widths) != 1:
-        raise CheckpointError(f"embed_dim has {widths}; all layers of an AutoFormer have one width, give one value")
+        raise CheckpointError(f"embed_dim has the values {widths}; all layers of an AutoFormer must have one width")
     values = {"resolution": _RESOLUTION, "embed_dim": widths[0], "depth": depth}
     for b, (heads, ratio) in enumerate(zip(description["num_heads"], description["mlp_ratio"], strict=True)):
         values |= {f"block{b}.heads": heads, f"block{b}.mlp_ratio": ratio}
@@ -100,5 +91,5 @@ def _official(name: str) -> str:
 def _check(family: ofa.Family) -> None:
     if family.name not in _FAMILIES:
         raise CheckpointError(
-            f"{family.name!r} cannot hold an AutoFormer checkpoint; take one of {', '.join(_FAMILIES)}"
+            f"family {family.name!r} cannot hold an AutoFormer checkpoint; choose one of {', '.join(_FAMILIES)}"
         )

@@ -1,7 +1,8 @@
-"""What every registered family must keep; a new family is tested by being registered."""
+"""Properties of every registered family; registering a family tests it."""
 
 import copy
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,13 +15,13 @@ from export.formats.onnx import export_checked, parity
 from export.session import session
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import macs_m, params_m
-from ofa.supernet.registry import list_families
+from ofa.supernet.block import skeleton
 from ofa.supernet.sharing import shared_buffers
 
-LARGE = ("autoformer_base", "s3_base", "s3_small")  # over 75M parameters; their files make smaller ones as well
-FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in list_families()]
+LARGE = ("autoformer_base", "s3_base", "s3_small")  # over 75M parameters; smaller ones come from the same files
+FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in ofa.list_families()]
 FEW_OR_MANY = pytest.mark.parametrize("n_archs", [3, pytest.param(50, marks=pytest.mark.slow)])
-OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, so that all of this is quick
+OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, to be quick
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -35,7 +36,7 @@ def images(smooth_images):
 
 @pytest.fixture(scope="module")
 def trained(family, awake, smooth_images):
-    """A supernet with statistics of images, changed by no test."""
+    """A supernet with statistics of images; no test changes it."""
     supernet = ofa.Supernet(family, seed=1)
     awake(supernet.network, smooth_images(16, 3, 48))
     return supernet.eval()
@@ -54,14 +55,14 @@ def archs(space, n_random):
 
 
 def part(full, shape, center=()):
-    """The leading part of a tensor, central in some dimensions, by plain indexing."""
+    """Return the leading part of a tensor, the center along some dimensions, by plain indexing."""
     assert full.dim() == len(shape)
     starts = [(n - shape[d]) // 2 if d in center else 0 for d, n in enumerate(full.shape)]
     return full[tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))]
 
 
 def sliced(supernet, tensors, name, shape):
-    """What a subnet's parameter is, from the largest network's tensors: the sharing rules written a second time."""
+    """Compute a subnet's parameter from the largest network's tensors: the sharing rules, written a second time."""
     full = tensors[name]
     owner = name.rpartition(".")[0]
     if name.endswith("bias_table"):
@@ -78,7 +79,7 @@ def sliced(supernet, tensors, name, shape):
 
 
 class CountMacs(TorchDispatchMode):
-    """Multiply-accumulates of everything that is computed, from the shapes of what really flows."""
+    """Count the multiply-accumulates of all operators, from the shapes of their tensors."""
 
     def __init__(self):
         super().__init__()
@@ -100,7 +101,7 @@ class CountMacs(TorchDispatchMode):
 
 
 def count_macs_m(network, images):
-    """Multiply-accumulates per image in millions."""
+    """Return multiply-accumulates per image in millions."""
     with CountMacs() as counter, torch.no_grad():
         network(images[:1])
     return counter.macs / 1e6
@@ -128,7 +129,7 @@ def test_a_subnet_computes_what_the_extracted_network_does_to_the_last_bit(train
 
 @FEW_OR_MANY
 def test_gradients_are_those_of_slicing_with_autograd(supernet, images, n_archs):
-    """To 1e-5 relative: convolutions over strided and over contiguous weights may add in another order."""
+    """Equal to 1e-5: convolutions over strided and over contiguous weights may sum in another order."""
     supernet.train()
     for number, arch in enumerate(archs(supernet.family.space, n_archs)):
         supernet.zero_grad()
@@ -145,7 +146,7 @@ def test_gradients_are_those_of_slicing_with_autograd(supernet, images, n_archs)
         assert any(parameter.grad.abs().max() > 1e-3 for parameter in supernet.parameters())
 
 
-def test_gradients_of_several_subnets_add_up(supernet, images):
+def test_gradients_of_several_subnets_accumulate(supernet, images):
     some = archs(supernet.family.space, 3)
     total = {name: torch.zeros_like(p) for name, p in supernet.network.named_parameters()}
     for arch in some:
@@ -160,7 +161,7 @@ def test_gradients_of_several_subnets_add_up(supernet, images):
         assert (parameter.grad - total[name]).abs().max() <= 1e-5 * total[name].abs().max(), name
 
 
-def test_statistics_of_a_training_subnet_go_into_its_slices_and_nowhere_else(supernet, images):
+def test_a_training_subnet_updates_statistics_in_its_slices_and_nowhere_else(supernet, images):
     supernet.train()
     for number, arch in enumerate(archs(supernet.family.space, 4)):
         before = {name: buffer.clone() for name, buffer in supernet.network.named_buffers()}
@@ -175,7 +176,7 @@ def test_statistics_of_a_training_subnet_go_into_its_slices_and_nowhere_else(sup
             torch.testing.assert_close(buffer, before[name], rtol=1e-5, atol=1e-7)
 
 
-def test_a_step_of_the_ends_changes_their_parameters_and_no_others(supernet, images):
+def test_a_step_of_the_largest_and_smallest_network_changes_their_parameters_and_no_others(supernet, images):
     space = supernet.family.space
     optimizer = torch.optim.SGD(supernet.parameters(), lr=0.01)
     supernet.train()
@@ -188,7 +189,7 @@ def test_a_step_of_the_ends_changes_their_parameters_and_no_others(supernet, ima
         mine = {name: p.shape for name, p in supernet.extract(arch).named_parameters()}
         probe = {name: torch.full_like(p, 0.5).requires_grad_() for name, p in supernet.network.named_parameters()}
         for name, parameter in supernet.network.named_parameters():
-            reached = torch.zeros_like(parameter)  # every entry that a parameter of the subnet depends on
+            reached = torch.zeros_like(parameter)  # nonzero where a parameter of the subnet depends on it
             source = name.rsplit("_", 1)[0] if name.endswith(("_7to5", "_5to3")) else name
             if source in mine:
                 made = sliced(supernet, probe, source, mine[source])
@@ -200,7 +201,7 @@ def test_a_step_of_the_ends_changes_their_parameters_and_no_others(supernet, ima
         assert len(changed) > 0.9 * len(mine)
 
 
-def test_names_are_kept(supernet):
+def test_subnets_keep_the_names_of_parameters(supernet):
     full = supernet.network.state_dict().keys()
     for arch in archs(supernet.family.space, 5):
         assert supernet.extract(arch).state_dict().keys() == supernet.family.build(arch).state_dict().keys() <= full
@@ -208,7 +209,7 @@ def test_names_are_kept(supernet):
     assert all(name.endswith(("_7to5", "_5to3")) for name in beside)
 
 
-def test_an_extracted_network_is_of_ordinary_modules_and_loads_into_a_built_one(trained, images):
+def test_an_extracted_network_has_ordinary_modules_and_loads_into_a_built_one(trained, images):
     for arch in archs(trained.family.space, 2):
         built = trained.family.build(arch).eval()
         extracted = trained.extract(arch)
@@ -227,7 +228,7 @@ def test_archs_survive_json(family):
 
 
 @FEW_OR_MANY
-def test_costs_from_slots_are_those_of_the_whole_network(family, images, n_archs):
+def test_costs_summed_over_slots_are_those_of_the_whole_network(family, images, n_archs):
     some = archs(family.space, n_archs)
     rows = family.space.rows(some)
     macs, params = macs_m(family)(rows), params_m(family)(rows)
@@ -239,7 +240,7 @@ def test_costs_from_slots_are_those_of_the_whole_network(family, images, n_archs
     assert params[0] == params.max() > params[1] == params.min()
 
 
-def test_distinct_blocks_cover_every_arch_and_are_distinct(family):
+def test_distinct_blocks_cover_every_arch(family):
     covered = list(distinct_blocks(family))
     assert len(set(covered)) == len(covered)
     assert len({(repr(block), size) for block, size in covered}) == len(covered)
@@ -249,7 +250,7 @@ def test_distinct_blocks_cover_every_arch_and_are_distinct(family):
 
 
 def watch_inputs(network, paths):
-    """A dictionary that fills, as the network runs, with the shape of one sample that enters each module."""
+    """Return a dictionary that receives, as the network runs, the shape of one sample that enters each module."""
     seen = {}
     for path in paths:
 
@@ -261,8 +262,8 @@ def watch_inputs(network, paths):
 
 
 @pytest.mark.parametrize("odd", [0, 1, 7])
-def test_slots_know_what_flows_into_them(family, odd):
-    """Also at resolutions that strides do not divide."""
+def test_slots_know_the_shape_of_their_input(family, odd):
+    """Resolutions that the strides do not divide are among them."""
     for arch in archs(family.space, 2):
         resolution = int(arch["resolution"]) + odd * family.resolution_multiple
         network = family.build(arch).eval()
@@ -274,12 +275,21 @@ def test_slots_know_what_flows_into_them(family, odd):
         assert seen == {slot.path: block.input_shape(slot.size(resolution)) for slot, block in pairs}
 
 
-def test_options_make_the_family_again(family):
+def test_options_recreate_the_family(family):
     again = ofa.create_family(family.name, **family.options)
     assert again.space.choices == family.space.choices
     assert dict(again.options) == dict(family.options)
     row = family.space.row(family.space.largest)
     assert [block for _, block in again.blocks(row)] == [block for _, block in family.blocks(row)]
+
+
+def test_classifiers_are_the_layers_whose_size_depends_on_the_number_of_classes(family):
+    other = ofa.create_family(family.name, **OPTIONS | {"num_classes": 11})
+    networks = (skeleton(partial(made.build, made.space.largest)).state_dict() for made in (family, other))
+    shapes, other_shapes = ({name: tensor.shape for name, tensor in network.items()} for network in networks)
+    resized = {name.rpartition(".")[0] for name, shape in shapes.items() if shape != other_shapes[name]}
+    assert resized == set(family.classifiers)
+    assert {shapes[f"{path}.weight"][0] for path in family.classifiers} == {10}
 
 
 def test_another_number_of_classes_and_channels(family):
@@ -290,16 +300,16 @@ def test_another_number_of_classes_and_channels(family):
 
 
 def exact(network):
-    """The same network, computing in float64."""
+    """Return a copy of the network that computes in float64."""
     made = copy.deepcopy(network).double()
     made.register_forward_pre_hook(lambda _, args: (args[0].double(),))
     return made
 
 
 def onnx_parity(trained, awake, smooth_images, tmp_path, some):
-    """ONNX is within 1e-4 of float64, and so is PyTorch in float32: the two may be twice that apart.
+    """ONNX is within 1e-4 of float64, and so is PyTorch in float32: the two may differ by twice that.
 
-    Untrained networks of many layers hardly tell images apart; logits scaled to do so carry errors near 1e-4.
+    Deep untrained networks give nearly equal logits for all images; scaled up, these carry errors near 1e-4.
     """
     for number, arch in enumerate(some):
         resolution = int(arch["resolution"])

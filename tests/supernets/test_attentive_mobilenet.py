@@ -6,8 +6,8 @@ import ofa
 from ofa.cost.counted import macs_m
 from supernets.attentive_mobilenet import family as make_family
 
-# What AttentiveNAS publishes of its models: resolution, widths from the stem's to the head's; kernels, expansions and
-# depths, a digit per stage; millions of multiply-accumulates (arXiv 2011.09011 and its repository).
+# Models that AttentiveNAS publishes: resolution; widths from the stem's to the head's; kernels, expansions and depths,
+# one digit per stage; millions of multiply-accumulates (arXiv 2011.09011 and its repository).
 PUBLISHED = {
     "A0": (192, (16, 16, 24, 32, 64, 112, 192, 216, 1792), "3333333", "1444466", "1333331", 203),
     "A1": (224, (16, 16, 24, 32, 64, 112, 192, 216, 1984), "3335353", "1444466", "1333331", 279),
@@ -60,7 +60,7 @@ def test_stages_of_the_largest(family):
 
 
 def test_every_pair_of_neighboring_widths_shares_weights():
-    """Also where the largest network's shortcut is the identity and others' are not."""
+    """The largest network's shortcut is the identity where smaller ones need a convolution."""
     supernet = ofa.Supernet(make_family(num_classes=10, resolutions=[32])).eval()
     space = supernet.family.space
     for stem in (16, 24):
@@ -73,6 +73,33 @@ def test_every_pair_of_neighboring_widths_shares_weights():
                 shortcut = torch.nn.functional.conv2d(x, weight)
             with torch.no_grad():
                 torch.testing.assert_close(block(x), shortcut + block.project(block.depthwise(x)))
+
+
+def slot_blocks(family, path):
+    slot = next(slot for slot in family.slots if slot.path == path)
+    return slot.choices, slot.block
+
+
+def test_blocks_of_a_stage_share_width_kernel_and_expansion(family):
+    choices, first_block = slot_blocks(family, "stages.2.0")
+    assert choices == ("stage1.width", "stage2.width", "stage2.kernel", "stage2.expand")
+    first = first_block(24, 40, 5, 6)
+    assert (first.in_channels, first.out_channels, first.stride, first.kernel, first.expand) == (24, 40, 2, 5, 6)
+    choices, later_block = slot_blocks(family, "stages.2.4")
+    assert choices == ("stage2.depth", "stage2.width", "stage2.kernel", "stage2.expand")
+    later = later_block(5, 40, 5, 6)
+    assert (later.in_channels, later.out_channels, later.stride, later.kernel, later.expand) == (40, 40, 1, 5, 6)
+    assert all(block.residual and block.se and block.act == "swish" for block in (first, later))
+    assert later_block(4, 40, 5, 6) is None
+
+
+def test_the_largest_holds_the_shortcut_that_only_smaller_networks_use(family):
+    _, block = slot_blocks(family, "stages.0.0")
+    spare = {(i, o): block(i, o, 3, 1).spare_shortcut for i in (16, 24) for o in (16, 24)}
+    assert spare == {(16, 16): False, (16, 24): False, (24, 16): False, (24, 24): True}
+    for path, widths in (("stages.1.0", (24, 32)), ("stages.6.0", (216, 224))):
+        _, block = slot_blocks(family, path)
+        assert not block(*widths, 3, 6).spare_shortcut
 
 
 def test_random_archs_build(family):

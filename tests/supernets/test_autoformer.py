@@ -86,7 +86,7 @@ def test_other_resolutions_and_single_images(resolution):
         ({"heads": (0, 3)}, "autoformer_tiny: 0 in heads is not allowed"),
         ({"depths": (12.5, 13)}, "12.5 in depths"),
         ({"embed_dims": (192.0, 216)}, "192.0 in embed_dims"),
-        ({"mlp_ratios": (3.3, 4)}, "3.3 in mlp_ratios makes 633.6 hidden channels of embed_dim 192; give ratios"),
+        ({"mlp_ratios": (3.3, 4)}, "3.3 in mlp_ratios gives 633.6 hidden channels for embed_dim 192; choose"),
         ({"mlp_ratios": (-1, 4)}, "-1 in mlp_ratios is not allowed"),
         ({"mlp_ratios": ("4",)}, "'4' in mlp_ratios is not allowed"),
         ({"resolutions": (200, 224)}, "resolution 200 is not allowed; give multiples of 16"),

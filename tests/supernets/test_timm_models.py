@@ -1,4 +1,7 @@
-"""What holds for families of timm's architectures, made by `timm_family` or from constructors by `from_builder`."""
+"""Families of timm's architectures, by `timm_family` or from constructors by `from_builder`."""
+
+import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,12 +27,18 @@ from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import all_stages
-from ofa.supernet.rules import CenterTable, CornerTable, Grouped, ResampledPositions, Rule
+from ofa.supernet.block import skeleton
+from ofa.supernet.rules import Grouped, Rule
 from supernets import timm_family
+from supernets.rules import CenterTable, CornerTable, ResampledPositions
+from supernets.timm_layers import classifiers
 
 
-def of_timm(model, resolutions=(32, 48), **arguments):
-    return lambda: timm_family(model, num_classes=10, resolutions=resolutions, **arguments)
+def timm_spec(model, resolutions=(32, 48), **arguments):
+    def timm(num_classes=10):
+        return timm_family(model, num_classes=num_classes, resolutions=resolutions, **arguments)
+
+    return timm
 
 
 def built(choices, build, resolution=32, **options):
@@ -70,25 +79,25 @@ def poolformer(arch):
     return MetaFormer(depths=depths, dims=dims, num_classes=10)
 
 
-def swin_heads(given):
-    return {"num_heads": tuple(given["embed_dim"] * 2**stage // 16 for stage in range(4))}
+def swin_heads(arguments):
+    return {"num_heads": tuple(arguments["embed_dim"] * 2**stage // 16 for stage in range(4))}
 
 
 SPECS = {
-    "vit": of_timm(
+    "vit": timm_spec(
         "vit_tiny_patch16_224", depth=[1, 2, 3], embed_dim=[64, 128], mlp_ratio=[2.0, 3.0], resolutions=[32, 48, 64]
     ),
-    "deit distilled": of_timm(
+    "deit distilled": timm_spec(
         "deit_tiny_distilled_patch16_224", depth=[1, 2], embed_dim=[64, 128], resolutions=[32, 48]
     ),
-    "deit3": of_timm(
+    "deit3": timm_spec(
         "deit3_small_patch16_224", depth=[1, 2], embed_dim=[64, 128], init_values=0.1, resolutions=[32, 48]
     ),
-    "beit": of_timm("beit_base_patch16_224", depth=[1, 2], embed_dim=[64, 128], resolutions=[32, 48]),
-    "cait": of_timm("cait_xxs24_224", depth=[1, 2], embed_dim=[48, 96], resolutions=[32, 48]),
-    "xcit": of_timm("xcit_nano_12_p16_224", depth=[1, 2], embed_dim=[32, 64], resolutions=[32, 48]),
-    "convnext": of_timm("convnext_atto", depths=(1, 1, [1, 2], 1), dims=([8, 16], [16, 24], 32, [40, 48])),
-    "swin": of_timm(
+    "beit": timm_spec("beit_base_patch16_224", depth=[1, 2], embed_dim=[64, 128], resolutions=[32, 48]),
+    "cait": timm_spec("cait_xxs24_224", depth=[1, 2], embed_dim=[48, 96], resolutions=[32, 48]),
+    "xcit": timm_spec("xcit_nano_12_p16_224", depth=[1, 2], embed_dim=[32, 64], resolutions=[32, 48]),
+    "convnext": timm_spec("convnext_atto", depths=(1, 1, [1, 2], 1), dims=([8, 16], [16, 24], 32, [40, 48])),
+    "swin": timm_spec(
         "swin_tiny_patch4_window7_224",
         depths=(1, [1, 2], 1, 1),
         embed_dim=[16, 32],
@@ -96,26 +105,26 @@ SPECS = {
         adjust=swin_heads,
         resolutions=[32, 64],
     ),
-    "resnet": of_timm(
+    "resnet": timm_spec(
         "resnet26", layers=(1, [1, 2], 1, 1), channels=([8, 24], [16, 32], 32, [32, 48]), zero_init_last=False
     ),
-    "resnext": of_timm("resnext50_32x4d", layers=(1, [1, 2], 1, 1), channels=(16, 16, 32, 32), base_width=[32, 64]),
-    "resnext cardinality": of_timm(
+    "resnext": timm_spec("resnext50_32x4d", layers=(1, [1, 2], 1, 1), channels=(16, 16, 32, 32), base_width=[32, 64]),
+    "resnext cardinality": timm_spec(
         "resnext50_32x4d", layers=(1, 1, 1, 1), channels=(16, 16, 32, 32), base_width=64, cardinality=[8, 16]
     ),
-    "edgenext": of_timm(
+    "edgenext": timm_spec(
         "edgenext_xx_small", depths=(1, 2, 2, 2), dims=([8, 16], [16, 24], [32, 48], [64, 80]), heads=(4, 4, 4, 4)
     ),
-    "fastvit": of_timm("fastvit_t8", layers=(1, 1, [1, 2], 1), embed_dims=(16, 32, [32, 64], 64)),
-    "coatnet": of_timm(
+    "fastvit": timm_spec("fastvit_t8", layers=(1, 1, [1, 2], 1), embed_dims=(16, 32, [32, 64], 64)),
+    "coatnet": timm_spec(
         "coatnet_pico_rw_224",
         depths=(1, [1, 2], [1, 2], 1),
         embed_dim=(32, [64, 96], [96, 128], 192),
         stem_width=(16, 24),
         resolutions=[64, 96],
     ),
-    "levit": of_timm("levit_128s", depth=([1, 2], 1, 1), embed_dim=(32, 48, 64), resolutions=[64, 96]),
-    "efficientformer v2": of_timm(
+    "levit": timm_spec("levit_128s", depth=([1, 2], 1, 1), embed_dim=(32, 48, 64), resolutions=[64, 96]),
+    "efficientformer v2": timm_spec(
         "efficientformerv2_s0", depths=(1, 1, [1, 2], 2), embed_dims=([8, 16], 32, 32, [48, 64]), resolutions=[64, 96]
     ),
     "mobilenet v3": built(
@@ -131,7 +140,7 @@ SPECS = {
 
 @pytest.fixture(scope="module", params=SPECS)
 def supernet(request):
-    """With noise in all parameters, so that none is where it starts, such as layer scales and zeros."""
+    """A supernet with noise in all parameters, so that none has its initial value, such as layer scales and zeros."""
     made = ofa.Supernet(SPECS[request.param](), seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -196,7 +205,7 @@ def test_onnx_computes_the_same(supernet, images, tmp_path):
 
 
 def sliced(name, full, shape):
-    """What a smaller network shares of a parameter, by plain indexing."""
+    """Return the part of a parameter that a smaller network shares, by plain indexing."""
     if name.endswith(("qkv.weight", "qkv.bias")):
         parts = full.unflatten(0, (3, -1))[:, : shape[0] // 3]
         return (parts[..., : shape[1]] if len(shape) > 1 else parts).flatten(0, 1)
@@ -267,7 +276,11 @@ def test_classes_channels_and_resolution():
         ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": [96, 144, 192]}, 3),  # not whole heads of 64: timm's three
         (
             "vit_tiny_patch16_224",
-            {"depth": 1, "embed_dim": [64, 96], "adjust": lambda given: {"num_heads": given["embed_dim"] // 16}},
+            {
+                "depth": 1,
+                "embed_dim": [64, 96],
+                "adjust": lambda given: {"num_heads": given["embed_dim"] // 16},
+            },
             4,
         ),
     ],
@@ -283,13 +296,48 @@ def test_heads_of_stages_follow_the_width():
     assert [layer.blocks[0].attn.num_heads for layer in network.layers] == [1, 2, 4, 8]
 
 
-def test_rules_follow_timms_names():
+def output_layers(build, arch):
+    """Return the layers whose shapes depend on the number of classes."""
+    one, other = (skeleton(partial(build(n), arch)).state_dict() for n in (10, 11))
+    return {name.rpartition(".")[0] for name in one if one[name].shape != other[name].shape}
+
+
+@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if spec.__name__ == "timm"])
+def test_classifiers_are_the_layers_whose_size_depends_on_the_number_of_classes(name):
+    family = SPECS[name]()
+    assert len(family.classifiers) == (2 if name in ("deit distilled", "levit", "efficientformer v2") else 1)
+    assert output_layers(lambda n: SPECS[name](num_classes=n).build, family.space.largest) == set(family.classifiers)
+
+
+@pytest.mark.parametrize("model", ["repvit_m0_9", "caformer_s18", "dla34"])
+def test_classifiers_inside_timms_heads_are_found(model):
+    def build(num_classes):
+        return lambda _: create_model(model, num_classes=num_classes)
+
+    assert set(classifiers(skeleton(lambda: build(10)(None)), 10)) == output_layers(build, None)
+
+
+def test_a_model_without_a_classifier_has_none():
+    for model in ("deit_tiny_distilled_patch16_224", "convnext_atto"):
+        assert classifiers(skeleton(partial(create_model, model, num_classes=0)), 0) == ()
+
+
+@pytest.mark.parametrize("name", ["vit", "deit distilled", "swin"])
+def test_the_blocks_of_a_family_can_be_pickled(name):
+    family = SPECS[name]()
+    for arch in archs(family.space):
+        ((_, block),) = family.blocks(family.space.encode(arch))
+        again = pickle.loads(pickle.dumps(block))
+        assert str(skeleton(again.build)) == str(skeleton(block.build))
+
+
+def test_rules_follow_timms_layers():
     def rule(name, family):
         return family.rules.get(name)
 
     distilled = SPECS["deit distilled"]()
-    assert rule("pos_embed", distilled) == ResampledPositions(prefix=2)
-    assert rule("pos_embed", SPECS["deit3"]()) == ResampledPositions(prefix=0)
+    assert rule("pos_embed", distilled) == ResampledPositions(extra=2)
+    assert rule("pos_embed", SPECS["deit3"]()) == ResampledPositions(extra=0)
     assert distilled.rules["blocks.0.attn.qkv.*"] == Grouped(3)
     assert rule("blocks.1.attn.relative_position_bias_table", SPECS["beit"]()) == CenterTable(extra=3)
     swin = rule("layers.0.blocks.0.attn.relative_position_bias_table", SPECS["swin"]())
@@ -308,7 +356,7 @@ def test_rules_follow_timms_names():
     ("model", "arguments", "message"),
     [
         ("vit_tiny_patch16_22", {}, r"timm has no model 'vit_tiny_patch16_22'; near: .*vit_tiny_patch16_224"),
-        ("vit_tiny_patch16_224", {"img_size": 64}, "img_size = 64 goes by another name here; give resolutions"),
+        ("vit_tiny_patch16_224", {"img_size": 64}, "img_size = 64 has another name here; give resolutions"),
         (
             "vit_tiny_patch16_224",
             {"depth": [12]},
@@ -321,15 +369,23 @@ def test_rules_follow_timms_names():
             {"embed_dim": [96, 128], "num_heads": [2, 3]},
             "3 heads do not divide embed_dim = 128",
         ),
-        ("vit_tiny_patch16_224", {"deepness": [1, 2]}, r"timm's vit_tiny_patch16_224 does not let 'deepness' be given"),
+        (
+            "vit_tiny_patch16_224",
+            {"deepness": [1, 2]},
+            r"timm's vit_tiny_patch16_224 does not take the argument 'deepness'",
+        ),
         (
             "mobilenetv3_small_050",
             {"channel_multiplier": [0.5, 1.0]},
-            "'channel_multiplier' be given; give Family.from",
+            "not take the argument 'channel_multiplier'; give Family.from",
         ),
-        ("efficientnet_b0", {"channel_multiplier": [0.5, 1.0]}, "'channel_multiplier' be given; give Family.from_buil"),
-        ("mixer_s32_224", {"embed_dim": [256, 512]}, "'embed_dim' be given; give Family.from_builder a function that"),
-        ("nextvit_small", {"depths": (1, 1, [2, 4], 1)}, "nextvit_small cannot be made with .*; change these"),
+        (
+            "efficientnet_b0",
+            {"channel_multiplier": [0.5, 1.0]},
+            "the argument 'channel_multiplier'; give Family.from_buil",
+        ),
+        ("mixer_s32_224", {"embed_dim": [256, 512]}, "argument 'embed_dim'; give Family.from_builder a function that"),
+        ("nextvit_small", {"depths": (1, 1, [2, 4], 1)}, "nextvit_small cannot be built with .*; change these"),
         (
             "resnet18",
             {"channels": ([32, 64], 128, 256, 512)},

@@ -18,7 +18,7 @@ def _fit(run: Run, progress: Progress) -> None:
     top1_percent, loss = columns(samples.values())
     rows, n_images = space.rows(samples), n_validation_images(run)
     seed = run.recipe.seed
-    metrics = evaluate(space, rows, top1_percent, loss, n_images=n_images, config=config, seed=seed)
+    metrics = evaluate(space, rows, top1_percent, loss=loss, n_images=n_images, config=config, seed=seed)
     targets = denoised_percent(top1_percent, loss, n_images)
     predictor = AccuracyPredictor.fit(space, rows, targets, config=config, seed=seed)
     predictor.save(run.path("predictor.safetensors"))

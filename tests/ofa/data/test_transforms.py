@@ -35,7 +35,9 @@ def test_a_batch_is_resized_as_its_images_are():
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_every_policy_augments_gray_and_color_images_even_to_0_bits(policy, mode):
     channels = len(mode)
-    transform = training_transform(AugmentConfig(auto_augment=policy), 16, (0.5,) * channels, (0.25,) * channels)
+    transform = training_transform(
+        AugmentConfig(auto_augment=policy), 16, mean=(0.5,) * channels, std=(0.25,) * channels
+    )
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 18, 3), dtype=np.uint8)).convert(mode)
     for seed in range(60):
         with seeded(seed):
@@ -44,7 +46,7 @@ def test_every_policy_augments_gray_and_color_images_even_to_0_bits(policy, mode
 
 @pytest.mark.parametrize("policy", ["rand-m10-inc1", "rand-m0"])
 def test_an_image_without_bits_is_black(policy):
-    transform = training_transform(AugmentConfig(auto_augment=policy), 16, (0.5,) * 3, (0.25,) * 3)
+    transform = training_transform(AugmentConfig(auto_augment=policy), 16, mean=(0.5,) * 3, std=(0.25,) * 3)
     (steps,) = [step for step in transform.transforms if hasattr(step, "ops")]
     (posterize,) = [operation for operation in steps.ops if operation.name.startswith("Posterize")]
     posterize.prob, before = 1.0, posterize.prob
@@ -54,7 +56,7 @@ def test_an_image_without_bits_is_black(policy):
 
 
 def test_posterized_pixels_keep_their_highest_bits():
-    transform = training_transform(AugmentConfig(auto_augment="rand-m5-p1.0"), 16, (0.5,) * 3, (0.25,) * 3)
+    transform = training_transform(AugmentConfig(auto_augment="rand-m5-p1.0"), 16, mean=(0.5,) * 3, std=(0.25,) * 3)
     (steps,) = [step for step in transform.transforms if hasattr(step, "ops")]
     (posterize,) = [operation for operation in steps.ops if operation.name == "Posterize"]
     pixels = np.random.default_rng(0).integers(0, 256, (20, 18, 3), dtype=np.uint8)

@@ -59,7 +59,7 @@ def test_a_device_is_created_with_its_options():
         ("kettle", {}, "unknown device 'kettle'; choose from boaster, toaster"),
         ("toaster", {"slot": 2}, "device 'toaster' has no option 'slot'; did you mean slots?"),
         ("toaster", {}, "device 'toaster' requires the option 'slots'; it takes slots: int, crumbs: int = 3"),
-        ("toaster", {"slots": "2"}, "concatenate str (not \"int\") to str; it takes slots: int, crumbs: int = 3"),
+        ("toaster", {"slots": "2"}, 'concatenate str (not "int") to str; it takes slots: int, crumbs: int = 3'),
         ("toaster", {"slots": 2, "crumbs": 4}, "toaster: crumbs = 4 is not allowed"),
     ],
 )

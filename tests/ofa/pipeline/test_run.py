@@ -128,7 +128,7 @@ def test_a_run_directory_gives_a_network_that_scores_what_evaluate_says(finished
     metrics = ofa.evaluate(network, eval_batches(run.data, run.data.test, resolution))
     (entry,) = evaluate(run, [arch], "test")["archs"]
     assert (metrics.top1_percent, metrics.loss) == (entry["top1_percent"], entry["loss"])
-    row = run.family.space.encode(arch)
+    row = run.family.space.row(arch)
     images = eval_batches(run.data, run.data.test, resolution)[0][0]
     assert torch.equal(run.network(row)(images), network(images))
 

@@ -24,7 +24,7 @@ def test_metrics_compare_held_out_measurements_with_a_predictor_fitted_to_the_ot
         return fit(cls, space_, fit_rows, targets, **settings)
 
     monkeypatch.setattr(AccuracyPredictor, "fit", classmethod(spy))
-    metrics = evaluate(space, rows, top1_percent, loss, n_images=500, config=quick, seed=3)
+    metrics = evaluate(space, rows, top1_percent, loss=loss, n_images=500, config=quick, seed=3)
     ((fit_rows, targets, settings),) = fits
     assert settings == {"config": quick, "seed": 3}
     assert (metrics.n_fit, metrics.n_test) == (40, 10)
@@ -43,7 +43,10 @@ def test_metrics_compare_held_out_measurements_with_a_predictor_fitted_to_the_ot
 
 
 def test_the_seed_determines_which_archs_are_held_out(space, measured, quick):
-    first, same, other = (evaluate(space, *measured, n_images=500, config=quick, seed=seed) for seed in (3, 3, 4))
+    rows, top1_percent, loss = measured
+    first, same, other = (
+        evaluate(space, rows, top1_percent, loss=loss, n_images=500, config=quick, seed=seed) for seed in (3, 3, 4)
+    )
     assert first == same
     assert set(first.measured_percent) != set(other.measured_percent)
 
@@ -52,7 +55,7 @@ def test_the_seed_determines_which_archs_are_held_out(space, measured, quick):
 def test_the_share_of_held_out_archs_is_configurable(space, measured, test_percent, n_test):
     rows, top1_percent, loss = (part[:10] for part in measured)
     config = PredictorConfig(members=1, hidden=4, test_percent=test_percent)
-    metrics = evaluate(space, rows, top1_percent, loss, n_images=500, config=config, seed=0)
+    metrics = evaluate(space, rows, top1_percent, loss=loss, n_images=500, config=config, seed=0)
     assert (metrics.n_fit, metrics.n_test) == (10 - n_test, n_test)
     if n_test == 1:
         assert metrics.kendall_tau == 0  # a single arch has no rank
@@ -60,5 +63,5 @@ def test_the_share_of_held_out_archs_is_configurable(space, measured, test_perce
 
 def test_equal_accuracies_have_no_rank_correlation(space, measured, quick):
     rows, _, loss = measured
-    metrics = evaluate(space, rows, np.full(50, 70.0), loss, n_images=500, config=quick, seed=0)
+    metrics = evaluate(space, rows, np.full(50, 70.0), loss=loss, n_images=500, config=quick, seed=0)
     assert metrics.kendall_tau == 0

@@ -193,10 +193,10 @@ def test_of_the_last_front_the_least_crowded_survive():
 def test_children_are_half_crossovers_and_half_mutants_and_none_is_a_parent(wide):
     rng = np.random.default_rng(0)
     one, two = np.zeros((1, 10), int), np.array([[0] * 10, [7] * 10])
-    mutants = breed(wide, one, 11, rng, 1.0)
+    mutants = breed(wide, one, rng, n=11, mutate_probability=1.0)
     assert mutants.shape == (6, 10)  # all crossovers of an arch with itself are that arch
     assert (mutants != 0).all()
-    crossed = breed(wide, two, 401, rng, 0.0)
+    crossed = breed(wide, two, rng, n=401, mutate_probability=0.0)
     assert 70 <= len(crossed) <= 130  # half of 200: a pair of equal parents has no other child
     assert set(crossed.ravel().tolist()) == {0, 7}
     assert all(0 < row.sum() < 70 for row in crossed)
@@ -205,7 +205,7 @@ def test_children_are_half_crossovers_and_half_mutants_and_none_is_a_parent(wide
 
 def test_every_parent_is_as_likely_to_have_children(wide):
     parents = np.tile(np.arange(8)[:, None], 10)  # parent i has value i everywhere
-    children = breed(wide, parents, 6000, np.random.default_rng(0), 0.0)
+    children = breed(wide, parents, np.random.default_rng(0), n=6000, mutate_probability=0.0)
     assert np.abs(np.bincount(children.ravel()) / children.size - 1 / 8).max() < 0.01
     assert all(len(set(row)) == 2 for row in children.tolist())
 

@@ -6,8 +6,8 @@ import ofa
 from ofa import Choice, Family, SearchSpace
 from ofa.core.errors import FamilyError
 from ofa.cost.counted import count_macs, params_m
-from ofa.supernet.rules import CenterTable, CornerTable
 from ofa.supernet.sharing import add_extras, share
+from supernets.rules import CenterTable, CornerTable
 
 
 class Network(nn.Module):

@@ -1,6 +1,5 @@
-"""Importing checkpoints, with a source of our own; those of real projects are tested beside their names."""
+"""Import of checkpoints from a source of our own; real projects are tested in tests/supernets/checkpoints."""
 
-import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,7 @@ from ofa.supernet import importing
 
 @pytest.fixture
 def source(monkeypatch):
-    """A project that calls our `stem.conv.weight` `net/stem/conv/weight`."""
+    """A project that names our `stem.conv.weight` `net/stem/conv/weight`."""
 
     def names(family):
         if family.name != "small_mobilenet_v3":
@@ -22,9 +21,9 @@ def source(monkeypatch):
         ours = ofa.Supernet(family).network.state_dict()
         return {name: "net/" + name.replace(".", "/") for name in ours}
 
-    made = SimpleNamespace(names=names, canonical=lambda name: name, arch=None, CUT=False)
-    monkeypatch.setattr(importing, "source", lambda name: made)
-    return made
+    project = SimpleNamespace(names=names, canonical=lambda name: name, arch=None, LEADING_SLICES=False)
+    monkeypatch.setattr(importing, "source", lambda name: project)
+    return project
 
 
 @pytest.fixture
@@ -33,15 +32,14 @@ def checkpoint(source, tiny):
     return {theirs: network.state_dict()[ours].clone() for ours, theirs in source.names(tiny).items()}
 
 
-@pytest.mark.parametrize("wrap", [dict, lambda d: {"state_dict": d, "epoch": 3}, lambda d: {"model": d}])
-def test_weights_are_taken_by_name_also_when_wrapped(checkpoint, tiny, tmp_path, wrap):
-    torch.save(wrap({f"module.{name}": tensor for name, tensor in checkpoint.items()}), tmp_path / "net.pth")
+def test_weights_are_loaded_by_name(checkpoint, tiny, tmp_path):
+    torch.save({"epoch": 3, "state_dict": checkpoint}, tmp_path / "net.pth")
     supernet = ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
     expected = ofa.Supernet(tiny, seed=3).network.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in supernet.network.state_dict().items())
 
 
-def test_safetensors_and_dimensions_of_one(checkpoint, tiny, tmp_path):
+def test_dimensions_of_one_may_be_missing(checkpoint, tiny, tmp_path):
     name = "net/head/hidden/weight"
     checkpoint[name] = checkpoint[name].flatten(1)
     save_file(checkpoint, tmp_path / "net.safetensors")
@@ -64,45 +62,50 @@ def test_every_problem_is_listed(checkpoint, tiny, tmp_path):
         assert part in str(error.value)
 
 
-def test_larger_tensors_are_cut_only_where_the_source_says_so(checkpoint, source, tiny, tmp_path):
-    weight = checkpoint["net/stem/conv/weight"]
-    checkpoint["net/stem/conv/weight"] = torch.cat([weight, torch.ones(8, 1, 3, 3)])
+def test_leading_slices_of_larger_tensors_are_taken_only_where_the_source_allows_it(checkpoint, source, tiny, tmp_path):
+    expected = {name: tensor.clone() for name, tensor in checkpoint.items()}
+    for name, tensor in checkpoint.items():
+        more = 0 if name.startswith("net/head/classifier") else 3  # channels of all layers, but no classes
+        wider = torch.full([n + (more if dim == 0 else 3) for dim, n in enumerate(tensor.shape)], 7.0)
+        wider[tuple(map(slice, tensor.shape))] = tensor
+        checkpoint[name] = wider.to(tensor.dtype)
     torch.save(checkpoint, tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match="of another shape"):
         ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
-    source.CUT = True
-    supernet = ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
-    assert torch.equal(supernet.network.get_parameter("stem.conv.weight"), weight)
-    checkpoint["net/head/classifier/bias"] = torch.ones(1000)  # other classes are not the first ten of these
+    source.LEADING_SLICES = True
+    state = ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny).network.state_dict()
+    assert all(torch.equal(state[ours], expected[theirs]) for ours, theirs in source.names(tiny).items())
+
+
+@pytest.mark.parametrize("classes", [7, 1000])
+@pytest.mark.parametrize("layer", ["weight", "bias"])
+def test_another_number_of_classes_is_refused_also_where_slices_are_allowed(
+    checkpoint, source, tiny, tmp_path, layer, classes
+):
+    name = f"net/head/classifier/{layer}"
+    checkpoint[name] = torch.ones(classes, *checkpoint[name].shape[1:])
     torch.save(checkpoint, tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match="of another shape"):
+    source.LEADING_SLICES = True
+    with pytest.raises(CheckpointError, match=rf"1 of another shape: {name} \({classes},.* for \(10,"):
         ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
 
 
-class Attack:
-    def __reduce__(self):
-        return exec, ("raise SystemExit('code was run')",)
+def test_smaller_tensors_are_refused_also_where_slices_are_allowed(checkpoint, source, tiny, tmp_path):
+    checkpoint["net/stem/conv/weight"] = checkpoint["net/stem/conv/weight"][:4]
+    torch.save(checkpoint, tmp_path / "net.pth")
+    source.LEADING_SLICES = True
+    with pytest.raises(CheckpointError, match="1 of another shape: net/stem/conv/weight"):
+        ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
 
 
-@pytest.mark.parametrize(
-    ("write", "said"),
-    [
-        (lambda path: path.write_bytes(pickle.dumps(Attack(), protocol=2)), "could run code"),
-        (lambda path: torch.save({"state_dict": Attack()}, path), "could run code"),
-        (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "truncated or not a checkpoint"),
-        (lambda path: path.write_bytes(b""), "truncated or not a checkpoint"),
-        (lambda path: torch.save([torch.zeros(2)], path), "holds no state_dict"),
-        (lambda path: torch.save({0: torch.zeros(2)}, path), "holds no state_dict"),
-        (lambda _: None, "no checkpoint"),
-    ],
-)
 @pytest.mark.usefixtures("source")
-def test_what_is_no_checkpoint_is_refused_and_runs_nothing(tiny, tmp_path, write, said):
-    write(tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match=said):
-        ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
+def test_a_file_that_is_no_checkpoint_is_refused(tiny, tmp_path):
+    for write in (lambda path: path.write_bytes(b"PK"), lambda path: torch.save([1], path), lambda path: path.unlink()):
+        write(tmp_path / "net.pth")
+        with pytest.raises(CheckpointError, match=r"truncated|holds no state dict|no checkpoint"):
+            ofa.import_checkpoint("elsewhere", tmp_path / "net.pth", tiny)
 
 
-def test_an_unknown_source_is_named_with_those_there_are(tiny, tmp_path):
-    with pytest.raises(CheckpointError, match="unknown source 'nowhere'; checkpoints can be imported from"):
+def test_an_unknown_source_is_refused_with_the_known_ones(tiny, tmp_path):
+    with pytest.raises(CheckpointError, match="unknown source 'nowhere'; .* from autoformer, once-for-all"):
         ofa.import_checkpoint("nowhere", tmp_path / "net.pth", tiny)

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from ofa.core.errors import FamilyError
-from ofa.supernet.rules import CenterTable, Grouped, Kernel, KernelTransform, ResampledPositions, Rule, nested_view
+from ofa.supernet.rules import Grouped, Kernel, Rule, nested_view
 from ofa.supernet.sharing import add_extras, bind, share, shared_buffers
 
 
@@ -19,14 +21,20 @@ from ofa.supernet.sharing import add_extras, bind, share, shared_buffers
         ((), (), ()),
     ],
 )
-def test_views_are_leading_slices_and_the_center(full, small, slices):
+def test_a_view_is_leading_slices_and_the_center_of_spatial_dimensions(full, small, slices):
     tensor = torch.randn(full)
     view = nested_view(tensor, small, "weight", spatial=range(2, len(full)))
     assert torch.equal(view, tensor[slices])
     assert view.shape == small
-    assert torch.equal(nested_view(tensor, small, "weight"), tensor[tuple(slice(n) for n in small)])
     view.fill_(7.0)
     assert (tensor == 7.0).sum() == view.numel()
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 4)), max_size=4))
+def test_without_spatial_dimensions_a_view_is_leading_slices(sizes):
+    small, full = [size for size, _ in sizes], [size + more for size, more in sizes]
+    tensor = torch.arange(torch.Size(full).numel()).reshape(full)
+    assert torch.equal(nested_view(tensor, tuple(small), "weight"), tensor[tuple(map(slice, small))])
 
 
 def test_a_view_of_a_channels_last_tensor_is_its_slice():
@@ -37,21 +45,25 @@ def test_a_view_of_a_channels_last_tensor_is_its_slice():
 
 
 @pytest.mark.parametrize("small", [(5, 3), (4, 4), (4,), (4, 3, 1), ()])
-def test_shapes_that_do_not_nest(small):
+def test_a_shape_that_does_not_nest_is_refused(small):
     with pytest.raises(FamilyError, match=r"stem\.weight: shape .* does not nest in the largest network's \(4, 3\)"):
         nested_view(torch.zeros(4, 3), small, "stem.weight")
 
 
-def network(channels, kernel=3):
+def conv_norm(channels, kernel=3):
     return nn.Sequential(nn.Conv2d(2, channels, kernel, padding=kernel // 2), nn.BatchNorm2d(channels))
 
 
-def test_shared_modules_write_into_the_largest():
-    largest, images = network(6, 5), torch.randn(3, 2, 8, 8)
-    for parameter in largest.parameters():
+def zero_gradients(module):
+    for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
+
+
+def test_a_shared_module_writes_gradients_and_statistics_into_the_largest():
+    largest, images = conv_norm(6, 5), torch.randn(3, 2, 8, 8)
+    zero_gradients(largest)
     with torch.device("meta"):
-        small = network(4, 3)
+        small = conv_norm(4, 3)
     share(small, largest, "stem")
     assert torch.equal(small[0].weight, largest[0].weight[:4, :, 1:4, 1:4])
     small(images).square().sum().backward()
@@ -64,26 +76,35 @@ def test_shared_modules_write_into_the_largest():
     assert largest[1].num_batches_tracked == 1
 
 
-def test_without_gradient_buffers_there_are_none_in_the_view_and_frozen_stays_frozen():
-    largest = network(6)
+def test_without_gradients_in_the_largest_views_have_none_and_frozen_parameters_stay_frozen():
+    largest = conv_norm(6)
     largest[0].weight.requires_grad_(False)
-    small = network(4)
+    small = conv_norm(4)
     share(small, largest, "stem")
     assert all(parameter.grad is None for parameter in small.parameters())
     assert [parameter.requires_grad for parameter in small.parameters()] == [False, True, True, True]
 
 
+def test_a_parameter_under_two_names_gets_one_view():
+    largest, small = nn.Linear(6, 6), nn.Linear(4, 4)
+    largest, small = nn.Sequential(largest, largest), nn.Sequential(small, small)
+    zero_gradients(largest)
+    share(small, largest, "")
+    assert small[0].weight is small[1].weight
+    assert torch.equal(small[0].weight, largest[0].weight[:4, :4])
+
+
 @pytest.mark.parametrize("name", ["weight", "running_mean"])
-def test_what_the_largest_lacks_cannot_be_shared(name):
-    largest, small = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Identity()), network(4)
+def test_a_parameter_or_statistic_that_the_largest_lacks_is_refused(name):
+    largest, small = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Identity()), conv_norm(4)
     if name == "running_mean":
         largest[1] = nn.GroupNorm(1, 4)
     with pytest.raises(FamilyError, match=rf"head\.1\.{name} is in a smaller network but not in the largest"):
         share(small, largest, "head")
 
 
-def test_bind_puts_parameters_and_buffers_at_dotted_names():
-    module = nn.Sequential(network(4))
+def test_bind_puts_parameters_and_buffers_under_dotted_names():
+    module = nn.Sequential(conv_norm(4))
     weight, mean = nn.Parameter(torch.ones(4, 2, 3, 3)), torch.arange(4.0)
     bind(module, "0.0.weight", weight)
     bind(module, "0.1.running_mean", mean)
@@ -93,59 +114,26 @@ def test_bind_puts_parameters_and_buffers_at_dotted_names():
     assert len(list(module.buffers())) == 3
 
 
-def shared(small, largest, rules=None):
-    """The small module with its parameters in the largest, and gradients that start at zero."""
-    add_extras(largest, rules or {})
-    for parameter in largest.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    share(small, largest, "", rules)
-    return small
+def test_only_batch_norm_shares_its_buffers():
+    module = conv_norm(4)
+    module.register_buffer("index", torch.arange(3))
+    assert [name for name, _ in shared_buffers(module)] == ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
+    largest = conv_norm(6)
+    share(module, largest, "")
+    assert torch.equal(module.index, torch.arange(3))
+    assert module[1].running_mean.data_ptr() == largest[1].running_mean.data_ptr()
 
 
-def gradients_of(loss, tensors):
-    return torch.autograd.grad(loss, tensors)
+# Rules
 
 
-def test_a_smaller_kernel_is_the_center_times_learned_matrices():
-    largest = nn.Conv2d(4, 4, 7, groups=4)
-    rules = {"weight": KernelTransform((3, 5, 7))}
-    for kernel in (3, 5):
-        add_extras(largest, rules)
-        assert torch.equal(largest.weight_7to5, torch.eye(25))
-        generator = torch.Generator().manual_seed(kernel)
-        with torch.no_grad():
-            for matrix in (largest.weight_7to5, largest.weight_5to3):
-                matrix.add_(0.1 * torch.randn(matrix.shape, generator=generator))
-        for parameter in largest.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        small = nn.Conv2d(3, 3, kernel, groups=3)
-        share(small, largest, "", rules)
-        five = (largest.weight[:3, 0, 1:6, 1:6].reshape(3, 25) @ largest.weight_7to5.T).reshape(3, 1, 5, 5)
-        three = (five[:, 0, 1:4, 1:4].reshape(3, 9) @ largest.weight_5to3.T).reshape(3, 1, 3, 3)
-        expected = five if kernel == 5 else three
-        torch.testing.assert_close(small.weight, expected)
-        images = torch.randn(2, 3, 9, 9, generator=generator)
-        inputs = [largest.weight, largest.weight_7to5, *([largest.weight_5to3] if kernel == 3 else [])]
-        out = nn.functional.conv2d(images, expected, largest.bias[:3], groups=3)
-        wanted = gradients_of(out.square().sum(), inputs)
-        small(images).square().sum().backward()
-        for parameter, gradient in zip(inputs, wanted, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient)
-        del largest.weight_7to5, largest.weight_5to3
-
-
-def test_the_largest_kernel_is_a_plain_view():
-    largest, rules = nn.Conv2d(4, 4, 5, groups=4), {"weight": KernelTransform((3, 5))}
-    small = shared(nn.Conv2d(2, 2, 5, groups=2), largest, rules)
-    assert small.weight.data_ptr() == largest.weight.data_ptr()
-    assert type(small) is nn.Conv2d
-
-
-def test_a_kernel_transform_that_does_not_fit_is_named():
-    with pytest.raises(FamilyError, match=r"weight: a kernel transform of \(3, 5, 7\) wants a largest kernel of 7"):
-        add_extras(nn.Conv2d(4, 4, 5), {"weight": KernelTransform((3, 5, 7))})
-    with pytest.raises(FamilyError, match="kernel 1 is not one of its transform's"):
-        shared(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 5), {"weight": KernelTransform((3, 5))})
+def shared_table(rules, full_shape, shape, path=""):
+    """Return modules with one parameter `table` each; the smaller one shares the largest's."""
+    largest, small = nn.Module(), nn.Module()
+    largest.table, small.table = nn.Parameter(torch.randn(full_shape)), nn.Parameter(torch.zeros(shape))
+    zero_gradients(largest)
+    share(small, largest, path, rules)
+    return small, largest
 
 
 @pytest.mark.parametrize(
@@ -153,46 +141,37 @@ def test_a_kernel_transform_that_does_not_fit_is_named():
     [
         (Grouped(3), (12, 4), (6, 2), lambda t: t.reshape(3, 4, 4)[:, :2, :2].reshape(6, 2)),
         (Grouped(3), (12,), (6,), lambda t: t.reshape(3, 4)[:, :2].reshape(6)),
-        (CenterTable(), (49, 4), (9, 2), lambda t: t.reshape(7, 7, 4)[2:5, 2:5, :2].reshape(9, 2)),
+        (Grouped(2), (8, 4, 5, 5), (4, 2, 3, 3), lambda t: t[[0, 1, 4, 5], :2, 1:4, 1:4]),
+        (Grouped(3), (12, 4), (12, 4), lambda t: t),
         (Rule(), (1, 5, 8), (1, 3, 4), lambda t: t[:, :3, :4]),
+        (Kernel(), (6, 5, 7), (4, 3, 3), lambda t: t[:4, :3, 2:5]),
     ],
 )
 def test_rules_share_values_and_gradients(rule, full, small, expected):
-    largest, module = nn.Module(), nn.Module()
-    largest.table, module.table = nn.Parameter(torch.randn(full)), nn.Parameter(torch.zeros(small))
-    shared(module, largest, {"table": rule})
+    module, largest = shared_table({"table": rule}, full, small)
     assert torch.equal(module.table, expected(largest.table))
-    wanted = gradients_of(expected(largest.table).pow(3).sum(), [largest.table])[0]
+    (gradient,) = torch.autograd.grad(expected(largest.table).pow(3).sum(), [largest.table])
     module.table.pow(3).sum().backward()
-    assert torch.equal(largest.table.grad, wanted)
+    assert torch.equal(largest.table.grad, gradient)
 
 
-@pytest.mark.parametrize("rule", [Grouped(3), CenterTable(), ResampledPositions(1)])
-def test_a_rule_that_does_not_fit_names_the_parameter_and_both_shapes(rule):
-    largest, module = nn.Module(), nn.Module()
-    largest.table, module.table = nn.Parameter(torch.randn(8, 8, 2)), nn.Parameter(torch.zeros(5, 5, 2))
-    with pytest.raises(FamilyError, match=r"table: .*\(5, 5, 2\).*\(8, 8, 2\)"):
-        shared(module, largest, {"table": rule})
+@pytest.mark.parametrize(("full", "small"), [((8, 8, 2), (6, 8, 2)), ((9, 8, 2), (5, 5, 2))])
+def test_rows_that_form_no_groups_are_refused_with_both_shapes(full, small):
+    with pytest.raises(FamilyError, match=r"^table: the rows of .* do not form 3 equal groups") as caught:
+        shared_table({"table": Grouped(3)}, full, small)
+    assert str(full) in str(caught.value)
+    assert str(small) in str(caught.value)
 
 
-def test_positions_are_resampled_and_the_class_token_kept():
-    largest, module = nn.Module(), nn.Module()
-    largest.pos, module.pos = nn.Parameter(torch.randn(1, 17, 6)), nn.Parameter(torch.zeros(1, 5, 4))
-    shared(module, largest, {"pos": ResampledPositions(1)})
-    assert module.pos.shape == (1, 5, 4)
-    assert torch.equal(module.pos[:, 0], largest.pos[:, 0, :4])
-    flat = nn.Parameter(torch.full((1, 17, 6), 2.5))
-    with torch.no_grad():
-        largest.pos.copy_(flat)
-    torch.testing.assert_close(module.pos, torch.full((1, 5, 4), 2.5))
-    module.pos.sum().backward()
-    assert largest.pos.grad[:, :, 4:].abs().max() == 0
-    assert largest.pos.grad[:, :, :4].sum() == pytest.approx(20, rel=1e-5)
+def test_groups_larger_than_the_largest_networks_are_refused():
+    with pytest.raises(FamilyError, match=r"^table: shape \(3, 3, 2\) does not nest"):
+        shared_table({"table": Grouped(3)}, (6, 2), (9, 2))
 
 
-def test_groups_of_a_fixed_number_are_sliced_each():
-    largest = nn.Conv2d(8, 12, 5, groups=2)
-    small = shared(nn.Conv2d(4, 6, 3, groups=2), largest)
+def test_a_convolution_with_a_fixed_number_of_groups_shares_leading_rows_of_each():
+    largest, small = nn.Conv2d(8, 12, 5, groups=2), nn.Conv2d(4, 6, 3, groups=2)
+    zero_gradients(largest)
+    share(small, largest, "")
     expected = largest.weight.reshape(2, 6, 4, 5, 5)[:, :3, :2, 1:4, 1:4].reshape(6, 2, 3, 3)
     assert torch.equal(small.weight, expected)
     assert torch.equal(small.bias, largest.bias.reshape(2, 6)[:, :3].reshape(6))
@@ -200,24 +179,31 @@ def test_groups_of_a_fixed_number_are_sliced_each():
     assert largest.weight.grad.count_nonzero() == expected.numel()
 
 
-def test_groups_of_a_fixed_width_are_leading_slices():
-    largest = nn.Conv2d(8, 8, 3, groups=4)
-    small = shared(nn.Conv2d(4, 4, 3, groups=2), largest)
+@pytest.mark.parametrize(("groups", "fewer"), [(4, 2), (8, 4)])
+def test_a_convolution_with_groups_of_a_fixed_width_shares_leading_slices(groups, fewer):
+    largest, small = nn.Conv2d(8, 8, 3, groups=groups), nn.Conv2d(4, 4, 3, groups=fewer)
+    share(small, largest, "")
     assert torch.equal(small.weight, largest.weight[:4])
+    assert type(small) is nn.Conv2d
 
 
-def test_only_batch_norm_shares_its_buffers():
-    module = nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4))
-    module.register_buffer("index", torch.arange(3))
-    assert [name for name, _ in shared_buffers(module)] == ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
-    largest = nn.Sequential(nn.Conv2d(2, 6, 1), nn.BatchNorm2d(6))
-    share(module, largest, "")
-    assert torch.equal(module.index, torch.arange(3))
-    assert module[1].running_mean.data_ptr() == largest[1].running_mean.data_ptr()
+def test_the_first_pattern_that_matches_the_whole_name_applies():
+    table, largest = shared_table({"head.t*": Grouped(2), "*": Rule()}, (6,), (4,), path="head")
+    assert torch.equal(table.table, largest.table[[0, 1, 3, 4]])
+    table, largest = shared_table({"head.t*": Grouped(2), "*": Rule()}, (6,), (4,), path="neck")
+    assert torch.equal(table.table, largest.table[:4])
 
 
-def test_the_first_pattern_that_fits_holds():
-    largest, module = nn.Module(), nn.Module()
-    largest.a, module.a = nn.Parameter(torch.arange(6.0)), nn.Parameter(torch.zeros(4))
-    shared(module, largest, {"a": Grouped(2), "*": Rule()})
-    assert module.a.tolist() == [0, 1, 3, 4]
+class Scaled(Rule):
+    """Hold a scale beside each parameter."""
+
+    def extras(self, full, name):
+        return {"_scale": torch.tensor(float(len(name) + full.dim()))}
+
+
+def test_extras_are_registered_beside_the_parameters_that_a_pattern_matches():
+    largest = conv_norm(4).double()
+    add_extras(largest, {"1.*": Scaled()})
+    scales = {name: parameter for name, parameter in largest.named_parameters() if name.endswith("_scale")}
+    assert {name: scale.item() for name, scale in scales.items()} == {"1.weight_scale": 9, "1.bias_scale": 7}
+    assert all(scale.dtype == torch.float64 and scale.requires_grad for scale in scales.values())

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import ofa
-from ofa.core.errors import SpaceError, TrainError
+from ofa.core.errors import FamilyError, SpaceError, TrainError
 from ofa.supernet.block import skeleton
 from ofa.supernet.registry import list_families
 from ofa.train.channel_importance import channel_order, permute
@@ -34,7 +34,7 @@ INVERTED_RESIDUALS = {
 }
 TRANSFORMERS = {"*.mlp.fc1.*": {0}, "*.mlp.fc2.weight": {1}}
 HEAD = {"head.conv.conv.weight": {0}, "head.conv.bn.[!n]*": {0}, "head.hidden.weight": {0, 1}}
-EXPECTED = {  # the dimensions that are hidden channels of elastic number, by patterns over names
+EXPECTED = {  # channel dimensions of the elastic groups, by pattern of names
     "attentive_mobilenet": {"stages.0.*": set()} | INVERTED_RESIDUALS | HEAD | {"head.classifier.weight": {1}},
     "autoformer_small": TRANSFORMERS,
     "autoformer_tiny": TRANSFORMERS,
@@ -46,7 +46,7 @@ EXPECTED = {  # the dimensions that are hidden channels of elastic number, by pa
     "s3_tiny": TRANSFORMERS,
     "small_mobilenet_v3": INVERTED_RESIDUALS,
 }
-READS = {  # the weight that says how important a channel is, by the name of one that makes the channel
+CONSUMER = {  # the weight that tells the importance of channels, by a tensor of the layer that produces them
     "expand.conv.weight": "project.conv.weight",
     "depthwise.bn.running_var": "project.conv.weight",
     "se.fc1.bias": "se.fc2.weight",
@@ -61,7 +61,7 @@ READS = {  # the weight that says how important a channel is, by the name of one
 
 @pytest.fixture(scope="module", params=[name for name in list_families() if name not in LARGE])
 def before(request, awake, smooth_images):
-    """A supernet with statistics of images, changed by no test."""
+    """A supernet with statistics of images; no test changes it."""
     supernet = ofa.Supernet(ofa.create_family(request.param, **OPTIONS), seed=1)
     awake(supernet.network, smooth_images(8, 3, 48))
     return supernet.eval()
@@ -69,7 +69,7 @@ def before(request, awake, smooth_images):
 
 @pytest.fixture(scope="module", params=["the largest", "some"])
 def trained(request, before):
-    """What was trained before: None, or the larger half of each choice."""
+    """The subspace trained before: None, or the two largest values of each choice."""
     return None if request.param == "the largest" else before.family.space.keep_largest({"*": 2})
 
 
@@ -87,7 +87,7 @@ def after(before, order):
 
 
 def importance(weight):
-    """Of a weight's input channels, in the plainest way."""
+    """Return the L1 norm of each of a weight's input channels."""
     return np.abs(weight.detach().numpy().astype(np.float64)).sum(axis=tuple({*range(weight.dim())} - {1}))
 
 
@@ -97,7 +97,7 @@ def shapes(block):
 
 
 def sizes(family, space, slot_path, name):
-    """The sizes of a weight's second dimension in all networks of a space."""
+    """Return the numbers of input channels of a weight in all networks of a space."""
     part = replace(family, space=space)
     index = next(i for i, slot in enumerate(part.slots) if slot.path == slot_path)
     counts = [len(space.choices[column].values) for column in part.columns[index]]
@@ -109,17 +109,17 @@ def assert_same(logits, expected):
     assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-def test_all_hidden_channels_of_elastic_number_are_sorted_and_nothing_else(before, order):
+def test_all_elastic_channel_groups_are_sorted_and_nothing_else(before, order):
     patterns = EXPECTED[before.family.name]
     expected = {}
     for name in before.network.state_dict():
         dims = next((dims for pattern, dims in patterns.items() if fnmatchcase(name, pattern)), set())
-        if dims and not name.endswith(("_7to5", "_5to3")):  # transforms of kernels are shared by the channels
+        if dims and not name.endswith(("_7to5", "_5to3")):  # all channels share the kernel transforms
             expected[name] = dims
     assert {name: set(dims) for name, dims in order.items()} == expected
 
 
-def test_networks_trained_before_compute_the_same(before, after, trained, smooth_images):
+def test_subnets_trained_before_compute_the_same(before, after, trained, smooth_images):
     archs = [before.family.space.largest]
     if trained is not None:
         rows = trained.sample(4, np.random.default_rng(3))
@@ -133,19 +133,19 @@ def test_networks_trained_before_compute_the_same(before, after, trained, smooth
 def test_importance_falls_between_borders_and_channels_stay_between_them(before, after, trained, order):
     checked, moved, n_inner = set(), 0, 0
     for name in order:
-        makes = next((makes for makes in READS if name.endswith(makes)), None)
-        if makes is None:
+        producer = next((producer for producer in CONSUMER if name.endswith(producer)), None)
+        if producer is None:
             continue
-        reader = name.removesuffix(makes) + READS[makes]
+        consumer = name.removesuffix(producer) + CONSUMER[producer]
         index = order[name][0]
-        assert torch.equal(order[reader][1], index)
-        checked.add(reader)
-        old, new = (importance(supernet.network.get_parameter(reader)) for supernet in (before, after))
+        assert torch.equal(order[consumer][1], index)
+        checked.add(consumer)
+        old, new = (importance(supernet.network.get_parameter(consumer)) for supernet in (before, after))
         np.testing.assert_allclose(new, old[index], rtol=1e-5)
-        slot_path = next(slot.path for slot in before.family.slots if reader.startswith(slot.path + "."))
+        slot_path = next(slot.path for slot in before.family.slots if consumer.startswith(slot.path + "."))
         borders = {0, len(index)}
         if trained is not None:
-            borders |= sizes(before.family, trained, slot_path, reader.removeprefix(slot_path + "."))
+            borders |= sizes(before.family, trained, slot_path, consumer.removeprefix(slot_path + "."))
         borders = sorted(borders)
         n_inner += len(borders) - 2
         for start, end in pairwise(borders):
@@ -171,14 +171,14 @@ def test_equal_calls_give_equal_orders(tiny_supernet, n_kept):
     expected = torch.rand(1)
     torch.manual_seed(123)
     one, two = channel_order(tiny_supernet, trained), channel_order(copy.deepcopy(tiny_supernet), trained)
-    assert torch.equal(torch.rand(1), expected)  # the global generator is left as it was
+    assert torch.equal(torch.rand(1), expected)  # the global generator is not touched
     assert one.keys() == two.keys()
     for name, dims in one.items():
         assert all(torch.equal(index, two[name][dim]) for dim, index in dims.items())
 
 
 def test_one_block_is_sorted_as_by_hand(tiny_supernet):
-    """Sorting one inverted residual with squeeze-and-excite, written for its parameters by name."""
+    """One inverted residual with squeeze-and-excite, its parameters sorted by name."""
     path, network = "stages.1.1", tiny_supernet.network
     block = network.get_submodule(path)
     old = {name: tensor.clone().numpy() for name, tensor in block.state_dict().items()}
@@ -208,11 +208,11 @@ def test_the_smallest_network_keeps_the_most_important_channels(tiny_supernet):
     permute(tiny_supernet.network.state_dict(), channel_order(tiny_supernet))
     kept = importance(tiny_supernet.network.get_parameter(name)[:, :n_kept])
     np.testing.assert_allclose(kept, np.sort(full)[::-1][:n_kept], rtol=1e-5)
-    assert importance(subnet.get_parameter(name)).sum() > share_before  # a subnet made before has the new channels
+    assert importance(subnet.get_parameter(name)).sum() > share_before  # an existing subnet sees the new channels
 
 
-def test_sorting_and_a_training_step_may_change_places(tiny_supernet, smooth_images):
-    """If the optimizer's momentum is sorted with the network, the training goes on as it would have."""
+def test_sorting_and_a_training_step_commute(tiny_supernet, smooth_images):
+    """Training continues as it would have if the optimizer's momentum is sorted with the network."""
     images, order = smooth_images(8, 1, 16), channel_order(tiny_supernet)
     ends = []
     for sorted_after in (1, 2):
@@ -238,42 +238,36 @@ def test_sorting_and_a_training_step_may_change_places(tiny_supernet, smooth_ima
 # A family of one's own
 
 
-class HandMade(nn.Module):
-    """Adds what two hidden layers of one size make of the input, the first in the order of its data.
+class TwoMlps(nn.Module):
+    """Add two hidden layers of equal size, registered in an order of their own."""
 
-    Args:
-        channels: in and out.
-        hidden: of each layer.
-        kind: `reversed`: the second is registered in another order; `grouped`: its channels belong to groups;
-            `spare`: it is there for others, and not used.
-    """
-
-    def __init__(self, channels, hidden, kind):
+    def __init__(self, channels, hidden):
         super().__init__()
-        self.kind = kind
-        self.up, self.down = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
-        if kind == "reversed":
-            self.out, self.into = nn.Linear(hidden, channels), nn.Linear(channels, hidden)
-        else:
-            self.into, self.out = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
-        self.norm = nn.GroupNorm(2, hidden) if kind == "grouped" else nn.Identity()
+        self.down, self.up = nn.Linear(hidden, channels), nn.Linear(channels, hidden)
+        self.into, self.out = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
 
     def forward(self, x):
-        y = self.down(self.up(x).relu())
-        return y if self.kind == "spare" else y + self.out(self.norm(self.into(x)).relu())
+        return self.down(self.up(x).relu()) + self.out(self.into(x).relu())
+
+
+UP = (("up.weight", 0), ("up.bias", 0), ("down.weight", 1))
+INTO = (("into.weight", 0), ("into.bias", 0), ("out.weight", 1))
 
 
 @dataclass(frozen=True)
-class HandMadeBlock:
+class TwoMlpsBlock:
     channels: int
     hidden: int
-    kind: str
+    groups: tuple
 
     def build(self):
-        return HandMade(self.channels, self.hidden, self.kind)
+        return TwoMlps(self.channels, self.hidden)
 
-    def input_shape(self, size):  # noqa: ARG002  # vectors have none
+    def input_shape(self, size):  # noqa: ARG002  # a vector has no size
         return (self.channels,)
+
+    def channel_groups(self):
+        return self.groups
 
 
 @dataclass(frozen=True)
@@ -289,26 +283,30 @@ class Pixels:
         return (1, size, size)
 
 
-def hand_made(kind):
-    width, hidden = ofa.Choice("width", (6, 8)), ofa.Choice("hidden", (4, 6, 10))
+def two_mlps(groups, hidden=(4, 6, 10)):
+    """Return a family whose second slot declares `groups(hidden)`."""
+    choices = [ofa.Choice("resolution", (8, 16)), ofa.Choice("width", (6, 8)), ofa.Choice("hidden", hidden)]
     slots = (
         ofa.Slot("pixels", Pixels, ("width",)),
-        ofa.Slot("body", lambda channels, size: HandMadeBlock(channels, size, kind), ("width", "hidden")),
+        ofa.Slot("body", lambda channels, size: TwoMlpsBlock(channels, size, groups(size)), ("width", "hidden")),
     )
-    return ofa.Family("hand_made", ofa.SearchSpace([ofa.Choice("resolution", (8,)), width, hidden]), slots, 1)
+    return ofa.Family("two_mlps", ofa.SearchSpace(choices), slots, 1)
 
 
-FIRST = {"body.up.weight": [0], "body.up.bias": [0], "body.down.weight": [1]}
-SECOND = {"body.into.weight": [0], "body.into.bias": [0], "body.out.weight": [1]}
+def named(group):
+    return {f"body.{name}": [dim] for name, dim in group}
 
 
-@pytest.mark.parametrize("kind", ["plain", "reversed"])
-def test_each_hidden_layer_of_a_block_of_ones_own_has_its_order(smooth_images, kind):
-    supernet = ofa.Supernet(hand_made(kind))
+def dims_by_name(order):
+    return {name: sorted(dims) for name, dims in order.items()}
+
+
+def test_each_channel_group_of_a_block_of_ones_own_has_its_own_order(smooth_images):
+    supernet = ofa.Supernet(two_mlps(lambda size: (UP, INTO)))
     images = smooth_images(4, 1, 8)
     logits = supernet(images)
     order = channel_order(supernet)
-    assert {name: sorted(dims) for name, dims in order.items()} == FIRST | SECOND
+    assert dims_by_name(order) == named(UP) | named(INTO)
     assert not torch.equal(order["body.down.weight"][1], order["body.out.weight"][1])
     permute(supernet.network.state_dict(), order)
     assert_same(supernet(images), logits)
@@ -316,37 +314,57 @@ def test_each_hidden_layer_of_a_block_of_ones_own_has_its_order(smooth_images, k
         assert (np.diff(importance(supernet.network.get_parameter(f"body.{name}.weight"))) <= 0).all()
 
 
-def test_channels_in_groups_stay():
-    order = channel_order(ofa.Supernet(hand_made("grouped")))
-    assert {name: sorted(dims) for name, dims in order.items()} == FIRST
+def test_the_last_consumer_of_a_group_tells_the_importance():
+    supernet = ofa.Supernet(two_mlps(lambda size: ((*UP[:2], ("out.weight", 1), UP[2]),)))
+    expected = channel_order(ofa.Supernet(two_mlps(lambda size: (UP,))))["body.up.weight"][0]
+    assert torch.equal(channel_order(supernet)["body.out.weight"][1], expected)
 
 
-def test_channels_that_an_unused_layer_may_read_stay():
-    """A layer that the largest block holds for others tells nothing about which channels it would read."""
-    assert channel_order(ofa.Supernet(hand_made("spare"))) == {}
+def test_a_group_that_only_some_blocks_of_the_slot_declare_stays():
+    family = two_mlps(lambda size: (UP,) if size == 6 else (UP, INTO))
+    assert dims_by_name(channel_order(ofa.Supernet(family))) == named(UP)
+
+
+def test_a_group_of_fixed_size_stays():
+    assert channel_order(ofa.Supernet(two_mlps(lambda size: (UP, INTO), hidden=(10,)))) == {}
 
 
 # What is refused
 
 
-def test_a_family_of_one_whole_network_is_refused():
+@pytest.mark.parametrize(
+    "group",
+    [(), (("up.wait", 0), UP[2]), (UP[0], ("down.weight", 2)), (("up.weight", 1), UP[2])],
+    ids=["empty", "unknown name", "no such dimension", "different sizes"],
+)
+def test_a_group_that_the_block_does_not_have_is_refused(group):
+    with pytest.raises(FamilyError, match=r"TwoMlpsBlock.* does not have the channel group .*that it declares"):
+        channel_order(ofa.Supernet(two_mlps(lambda size: (group,))))
+
+
+def whole_network():
     space = ofa.SearchSpace([ofa.Choice("width", (2, 4))])
 
-    family = ofa.Family.from_builder(
-        space, lambda arch: nn.Sequential(nn.Conv2d(3, arch["width"], 8), nn.Flatten()), name="whole", resolution=8
-    )
-    with pytest.raises(TrainError, match=r"'whole' cannot be sorted.*wants slots; train it without sorting"):
-        channel_order(ofa.Supernet(family))
+    def build(arch):
+        return nn.Sequential(nn.Conv2d(3, arch["width"], 8), nn.Flatten())
+
+    return ofa.Family.from_builder(space, build, name="whole", resolution=8)
+
+
+@pytest.mark.parametrize("make", [whole_network, lambda: two_mlps(lambda size: ())])
+def test_a_family_whose_blocks_declare_no_groups_is_refused(make):
+    with pytest.raises(TrainError, match=r"cannot be sorted: its blocks declare no channel groups; train it without"):
+        channel_order(ofa.Supernet(make()))
 
 
 def test_a_space_of_other_choices_is_refused(tiny_supernet):
     other = ofa.SearchSpace([ofa.Choice("width", (1, 2))])
-    with pytest.raises(SpaceError, match=r"not a part of the space of family 'small_mobilenet_v3'.*keep_largest"):
+    with pytest.raises(SpaceError, match=r"not a subspace of the space of family 'small_mobilenet_v3'.*keep_largest"):
         channel_order(tiny_supernet, other)
 
 
 def test_a_space_of_other_values_is_refused(tiny_supernet):
     choices = tiny_supernet.family.space.choices
     other = ofa.SearchSpace([replace(c, values=(2, 5)) if c.name.endswith("expand") else c for c in choices])
-    with pytest.raises(SpaceError, match=r"not a part of the space"):
+    with pytest.raises(SpaceError, match=r"not a subspace of the space"):
         channel_order(tiny_supernet, other)

@@ -280,5 +280,5 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, name, wrap):
         torch.save({"state_dict": Attack()}, path)
     else:
         path.write_bytes(wrap(Attack(), protocol=2))
-    with pytest.raises(CheckpointError, match="could run code"):
+    with pytest.raises(CheckpointError, match=r"holds no state dict|truncated or not a checkpoint"):
         load_teacher(config(name, path), 7, 3, 32)
