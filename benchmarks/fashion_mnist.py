@@ -122,7 +122,7 @@ def write(run: Run, compared: list[str], worst: tuple[float, float]) -> None:
     lines += [
         f"| {i} | {level['top1_percent']:.2f} | {level['latency_ms']:.3f} "
         f"| {level['predicted_latency_ms']:.3f} | {level['macs_m']:.2f} | {level['params_m']:.3f} "
-        f"| {level['arch']['resolution']} | {level['parity_max_abs_diff']:.1e} |"
+        f"| {level['arch']['resolution']} | {level['max_abs_diff']:.1e} |"
         for i, level in enumerate(summary["levels"])
     ]
     lines += [

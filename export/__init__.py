@@ -1,1 +1,1 @@
-"""What happens to an extracted network: ONNX, timing, bundles, and the runtime that serves them."""
+"""From extracted networks to deployment: ONNX, measuring on devices, bundles, and the runtime that serves them."""

@@ -1,4 +1,4 @@
-"""`ofa bundle`: make the bundle of a run, and replay a discharging battery over it; `ofa agent`."""
+"""`ofa bundle`, which bundles the levels of a run or replays a discharging battery over them, and `ofa agent`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ofa.cli.output import emit, table
 
 
 class _MakeByDefault(TyperGroup):
-    """`ofa bundle RECIPE` means `ofa bundle make RECIPE`."""
+    """Read `ofa bundle RECIPE` as `ofa bundle make RECIPE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
@@ -22,13 +22,13 @@ class _MakeByDefault(TyperGroup):
 
 
 bundle = typer.Typer(
-    cls=_MakeByDefault, no_args_is_help=True, help="Make the bundle of a run (make), or replay it (demo)."
+    cls=_MakeByDefault, no_args_is_help=True, help="Bundle the levels of a run (make), or replay a battery (demo)."
 )
 
 
 @bundle.command()
 def make(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
-    """Make the bundle of a run's exported levels. `ofa bundle RECIPE` does the same."""
+    """Bundle the exported levels of a run; `ofa bundle RECIPE` does the same."""
     execute(make_run(recipe, run_dir), "bundle")
 
 
@@ -36,16 +36,16 @@ def make(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
 def demo(
     recipe: RecipeArgument,
     run_dir: RunOption = None,
-    steps: Annotated[int, typer.Option(min=2, max=1000, help="Steps of the discharge.")] = 21,
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Steps from a full battery to an empty one.")] = 21,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve real test images while a battery goes from full to empty, and is charged again at the end."""
+    """Serve test images while a simulated battery discharges from full to empty and is charged again."""
     from export.replay import replay
     from export.stages import raw_images
 
     run = make_run(recipe, run_dir)
     images, labels = raw_images(run.data, limit=400)
-    done = replay(run.path("bundle"), images, labels, steps)
+    replayed = replay(run.path("bundle"), images, labels, steps=steps)
 
     def show() -> None:
         rows = [
@@ -56,22 +56,22 @@ def demo(
                 f"{step.correct}/{step.n_images}",
                 step.latency_ms,
             )
-            for step in done
+            for step in replayed
         ]
-        table("battery replay", ("battery", "level", "test top-1 %", "right now", "latency ms"), rows)
+        table("battery replay", ("battery", "level", "test top-1 %", "correct here", "latency ms"), rows)
 
-    emit([asdict(step) for step in done], as_json, show)
+    emit([asdict(step) for step in replayed], as_json, show)
 
 
 def agent(ctx: typer.Context) -> None:
     """Run ONNX models for `ofa profile` on another computer; `ofa agent --help` lists the options."""
-    from export.agent.server import main
+    from export.agent.__main__ import main
 
     raise typer.Exit(main(ctx.args))
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands of this file."""
+    """Add the commands of this file."""
     app.add_typer(bundle, name="bundle")
     app.command(
         "agent", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

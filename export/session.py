@@ -1,36 +1,40 @@
-"""ONNX Runtime sessions on the CPU, made one way for measuring, comparing and serving. Free of torch."""
+"""ONNX Runtime on the CPU, set up in one way for measuring, comparing and serving. Free of torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
+from export.errors import check_number, one_line
 from ofa.core.errors import DeviceError
 
-INPUT = "images"
-OUTPUT = "logits"
+INPUT, OUTPUT = "images", "logits"
 
 
 def session(model: Path | bytes, threads: int = 1) -> ort.InferenceSession:
-    """A session that runs one operator at a time on `threads` threads, with all graph optimisations.
+    """Return a session for an ONNX file or its content; DeviceError if ONNX Runtime cannot load it.
 
-    Worker threads do not spin between runs: a spinning thread costs energy and disturbs whatever runs next.
-
-    Args:
-        model: an ONNX file or its bytes.
-        threads: at least 1.
-
-    Raises:
-        DeviceError: fewer than 1 thread.
+    It runs one operator at a time on `threads` threads, with all graph optimizations. Threads do not spin between
+    runs: a spinning thread costs energy and disturbs whatever runs next.
     """
-    if threads < 1:
-        raise DeviceError(f"threads = {threads} is not allowed; give at least 1")
+    check_number("threads", threads, 1, 1024, whole=True)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4  # errors are raised; they need not be printed as well
     options.add_session_config_entry("session.force_spinning_stop", "1")
     source = model if isinstance(model, bytes) else str(model)
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    with one_line(DeviceError, "ONNX Runtime cannot load the model", "use float32 and operators that it implements"):
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def run(model: ort.InferenceSession, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits `[n, classes]` of images `[n, channels, height, width]`; DeviceError if the model fails."""
+    with one_line(DeviceError, f"ONNX Runtime cannot run the model on {images.shape}", "check the shape of the images"):
+        logits: NDArray[np.float32] = model.run([OUTPUT], {INPUT: images})[0]
+    return logits

@@ -1,44 +1,50 @@
-"""The last stages of a run that know ONNX: exporting the levels, and making the bundle."""
+"""The last stages of a run that know ONNX: exporting the levels, and bundling them."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.bundle import Level, write_bundle
-from export.formats.onnx import export_checked
+from export.bundle import BundledLevel, write_bundle
+from export.errors import one_line
+from export.formats.onnx import compare, export_onnx
 from export.preprocess import Preprocess
 from export.replay import replay
-from export.session import INPUT, OUTPUT, session
-from ofa.core.files import write_json
+from export.session import run as run_session
+from export.session import session
+from ofa.core.errors import DeviceError, ExportError
 from ofa.cost.latency.profile import reference
 from ofa.data.dataset import Data
 from ofa.data.loaders import Batches, eval_batches
-from ofa.devices.device import Model
+from ofa.devices.device import Model, Timing
 from ofa.devices.measure import measure
 from ofa.evaluate.calibrate import calibrate
+from ofa.pipeline.levels import Level, ReplayStep, write_records
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
-from ofa.space.arch import Value
+from ofa.space.arch import Arch, Value
 from ofa.supernet.supernet import Supernet
+
+_CHECK_TOLERANCE = 0.01
+"""Of the largest logit: for networks with random weights, which may scale logits up or down."""
 
 
 def onnx_top1_percent(path: Path, batches: Batches) -> float:
-    """Top-1 accuracy of an ONNX file."""
+    """Return the top-1 accuracy of an ONNX file in percent."""
     model = session(path)
-    tops = [model.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0].argmax(axis=1) for images, _ in batches]
+    classes = [run_session(model, images.contiguous().numpy()).argmax(axis=1) for images, _ in batches]
     labels = np.concatenate([labels.numpy() for _, labels in batches])
-    return float(100 * np.mean(np.concatenate(tops) == labels))
+    return float(100 * np.mean(np.concatenate(classes) == labels))
 
 
 def raw_images(data: Data, limit: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
-    """Test images as a camera or a file would give them, `[h, w]` or `[h, w, c]`, with labels."""
+    """Return up to `limit` test images as a camera or a file gives them, `[h, w]` or `[h, w, c]`, with their labels."""
     chosen = np.linspace(0, len(data.test) - 1, min(limit, len(data.test))).astype(int)
     pairs = [data.test[int(i)] for i in chosen]
     return [_picture(image) for image, _ in pairs], [label for _, label in pairs]
@@ -49,44 +55,71 @@ def _picture(image: Tensor) -> NDArray[np.uint8]:
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
+def _check(run: Run) -> None:
+    """Export the smallest and the largest network of the family with random weights.
+
+    Raises:
+        ExportError: one of them cannot be exported, or differs from PyTorch.
+    """
+    for size in ("smallest", "largest"):
+        try:
+            _check_arch(run, getattr(run.family.space, size))
+        except (DeviceError, ExportError) as error:
+            raise ExportError(f"the {size} network of {run.family.name} cannot be exported: {error}") from error
+
+
+def _check_arch(run: Run, arch: Arch) -> None:
+    shape, n_classes = run.family.input_shape(arch), len(run.data.labels)
+    network = Model(partial(run.family.build, arch), shape).module()
+    batches = eval_batches(run.data, run.data.train, int(arch["resolution"]), limit=8)
+    images = batches[0][0]
+    with one_line(ExportError, "it does not run in PyTorch", "mend the family"):
+        calibrate(network, batches)  # without, the logits of an untrained network hardly depend on the image
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(network, shape, path)
+        model = session(path)
+        parity = compare(model, network, [images[:1], images[1:4]])
+    if not parity.max_abs_diff <= _CHECK_TOLERANCE * parity.max_abs_logit:
+        raise ExportError(
+            f"ONNX differs from PyTorch by up to {parity.max_abs_diff:.3g} in logits up to {parity.max_abs_logit:.3g}; "
+            "remove randomness and control flow that depends on data"
+        )
+    logits = run_session(model, images[:1].numpy())
+    if logits.shape != (1, n_classes):
+        raise ExportError(f"it returns shape {logits.shape} for one image; return logits [batch, {n_classes}]")
+
+
 def _export(run: Run, progress: Progress) -> None:
     supernet = run.supernet()
-    folder = run.path("export")
-    folder.mkdir(exist_ok=True)
+    run.path("export").mkdir(exist_ok=True)
     entries = run.read_json("front.json")["levels"]
     networks = [_calibrated(run, supernet, entry["arch"]) for entry in entries]
-    models = {
-        str(i): Model.of(network, run.family.input_shape(entry["arch"]))
-        for i, (network, entry) in enumerate(zip(networks, entries, strict=True))
-    }
-    as_in_table = run.recipe.profile.model_copy(update={"bursts": run.latency_table().device.get("bursts", "all")})
-    measured = measure(run.device, models, reference(run.family), run.rng("export"), config=as_in_table)
-    timings = [measured[name] for name in models]
+    timings = _measure(run, networks, [run.family.input_shape(entry["arch"]) for entry in entries])
     slowest_first = sorted(range(len(entries)), key=lambda i: -timings[i].median_ms)
-    levels: list[dict[str, Any]] = []
-    for level, i in enumerate(slowest_first):
-        path = folder / f"level-{level}.onnx"
-        resolution = int(entries[i]["arch"]["resolution"])
+    levels: list[Level] = []
+    for i in slowest_first:
+        arch, file = entries[i]["arch"], f"export/level-{len(levels)}.onnx"
+        resolution, path = int(arch["resolution"]), run.path(file)
         validation = [images for images, _ in eval_batches(run.data, run.data.validation, resolution)]
-        shape = run.family.input_shape(entries[i]["arch"])
-        same = export_checked(networks[i], shape, validation, path, run.recipe.export.max_abs_diff)
-        accuracy = onnx_top1_percent(path, eval_batches(run.data, run.data.test, resolution))
-        levels.append(
-            {
-                "arch": entries[i]["arch"],
-                "onnx": str(path.relative_to(run.folder)),
-                "top1_percent": accuracy,
-                "validation_top1_percent": entries[i]["top1_percent"],
-                "latency_ms": timings[i].median_ms,
-                "latency_spread_ms": timings[i].spread_ms,
-                "predicted_latency_ms": entries[i]["predicted_latency_ms"],
-                "parity_max_abs_diff": same.max_abs_diff,
-                "macs_m": entries[i]["macs_m"],
-                "params_m": entries[i]["params_m"],
-            }
+        tolerance = run.recipe.export.max_abs_diff
+        parity = export_onnx(networks[i], run.family.input_shape(arch), path, images=validation, tolerance=tolerance)
+        assert parity is not None  # as images are given
+        level = Level(
+            arch=arch,
+            file=file,
+            top1_percent=onnx_top1_percent(path, eval_batches(run.data, run.data.test, resolution)),
+            validation_top1_percent=entries[i]["top1_percent"],
+            latency_ms=timings[i].median_ms,
+            latency_spread_ms=timings[i].spread_ms,
+            predicted_latency_ms=entries[i]["predicted_latency_ms"],
+            max_abs_diff=parity.max_abs_diff,
+            macs_m=entries[i]["macs_m"],
+            params_m=entries[i]["params_m"],
         )
-        progress(level + 1, len(entries), f"{path.name}: {accuracy:.2f}% on test")
-    write_json(folder / "levels.json", levels)
+        levels.append(level)
+        progress(len(levels), len(entries), f"{path.name}: {level.top1_percent:.2f}% on test")
+    write_records(run.folder, Level, levels)
 
 
 def _calibrated(run: Run, supernet: Supernet, arch: Mapping[str, Value]) -> nn.Module:
@@ -96,18 +129,32 @@ def _calibrated(run: Run, supernet: Supernet, arch: Mapping[str, Value]) -> nn.M
     return network
 
 
+def _measure(run: Run, networks: list[nn.Module], shapes: list[tuple[int, ...]]) -> list[Timing]:
+    """Measure whole networks by the same statistic as the latency table."""
+    models = {str(i): Model.of(*pair) for i, pair in enumerate(zip(networks, shapes, strict=True))}
+    config = run.recipe.profile.model_copy(update={"bursts": run.latency_table().device.get("bursts", "all")})
+    timings = measure(run.device, models, reference(run.family), run.rng("export"), config=config)
+    return [timings[name] for name in models]
+
+
 def _bundle(run: Run, progress: Progress) -> None:
-    data, written = run.data, []
-    for level in run.read_json("export/levels.json"):
-        preprocess = Preprocess(int(level["arch"]["resolution"]), data.in_channels, data.mean, data.std)
-        keys = ("arch", "top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
-        written.append((Level(**{key: level[key] for key in keys}, preprocess=preprocess), run.path(level["onnx"])))
-    write_bundle(run.path("bundle"), run.recipe.name, data.labels, run.device.description, written)
+    data, levels = run.data, run.levels
+    bundled = []
+    for level in levels:
+        preprocess = Preprocess(int(level.arch["resolution"]), data.in_channels, data.mean, data.std)
+        bundled.append(BundledLevel(**vars(level), preprocess=preprocess))
+    write_bundle(
+        run.path("bundle"),
+        bundled,
+        source=run.folder,
+        name=run.recipe.name,
+        labels=data.labels,
+        device=run.device.description,
+    )
     images, labels = raw_images(data, limit=400)
-    steps = replay(run.path("bundle"), images, labels)
-    write_json(run.path("replay.json"), [asdict(step) for step in steps])
-    progress(1, 1, f"{len(written)} levels")
+    write_records(run.folder, ReplayStep, replay(run.path("bundle"), images, labels))
+    progress(1, 1, f"{len(levels)} levels")
 
 
-EXPORT = Stage("export", ("search", "profile"), ("export", "sample"), _export)
+EXPORT = Stage("export", ("search", "profile"), ("export", "sample"), _export, check=_check)
 BUNDLE = Stage("bundle", ("export",), (), _bundle)

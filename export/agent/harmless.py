@@ -1,7 +1,7 @@
-"""Refuses ONNX models that do more than compute, whoever sent them. Free of torch, and of the package `onnx`.
+"""Refuse ONNX models that do more than compute, whoever sent them.
 
-That one would have to be compiled on many phones. What is to be refused shows in a few fields of the protobuf, and each
-occurrence of them is visited, so this is never less strict than the reader in ONNX Runtime.
+Free of torch, and of the package `onnx`, which many phones would have to compile. Few fields of the protobuf matter,
+and every occurrence of them is visited: the check is never less strict than ONNX Runtime's own reader.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from ofa.core.errors import DeviceError
 
-# What a model is made of, as far as it is looked into: a kind of message, and the fields that hold further ones.
-_INSIDE = {
+# The kinds of message in a model that matter, each with its fields that hold further ones.
+_NESTED = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
@@ -21,24 +21,16 @@ _INSIDE = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-
-
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-
-
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 
 class HarmfulModelError(DeviceError):
-    """A model that is not run."""
+    """A model that does more than compute."""
 
 
 def check_harmless(onnx: bytes) -> None:
-    """Refuses a model that could run what is not an ONNX operator, read files, or never end.
-
-    Raises:
-        HarmfulModelError: it says why.
-    """
+    """Raise HarmfulModelError for a model that could run anything but ONNX operators, read files, or never end."""
     if onnx[4:8] == b"ORTM":  # ONNX Runtime's other format, which it takes instead of ONNX
         raise HarmfulModelError("the body is in ONNX Runtime's own format, which is not allowed; send ONNX")
     try:
@@ -48,7 +40,7 @@ def check_harmless(onnx: bytes) -> None:
 
 
 def _check(kind: str, message: memoryview) -> None:
-    inside = _INSIDE[kind]
+    nested = _NESTED[kind]
     for number, value in _fields(message):
         match kind, number:
             case "node", 4 if (operator := _text(value)) in _CONTROL_FLOW:
@@ -59,19 +51,13 @@ def _check(kind: str, message: memoryview) -> None:
             case "attribute", 6 | 11:
                 raise HarmfulModelError("an operator has a graph inside, as control flow has; export without it")
             case "tensor", 13 | 14 if value != 0:
-                raise HarmfulModelError(
-                    "a tensor has external data, which could be any file; save the model as one file"
-                )
-        if number in inside:
-            _check(inside[number], _bytes(value))
+                raise HarmfulModelError("a tensor has external data, which may be any file; save the model as one file")
+        if number in nested:
+            _check(nested[number], _bytes(value))
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a protobuf message.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Yield number and value of each field of a protobuf message; ValueError if it is none."""
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)
@@ -85,23 +71,23 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             case _:
                 raise ValueError("a group")
         if at > end or tag >= 2**32:
-            raise ValueError("beyond its end")
+            raise ValueError("beyond the end of the message")
         yield tag >> 3, value
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """A number and where it ends."""
+    """Return the number at a position, and the position after it."""
     value = 0
     for i, byte in enumerate(message[at : at + 10]):
         value |= (byte & 127) << 7 * i
         if byte < 128:
             return value, at + i + 1
-    raise ValueError("a number without end")
+    raise ValueError("a number without an end")
 
 
 def _bytes(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise ValueError("a number in the place of a message")
+        raise ValueError("a number in place of a message")
     return value
 
 

@@ -3,123 +3,85 @@
 from __future__ import annotations
 
 import importlib
-import platform
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
-from time import perf_counter_ns
 from types import ModuleType
 from typing import Any
 
-import torch
-
-from export.devices.ort_cpu import checked_threads, normal_images, processor
-from export.formats.onnx import to_onnx
+from export.devices.local import ADVICE, LocalRunner, check_threads, describe, normal_images, onnx_file
+from export.errors import check_choice, one_line
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Host, Model, Runner
 
 
 class OpenvinoCpu:
-    """Runs models with OpenVINO, one at a time in one stream; implements `ofa.devices.device.Device`.
+    """Run models with OpenVINO, one at a time in one stream; implements `ofa.devices.device.Device`.
 
-    With OpenVINO's own hint for latency the times are the same, but the first run binds each weight to a NUMA node, so
-    that the system has to map it apart: a transformer then has 250 of the 65530 maps that a Linux process may have,
-    beyond which OpenVINO aborts, and 30 without.
+    With OpenVINO's hint for latency the times are the same, but the first run binds each weight to a NUMA node, for
+    which the system maps it separately: a transformer then has 250 of the 65530 maps that a Linux process may have,
+    beyond which OpenVINO aborts, and 30 without the hint.
 
-    OpenVINO computes in bfloat16 by itself where the processor can; here it is told to keep to float32, so that it
-    computes what the other devices compute.
+    Where the processor can, OpenVINO computes in bfloat16 by default; here it computes in float32, as the other
+    devices do.
 
     Args:
         threads: of one run, from 1 to the number of processors.
         precision: "float32".
 
     Raises:
-        DeviceError: OpenVINO is not installed, or an option out of range.
+        DeviceError: OpenVINO is not installed, or an option is out of range.
     """
 
     name = "openvino-cpu"
 
     def __init__(self, threads: int = 1, precision: str = "float32") -> None:
-        if precision != "float32":
-            raise DeviceError(f"{self.name}: precision = {precision!r} is not known; choose float32")
-        self.threads = checked_threads(self.name, threads)
+        check_choice(f"{self.name}: precision", precision, ("float32",))
+        check_threads(self.name, threads)
+        self.threads = threads
         self.hosts: Sequence[Host] = (self,)
-        self._openvino = _imported()
-        self._core = _core()
-        self.description: dict[str, Any] = {
-            "device": self.name,
-            "runtime": "openvino",
-            "runtime_version": str(self._openvino.get_version()),
-            "processor": processor(),
-            "os": f"{platform.system()} {platform.machine()}",
-            "threads": threads,
-            "precision": precision,
-            "torch_version": str(torch.__version__),
-        }
+        self._openvino, self._core = _import_openvino(), _core()
+        self.description = describe(self.name, "openvino", str(self._openvino.get_version()), threads=threads)
 
     def load(self, model: Model) -> Runner:
-        """Exports a model and compiles it for batch 1."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            to_onnx(model.module(), model.input_shape, path)
-            read = self._core.read_model(path)
-        read.reshape([1, *model.input_shape])
+        """Export a model and compile it for batch 1."""
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": self.threads,
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        request = self._core.compile_model(read, "CPU", options).create_infer_request()
-        request.set_input_tensor(self._openvino.Tensor(normal_images(1, model.input_shape)))
-        return OpenvinoRunner(request)
-
-
-@dataclass(frozen=True)
-class OpenvinoRunner:
-    """Times the runs of a compiled model whose input is set; implements `ofa.devices.device.Runner`."""
-
-    request: Any
-
-    def __call__(self, n: int) -> list[float]:
-        """Milliseconds of each run."""
-        run, clock, times = partial(self.request.infer, share_outputs=True), perf_counter_ns, []
-        run()
-        for _ in range(n):
-            start = clock()
-            run()
-            times.append((clock() - start) / 1e6)
-        return times
+        with onnx_file(model) as path, one_line(DeviceError, f"{self.name} cannot load a model", ADVICE):
+            network = self._core.read_model(path)
+            network.reshape([1, *model.input_shape])
+            request = self._core.compile_model(network, "CPU", options).create_infer_request()
+            request.set_input_tensor(self._openvino.Tensor(normal_images(1, model.input_shape)))
+        return LocalRunner(self.name, partial(request.infer, share_outputs=True))
 
 
 @cache
 def _core() -> Any:
-    """The one core of this process.
+    """Return the one core of this process.
 
-    Each has the main thread handle signals on a stack of its own, which is freed with it. Of two that are dropped in
-    the order in which they were made, the second leaves the thread with the freed stack of the first, and the next
-    signal, such as that of a child process that ended, crashes the process.
+    Each core has the main thread handle signals on a stack of its own, which is freed with the core. When two are
+    dropped in the order in which they were created, the second leaves the thread with the freed stack of the first,
+    and the next signal, such as that of a child process that ended, crashes the process.
     """
-    core = _imported().Core()
-    core.set_property({"ENABLE_MMAP": False})  # a mapped file could not be removed everywhere
+    core = _import_openvino().Core()
+    core.set_property({"ENABLE_MMAP": False})  # some systems do not remove a file that is mapped
     return core
 
 
-def _imported() -> ModuleType:
-    """OpenVINO without its telemetry, which would send a message from a thread of its own as soon as it is imported."""
+def _import_openvino() -> ModuleType:
+    """Import OpenVINO without its telemetry, which would send a message from a thread of its own on import."""
     telemetry = "openvino_telemetry"
     hidden = telemetry not in sys.modules
     if hidden:
-        sys.modules[telemetry] = None  # type: ignore[assignment]  # OpenVINO goes without a package that is missing
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # OpenVINO does without a package that is missing
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
-        raise DeviceError(
-            f"{OpenvinoCpu.name}: OpenVINO is not installed ({error}); run: pip install 'ofa[openvino]'"
-        ) from error
+        raise DeviceError(f"OpenVINO is not installed ({error}); run: pip install 'ofa[openvino]'") from error
     finally:
         if hidden:
             del sys.modules[telemetry]

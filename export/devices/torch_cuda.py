@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from export.devices.ort_cpu import normal_images
+from export.devices.local import ADVICE, describe, normal_images
+from export.errors import check_choice, one_line
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Host, Model, Runner
 
@@ -18,99 +18,81 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class TorchCuda:
-    """Runs models as PyTorch modules on the first GPU that CUDA shows; implements `ofa.devices.device.Device`.
+    """Run models as PyTorch modules on the first GPU that CUDA shows; implements `ofa.devices.device.Device`.
 
-    A run is what lies between two CUDA events, one before its first kernel is asked for and one after its last, with
+    A run is what lies between two CUDA events, one before its first kernel is launched and one after its last, with
     the GPU idle before. So waiting for Python counts, as it does in use. cuDNN picks its algorithms by trial in the
     run that is not timed; TensorFloat-32 is off in convolutions.
 
     Args:
         precision: "float32" or "float16", of weights and activations.
-        channels_last: the memory format of images and convolutions.
+        channels_last: whether images and convolutions have the memory format `torch.channels_last`.
 
     Raises:
-        DeviceError: no GPU, or an unknown precision.
+        DeviceError: no GPU, or an option that is not allowed.
     """
 
     name = "torch-cuda"
 
     def __init__(self, precision: str = "float32", channels_last: bool = False) -> None:
-        if precision not in _DTYPES:
-            raise DeviceError(f"{self.name}: precision = {precision!r} is not known; choose from {', '.join(_DTYPES)}")
+        check_choice(f"{self.name}: precision", precision, list(_DTYPES))
+        if not isinstance(channels_last, bool):
+            raise DeviceError(f"{self.name}: channels_last = {channels_last!r:.60} is not allowed; give true or false")
         if not torch.cuda.is_available():
-            raise DeviceError(
-                f"{self.name}: PyTorch {torch.__version__} (for CUDA {torch.version.cuda or 'none'}) sees no GPU; "
-                "see what nvidia-smi says, and install a PyTorch for this machine's CUDA"
-            )
+            version = f"PyTorch {torch.__version__} (for CUDA {torch.version.cuda or 'none'})"
+            raise DeviceError(f"{self.name}: {version} finds no GPU; install a PyTorch for the CUDA of nvidia-smi")
         self.precision, self.channels_last = precision, channels_last
         self.hosts: Sequence[Host] = (self,)
-        self.description: dict[str, Any] = {
-            "device": self.name,
-            "runtime": "torch",
-            "runtime_version": str(torch.__version__),
-            "cuda_version": str(torch.version.cuda),
-            "cudnn_version": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
-            "processor": torch.cuda.get_device_name(0),
-            "os": f"{platform.system()} {platform.machine()}",
-            "threads": 1,
-            "precision": precision,
-            "channels_last": channels_last,
-            "torch_version": str(torch.__version__),
-        }
-
-    def load(self, model: Model) -> Runner:
-        """Moves a model and an image to the GPU."""
-        images = torch.from_numpy(normal_images(1, model.input_shape))
-        return TorchRunner(
-            *placed(model.module(), images, torch.device("cuda", 0), _DTYPES[self.precision], self.channels_last)
+        self.description = describe(
+            self.name,
+            "torch",
+            str(torch.__version__),
+            processor=torch.cuda.get_device_name(0),
+            precision=precision,
+            channels_last=channels_last,
+            cuda_version=str(torch.version.cuda),
+            cudnn_version=str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         )
 
-
-class Event(Protocol):
-    """A moment on the GPU, such as `torch.cuda.Event`."""
-
-    def record(self) -> None:
-        """Sets it behind the work asked for so far."""
-
-    def synchronize(self) -> None:
-        """Waits for it."""
-
-    def elapsed_time(self, end_event: Any) -> float:
-        """Milliseconds to a later one."""
-        ...
-
-
-def _cuda_event() -> Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    def load(self, model: Model) -> Runner:
+        """Move a model and an image to the GPU."""
+        images, dtype = torch.from_numpy(normal_images(1, model.input_shape)), _DTYPES[self.precision]
+        with one_line(DeviceError, f"{self.name} cannot load a model", ADVICE):
+            pair = move(model.module(), images, device="cuda:0", dtype=dtype, channels_last=self.channels_last)
+            return TorchRunner(*pair)
 
 
 @dataclass(frozen=True)
 class TorchRunner:
-    """Times the runs of a module by events; implements `ofa.devices.device.Runner`."""
+    """Time the runs of a module by CUDA events; implements `ofa.devices.device.Runner`."""
 
     module: nn.Module
     images: Tensor
-    event: Callable[[], Event] = _cuda_event
+    event: Callable[..., Any] = torch.cuda.Event
 
     def __call__(self, n: int) -> list[float]:
-        """Milliseconds of each run."""
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        """Return the milliseconds of each of `n` runs, after one that is not timed."""
+        with (
+            one_line(DeviceError, f"{TorchCuda.name} cannot run a model", ADVICE),
+            torch.inference_mode(),
+            torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False),
+        ):
             self._run_ms()
             return [self._run_ms() for _ in range(n)]
 
     def _run_ms(self) -> float:
-        start, end = self.event(), self.event()
+        start, end = self.event(enable_timing=True), self.event(enable_timing=True)
         start.record()
         self.module(self.images)
         end.record()
         end.synchronize()
-        return start.elapsed_time(end)
+        return float(start.elapsed_time(end))
 
 
-def placed(
-    module: nn.Module, images: Tensor, device: torch.device, dtype: torch.dtype, channels_last: bool
+def move(
+    module: nn.Module, images: Tensor, *, device: str, dtype: torch.dtype, channels_last: bool
 ) -> tuple[nn.Module, Tensor]:
-    """Both on a device, of one type; inputs that are not images have no channels to put last."""
+    """Move both to a device and a type; inputs that are not images have no channels to put last."""
     module, images = module.to(device, dtype), images.to(device, dtype)
     if channels_last and images.dim() == 4:
         return module.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)

@@ -1,1 +1,1 @@
-"""Model formats: ONNX files, their quantization, and the proof that they compute the same."""
+"""Model formats: ONNX files that compute what PyTorch computes, and their quantization."""

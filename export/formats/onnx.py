@@ -1,12 +1,16 @@
-"""Networks as ONNX files, and the proof that such a file computes what the PyTorch network computes."""
+"""Networks as ONNX files that are known to compute what PyTorch computes."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -15,136 +19,169 @@ import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from export.session import INPUT, OUTPUT, session
+from export.errors import check_number, one_line
+from export.session import INPUT, OUTPUT, run, session
 from ofa.core.errors import ExportError
 from ofa.core.files import replacing
 
 _OPSET = 18  # pinned, so that a newer torch does not change the files
+_EXPORTING = Lock()  # the exporter, warning filters and a network's mode are global
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an ONNX model is from its PyTorch network on some images.
+    """How an ONNX model differs from its PyTorch network on some images.
 
     Attributes:
-        max_abs_diff: largest absolute difference of any logit; NaN if either side gave NaN or infinity.
-        same_top1: fraction of the images whose highest logit is the same class.
-        n_images: how many images were compared.
+        max_abs_diff: largest absolute difference of a logit; NaN if either side has NaN or infinity.
+        max_abs_logit: largest absolute logit of PyTorch.
+        same_top1: fraction of the images for which both give the same class.
+        n_images: number of images compared.
     """
 
     max_abs_diff: float
+    max_abs_logit: float
     same_top1: float
     n_images: int
 
 
-def to_onnx(network: nn.Module, input_shape: tuple[int, ...], path: Path) -> None:
-    """Writes a network in eval mode as an ONNX file: "images" `[batch, *input_shape]` to "logits" `[batch, ...]`.
+def export_onnx(
+    network: nn.Module,
+    input_shape: tuple[int, ...],
+    path: Path | str,
+    *,
+    images: Iterable[Tensor] | None = None,
+    tolerance: float = 1e-4,
+) -> Parity | None:
+    """Write a network in eval mode as an ONNX file, from "images" `[batch, *input_shape]` to "logits" `[batch, ...]`.
 
-    Any module from one tensor to one tensor will do, also a single block. The network's own mode is left
-    as it was. The exporter is the one based on TorchScript: measured on the same networks it takes 0.02 s
-    for a block and 0.4 s for MobileNetV3 where the one based on torch.export takes 0.74 s and 6 s, and a
-    latency table has hundreds of blocks.
+    The batch may have any size. The file appears whole or not at all, and only if ONNX Runtime runs it; a file that
+    is at `path` already is removed first. The network's own mode is left as it was.
+
+    The exporter is the one based on TorchScript: on the same networks it takes 0.02 s for a block and 0.4 s for
+    MobileNetV3 where the one based on torch.export takes 0.74 s and 6 s, and a latency table has hundreds of blocks.
 
     Args:
-        network: float32, in any memory format.
-        input_shape: without the batch dimension, which may have any size in the file.
-        path: overwritten; see `export_checked` for a file that is whole and compared.
+        network: any float32 module from one tensor to one tensor, also a single block.
+        input_shape: shape of the input without the batch dimension: channels, height, width.
+        path: of the ONNX file.
+        images: preprocessed images, each `[batch, *input_shape]`, on which the file must compute the same as PyTorch.
+        tolerance: largest absolute difference of a logit allowed on `images`.
+
+    Returns:
+        The comparison on `images`; None without images.
 
     Raises:
-        ExportError: an operation that the exporter does not know, or a file that ONNX's checker refuses.
+        ExportError: the network cannot be exported, has a fixed batch size, differs from PyTorch on `images` by more
+            than `tolerance` or in any top-1 class, or `images` is empty.
+        DeviceError: ONNX Runtime cannot load the file.
     """
-    parameter = next(network.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    images = torch.zeros((2, *input_shape), device=device)
-    try:
-        with _eval_mode(network), torch.no_grad():
-            _export(network, images, path)
-        onnx.checker.check_model(onnx.load(path))
-    except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError) as error:
-        raise ExportError(
-            f"{type(network).__name__} with input {tuple(input_shape)} cannot become ONNX: {error}; "
-            "write the block with operations that ONNX has"
-        ) from error
+    check_number("tolerance", tolerance, 0, float("inf"), kind=ExportError)
+    path = Path(path)
+    path.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        with _EXPORTING, _eval_mode(network), torch.no_grad():
+            _write(network, input_shape, temporary)
+        model = session(temporary)
+        _check_batch_size(model, network, input_shape)
+        if images is None:
+            return None
+        parity = compare(model, network, images)
+        if not (parity.max_abs_diff <= tolerance and parity.same_top1 == 1.0):
+            raise ExportError(
+                f"{path.name}: ONNX differs from PyTorch by up to {parity.max_abs_diff:.3g} (allowed: {tolerance:.3g}) "
+                f"and gives the same class for {parity.same_top1:.2%} of {parity.n_images} images; remove randomness "
+                "and control flow that depends on data, train the network, or raise the tolerance"
+            )
+    return parity
 
 
-def parity(model: ort.InferenceSession, network: nn.Module, batches: Iterable[Tensor]) -> Parity:
-    """Compares an ONNX model with the network it came from.
+def compare(model: ort.InferenceSession, network: nn.Module, images: Iterable[Tensor]) -> Parity:
+    """Compare an ONNX model with the network it was exported from, in eval mode.
 
     Args:
         model: see `export.session.session`.
-        network: run in eval mode; its own mode is left as it was.
-        batches: preprocessed float images, each `[batch, channels, height, width]`.
-
-    Raises:
-        ExportError: no images, or outputs of different shapes.
+        network: its own mode is left as it was.
+        images: preprocessed images, each `[batch, channels, height, width]`; at least one.
     """
     parameter = next(network.parameters(), None)
-    diffs, same = [], []
-    for images in batches:
+    diffs, sizes, same = [], [], []
+    for batch in images:
+        actual = run(model, batch.cpu().contiguous().numpy())
         with _eval_mode(network), torch.inference_mode():
-            wanted = network(images if parameter is None else images.to(parameter.device)).cpu().numpy()
-        (got,) = model.run([OUTPUT], {INPUT: images.cpu().contiguous().numpy()})
-        if got.shape != wanted.shape:
-            raise ExportError(
-                f"the ONNX model gives shape {got.shape}, PyTorch {wanted.shape}; export this network anew"
-            )
-        finite = np.isfinite(got).all() and np.isfinite(wanted).all()
-        diffs.append(float(np.abs(got - wanted).max(initial=0.0)) if finite else float("nan"))
-        same.append(got.argmax(axis=1) == wanted.argmax(axis=1))
-    n_images = sum(len(batch) for batch in same)
+            expected = network(batch if parameter is None else batch.to(parameter.device)).cpu().numpy()
+        if actual.shape != expected.shape:
+            raise ExportError(f"ONNX returns shape {actual.shape}, PyTorch {expected.shape}; export the network again")
+        finite = np.isfinite(actual).all() and np.isfinite(expected).all()
+        diffs.append(float(np.abs(actual - expected).max(initial=0.0)) if finite else float("nan"))
+        sizes.append(float(np.abs(expected).max(initial=0.0)))
+        same.append(actual.argmax(axis=1) == expected.argmax(axis=1))
+    n_images = sum(map(len, same))
     if not n_images:
         raise ExportError("no images to compare the ONNX model with PyTorch on; give at least one batch")
-    return Parity(float(np.max(diffs)), float(np.mean(np.concatenate(same))), n_images)
+    return Parity(float(np.max(diffs)), float(np.max(sizes)), float(np.mean(np.concatenate(same))), n_images)
 
 
-def export_checked(
-    network: nn.Module,
-    input_shape: tuple[int, ...],
-    batches: Iterable[Tensor],
-    path: Path,
-    tolerance: float = 1e-4,
-) -> Parity:
-    """Exports a network and keeps the file only if it computes the same on the images.
-
-    A file that is already at `path` is removed first, so that nothing stale is there after a refusal.
-
-    Args:
-        network: the extracted network.
-        input_shape: channels, height and width.
-        batches: preprocessed real images, each `[batch, channels, height, width]`.
-        path: appears whole or not at all.
-        tolerance: the largest absolute difference of a logit that is let through.
-
-    Raises:
-        ExportError: a logit differs by more than `tolerance`, or the top-1 class of any image differs.
-    """
-    path.unlink(missing_ok=True)
-    with replacing(path) as temporary:
-        to_onnx(network, input_shape, temporary)
-        result = parity(session(temporary), network, batches)
-        if not (result.max_abs_diff <= tolerance and result.same_top1 == 1.0):
-            raise ExportError(
-                f"{path.name}: ONNX differs from PyTorch by up to {result.max_abs_diff:.3g} (allowed: {tolerance:.3g}) "
-                f"and agrees on {result.same_top1:.2%} of the top-1 classes (wanted: all of {result.n_images}); "
-                "no file was written. Check that the network is trained and float32, or raise the tolerance"
+def _write(network: nn.Module, input_shape: tuple[int, ...], path: Path) -> None:
+    parameter = next(network.parameters(), None)
+    hook = network.register_forward_hook(_check_output)
+    what = f"{type(network).__name__} with input {tuple(input_shape)} cannot be exported to ONNX"
+    try:
+        with one_line(ExportError, what, _advice), _quiet():
+            torch.onnx.export(
+                network,
+                (torch.zeros((2, *input_shape), device=None if parameter is None else parameter.device),),
+                path,
+                dynamo=False,
+                opset_version=_OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
             )
-    return result
+            onnx.checker.check_model(onnx.load(path))
+    finally:
+        hook.remove()
 
 
-def _export(network: nn.Module, images: Tensor, path: Path) -> None:
-    with warnings.catch_warnings():
+def _check_output(network: nn.Module, arguments: tuple[Tensor], output: Any) -> None:
+    """Refuse an output that is not one float32 tensor `[batch, ...]`; a forward hook."""
+    name, n_images = type(network).__name__, int(arguments[0].shape[0])
+    if not isinstance(output, Tensor):
+        raise ExportError(f"{name} returns a {type(output).__name__}; return one tensor, the logits [batch, classes]")
+    shape = [int(size) for size in output.shape]
+    if output.dtype != torch.float32 or len(shape) < 2 or shape[0] != n_images:
+        actual = f"{output.dtype} {shape} for {n_images} images"
+        raise ExportError(f"{name} returns {actual}; return float32 logits [batch, classes]")
+
+
+def _check_batch_size(model: ort.InferenceSession, network: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Run the model on one image: it was exported with two."""
+    what = f"the ONNX model of {type(network).__name__}"
+    advice = (
+        "int(), len(), .item() and .numpy() fix a value when a network is exported: write x.shape[0] or -1 for the "
+        "batch size, and compute with tensors"
+    )
+    with one_line(ExportError, f"{what} does not run on one image", advice):
+        (logits,) = model.run([OUTPUT], {INPUT: np.zeros((1, *input_shape), dtype=np.float32)})
+    if logits.shape[0] != 1:
+        raise ExportError(f"{what} has a fixed batch size: for one image it returns shape {logits.shape}; {advice}")
+
+
+def _advice(message: str) -> str:
+    if "output size that are not factor" in message:
+        return "pool to a size that divides the input's height and width, such as adaptive_avg_pool2d(x, 1)"
+    if operator := re.search(r"\w+::\w+", message):
+        return f"replace {operator[0]} by operators that ONNX has"
+    return "it must be float32 and map one tensor of images to one tensor of logits, with operators that ONNX has"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide warnings, and the whole graph that torch would print to standard output when an export fails."""
+    with warnings.catch_warnings(), patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True):
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", TracerWarning)  # sizes are fixed; results are compared after
-        torch.onnx.export(
-            network,
-            (images,),
-            path,
-            dynamo=False,
-            opset_version=_OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
-        )
+        yield
 
 
 @contextmanager

@@ -41,10 +41,9 @@ def show_summary(made: Run, as_json: bool) -> None:
     summary = made.read_json("summary.json")
 
     def show() -> None:
-        keys = ("top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
-        rows = [
-            (i, *(level[key] for key in keys), level["arch"]["resolution"]) for i, level in enumerate(summary["levels"])
-        ]
+        names = ("top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
+        levels = enumerate(made.levels)
+        rows = [(i, *(getattr(level, name) for name in names), level.arch["resolution"]) for i, level in levels]
         columns = ("level", "test top-1 %", "latency ms", "predicted", "MACs M", "params M", "pixels")
         table(f"{made.recipe.name}: {len(rows)} levels out of {summary['space_size']:.3g} archs", columns, rows)
         for name in ("report.html", "bundle"):

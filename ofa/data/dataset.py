@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -62,13 +61,9 @@ class DataInfo(DataHeader):
     n_test: int
     digest: str
 
-    def to_json(self) -> str:
-        """Return this as one JSON object."""
-        return json.dumps(asdict(self), indent=1)
-
     @classmethod
     def from_json(cls, text: str) -> DataInfo:
-        """Parse what `to_json` wrote.
+        """Parse a JSON object with these attributes.
 
         Raises:
             DataError: `text` is something else.
@@ -80,13 +75,17 @@ class DataInfo(DataHeader):
             raise DataError(f"{text[:80]!r} does not describe a data set: {problem['loc']} {problem['msg']}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data(DataHeader):
     """A data set. Search and predictors read `train` and `validation`; only final figures read `test`."""
 
     train: Images
     validation: Images
     test: Images
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(getattr(self, split))} {split}" for split in ("train", "validation", "test"))
+        return f"Data({self.name!r}, {len(self.labels)} classes, {sizes} images)"
 
     @classmethod
     def from_splits(
@@ -123,12 +122,15 @@ class Data(DataHeader):
         return (images / 255 - mean) / std
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TensorImages:
     """Images in memory: uint8 `[n, channels, height, width]` and integer labels `[n]`."""
 
     images: Tensor
     labels: Tensor
+
+    def __repr__(self) -> str:
+        return f"TensorImages({tuple(self.images.shape)})"
 
     def __len__(self) -> int:
         return len(self.images)

@@ -22,12 +22,15 @@ from ofa.data.splits import split_by_class
 _DIGEST_BYTES = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FileImages:
     """Image files, read on access: `(path, label)` of each, with 1 or 3 channels."""
 
     files: tuple[tuple[str, int], ...]
     in_channels: int
+
+    def __repr__(self) -> str:
+        return f"FileImages({len(self)} files, {self.in_channels} channels)"
 
     def __len__(self) -> int:
         return len(self.files)

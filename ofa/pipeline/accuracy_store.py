@@ -107,7 +107,7 @@ def columns(samples: Iterable[Sample]) -> tuple[NDArray[np.float64], NDArray[np.
 
 def n_validation_images(run: Run) -> int:
     """Return the number of validation images that an accuracy of this run was measured on."""
-    return min(run.recipe.sample.images, len(run.data.validation))
+    return min(run.recipe.sample.images, run.data_info.n_validation)
 
 
 def denoised(run: Run, samples: Iterable[Sample]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from ofa.core import distributed
 from ofa.core.errors import RunError
 from ofa.core.files import write_json, write_text
 from ofa.cost.latency.table import LatencyTable
-from ofa.data.dataset import Data
+from ofa.data.dataset import Data, DataInfo
 from ofa.data.load import load_data
 from ofa.data.loaders import eval_batches
 from ofa.devices.device import Device
 from ofa.devices.registry import create_device
 from ofa.evaluate.subnets import extract_calibrated
+from ofa.pipeline.levels import Level, read_records
 from ofa.pipeline.lock import locked
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.stage import Progress, Stage, all_stages, readers
@@ -79,14 +81,37 @@ class Run:
 
     @cached_property
     def data(self) -> Data:
-        """The recipe's data set."""
-        return load_data(self.recipe.data)
+        """The recipe's data set.
+
+        Raises:
+            RunError: it is not the one that the run was begun with.
+        """
+        data, recorded = load_data(self.recipe.data), self._recorded_data()
+        if recorded is not None and recorded.digest != data.info.digest:
+            raise RunError(
+                f"the images of {data.name!r} have changed since {self.folder} was begun; "
+                "restore them, or give another directory with --run"
+            )
+        return data
+
+    @cached_property
+    def data_info(self) -> DataInfo:
+        """What is known of the data set without its images: read from the run, or from the images if it is new."""
+        return self._recorded_data() or self.data.info
+
+    def _recorded_data(self) -> DataInfo | None:
+        if not self.path("data.json").exists():
+            return None
+        content = self.read_json("data.json")
+        same = isinstance(content, dict) and content.get("config") == self.recipe.data.model_dump(mode="json")
+        return DataInfo.from_json(json.dumps(content.get("info"))) if same else None
 
     @cached_property
     def family(self) -> Family:
         """The recipe's family, for its data set."""
         config = self.recipe.family
-        options = config.options | {"num_classes": len(self.data.labels), "in_channels": self.data.in_channels}
+        info = self.data_info
+        options = config.options | {"num_classes": len(info.labels), "in_channels": info.in_channels}
         return create_family(config.name, **options).coupled(config.couple)
 
     @cached_property
@@ -166,6 +191,15 @@ class Run:
             return json.loads(self.path(name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path(name)} cannot be read ({error}); run the stage that makes it again") from error
+
+    @property
+    def levels(self) -> list[Level]:
+        """The exported levels, the slowest first.
+
+        Raises:
+            RunError: nothing is exported, or the record is malformed.
+        """
+        return read_records(self.folder, Level)
 
     # Stages
 
@@ -251,6 +285,8 @@ class Run:
         resumes = record.get("fingerprint") == fingerprint and (stage.expensive or not record["finished"])
         seconds = float(record["seconds"]) if resumes else 0.0
         write_text(self.path("recipe.yaml"), self.recipe.to_yaml())
+        data = {"config": self.recipe.data.model_dump(mode="json"), "info": asdict(self.data_info)}
+        write_json(self.path("data.json"), data)
         self._record(stage, fingerprint, seconds, None)
         start, finished = time.monotonic(), None
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
 from typing import Any
@@ -11,74 +11,72 @@ import numpy as np
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
+from ofa.pipeline.levels import Level, ReplayStep
 from ofa.report.archs import arch_lines
 from ofa.report.content import Entry
 
 BLUE, ORANGE, GRAY, CLEAR = "#3b82f6", "#c2570c", "#8b8b8b", "rgba(0,0,0,0)"
 
 
-def accuracy_over_latency(samples: list[Entry], front: list[Entry], levels: list[Entry]) -> go.Figure:
-    """Sampled subnets and the front (validation, predicted latency), and levels (test, measured latency)."""
+def accuracy_over_latency(samples: list[Entry], front: list[Entry], levels: list[Level]) -> go.Figure:
+    """Show sampled subnets and the front (validation, predicted latency), and levels (test, measured latency)."""
     figure = go.Figure()
-    dots, line = {"mode": "markers", "marker": _marker(GRAY, 5)}, {"mode": "lines+markers", "marker": _marker(BLUE, 7)}
     for name, key, entries, style in (
-        ("sampled subnets: validation, predicted", "top1_percent", samples, dots),
-        ("front: validation, predicted", "estimated_top1_percent", front, line),
+        ("sampled subnets: validation, predicted", "top1_percent", samples, {"color": GRAY, "size": 5}),
+        ("front: validation, predicted", "estimated_top1_percent", front, {"size": 7, "mode": "lines+markers"}),
     ):
-        latencies, accuracies = _column(entries, "predicted_latency_ms"), _column(entries, key)
-        said = [
-            f"validation {entry['top1_percent']:.2f}%, predicted {latency:.3g} ms"
-            for latency, entry in zip(latencies, entries, strict=True)
+        texts = [
+            f"validation {entry['top1_percent']:.2f}%, predicted {entry['predicted_latency_ms']:.3g} ms"
+            f"<br>{_arch_html(entry['arch'])}"
+            for entry in entries
         ]
-        figure.add_scatter(x=latencies, y=accuracies, name=name, **_hover(said, entries), **style)
-    _add_levels(figure, levels, "top1_percent", "levels, numbered: test, measured")
-    latencies = [x for trace in figure.data for x in trace.x]
-    figure.update_xaxes(_latency_axis("latency, ms", latencies))
+        _add_points(figure, name, _column(entries, "predicted_latency_ms"), _column(entries, key), texts, **style)
+    _add_levels(figure, "levels, numbered: test, measured", levels, [level.top1_percent for level in levels])
+    figure.update_xaxes(_latency_axis("latency, ms", [x for trace in figure.data for x in trace.x]))
     figure.update_yaxes(title="top-1 accuracy, %")
     return _styled(figure, 520)
 
 
-def latency_agreement(checks: list[Entry], levels: list[Entry]) -> go.Figure:
-    """Predicted over measured latency, of the table's whole networks and of the levels."""
-    measured, predicted = _column(checks, "median_ms"), _column(checks, "predicted_latency_ms")
-    said = [f"measured {x:.3g} ms, predicted {y:.3g} ms" for x, y in zip(measured, predicted, strict=True)]
-    style = {"mode": "markers", "marker": _marker(BLUE, 8)}
+def latency_agreement(checks: list[Entry], levels: list[Level]) -> go.Figure:
+    """Show predicted over measured latency, of the table's whole networks and of the levels."""
+    measured_ms, predicted_ms = _column(checks, "median_ms"), _column(checks, "predicted_latency_ms")
+    texts = [
+        f"measured {x:.3g} ms, predicted {y:.3g} ms<br>{_arch_html(check['arch'])}"
+        for x, y, check in zip(measured_ms, predicted_ms, checks, strict=True)
+    ]
     figure = go.Figure()
-    figure.add_scatter(x=measured, y=predicted, name="whole networks", **_hover(said, checks), **style)
-    _add_levels(figure, levels, "predicted_latency_ms", "levels, numbered")
-    every = [value for trace in figure.data for value in (*trace.x, *trace.y)]
-    low, high = min(every) / 1.1, max(every) * 1.1
-    _add_diagonal(figure, low, high)
+    _add_points(figure, "whole networks", measured_ms, predicted_ms, texts)
+    _add_levels(figure, "levels, numbered", levels, [level.predicted_latency_ms for level in levels])
+    values = [value for trace in figure.data for value in (*trace.x, *trace.y)]
+    low, high = min(values) / 1.1, max(values) * 1.1
     figure.update_xaxes(_latency_axis("measured latency, ms", [low, high]))
     figure.update_yaxes(_latency_axis("predicted latency, ms", [low, high]))
-    return _styled(figure, 480)
+    return _styled(_with_diagonal(figure, low, high), 480)
 
 
 def accuracy_agreement(measured_percent: list[float], predicted_percent: list[float]) -> go.Figure:
-    """Predicted over measured validation accuracy, of archs kept from the predictor."""
+    """Show predicted over measured validation accuracy, of archs held out from the predictor."""
+    texts = [f"measured {x:.2f}%, predicted {y:.2f}%" for x, y in zip(measured_percent, predicted_percent, strict=True)]
     figure = go.Figure()
-    said = [f"measured {x:.2f}%, predicted {y:.2f}%" for x, y in zip(measured_percent, predicted_percent, strict=True)]
-    style = {"mode": "markers", "marker": _marker(BLUE, 8)}
-    figure.add_scatter(x=measured_percent, y=predicted_percent, name="held-out archs", **_hover(said), **style)
-    every = [*measured_percent, *predicted_percent]
-    margin = 0.05 * (max(every) - min(every)) or 1.0
-    low, high = min(every) - margin, max(every) + margin
-    _add_diagonal(figure, low, high)
+    _add_points(figure, "held-out archs", measured_percent, predicted_percent, texts)
+    values = [*measured_percent, *predicted_percent]
+    margin = 0.05 * (max(values) - min(values)) or 1.0
+    low, high = min(values) - margin, max(values) + margin
     figure.update_xaxes(title="measured validation accuracy, %", range=[low, high])
     figure.update_yaxes(title="predicted accuracy, %", range=[low, high])
-    return _styled(figure, 480)
+    return _styled(_with_diagonal(figure, low, high), 480)
 
 
 def training(epochs: list[Entry]) -> go.Figure:
-    """Loss and validation accuracy of the largest, the smallest and other networks by epoch, phases shaded."""
+    """Show loss and validation accuracy by epoch, of the largest, the smallest and other networks; phases shaded."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     numbers = _column(epochs, "epoch")
     for name, color in {"largest": BLUE, "smallest": ORANGE, "others": GRAY}.items():
         style = {"name": name, "legendgroup": name, "line_color": color, "mode": "lines+markers", "marker_size": 5}
         figure.add_scatter(x=numbers, y=[epoch["loss"].get(name) for epoch in epochs], **style, row=1, col=1)
         if name != "others":
-            accuracies = _column(epochs, f"{name}_top1_percent")
-            figure.add_scatter(x=numbers, y=accuracies, **style, showlegend=False, row=2, col=1)
+            top1_percent = _column(epochs, f"{name}_top1_percent")
+            figure.add_scatter(x=numbers, y=top1_percent, **style, showlegend=False, row=2, col=1)
     _shade(figure, [(numbers[a] - 0.5, numbers[b] + 0.5, s) for a, b, s in _stretches(_column(epochs, "strategy"))], 2)
     figure.update_yaxes(title="loss", row=1)
     figure.update_yaxes(title="validation top-1, %", row=2)
@@ -87,8 +85,8 @@ def training(epochs: list[Entry]) -> go.Figure:
     return _styled(figure, 580, legend_y=1.1, hovermode="x unified")
 
 
-def battery(steps: list[Entry]) -> go.Figure:
-    """Charge, level, and the level's accuracy and latency over the steps of a replay; the charging shaded."""
+def battery(steps: list[ReplayStep]) -> go.Figure:
+    """Show charge, level, and the level's accuracy and latency over the steps of a replay; charging shaded."""
     rows = {
         "battery, %": ("battery_percent", GRAY),
         "level": ("level", ORANGE),
@@ -98,11 +96,11 @@ def battery(steps: list[Entry]) -> go.Figure:
     figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.04)
     numbers = list(range(len(steps)))
     for row, (title, (key, color)) in enumerate(rows.items(), start=1):
-        shape = {"shape": "hvh", "color": color} if key in ("level", "top1_percent") else {"color": color}
-        style = {"mode": "lines+markers", "marker_size": 5, "line": shape, "showlegend": False}
-        figure.add_scatter(x=numbers, y=_column(steps, key), name=title, **style, row=row, col=1)
+        line = {"shape": "hvh" if key in ("level", "top1_percent") else "linear", "color": color}
+        style = {"mode": "lines+markers", "marker_size": 5, "line": line, "showlegend": False}
+        figure.add_scatter(x=numbers, y=[getattr(step, key) for step in steps], name=title, **style, row=row, col=1)
         figure.update_yaxes(title=title, row=row)
-    stretches = [(a - 0.5, b + 0.5, "charging") for a, b, on in _stretches(_column(steps, "charging")) if on]
+    stretches = [(a - 0.5, b + 0.5, "charging") for a, b, on in _stretches([step.charging for step in steps]) if on]
     _shade(figure, stretches, len(rows))
     figure.update_yaxes(dtick=1, autorange="reversed", row=2)
     figure.update_xaxes(range=[-0.5, len(steps) - 0.5])
@@ -110,49 +108,51 @@ def battery(steps: list[Entry]) -> go.Figure:
     return _styled(figure, 680, hovermode="x unified")
 
 
-def _add_levels(figure: go.Figure, levels: list[Entry], y_key: str, name: str) -> None:
-    said = [
-        f"<b>level {i}</b>: test {level['top1_percent']:.2f}%<br>"
-        f"measured {level['latency_ms']:.3g} ms, predicted {level['predicted_latency_ms']:.3g} ms"
+def _add_points(figure: go.Figure, name: str, x: list[float], y: list[float], texts: list[str], **style: Any) -> None:
+    marker = {"color": style.pop("color", BLUE), "size": style.pop("size", 8)}
+    style = {"mode": "markers", "marker": marker, "hoverinfo": "text", "hovertext": texts} | style
+    figure.add_scatter(x=x, y=y, name=name, **style)
+
+
+def _add_levels(figure: go.Figure, name: str, levels: list[Level], y: list[float]) -> None:
+    texts = [
+        f"<b>level {i}</b>: test {level.top1_percent:.2f}%<br>measured {level.latency_ms:.3g} ms, "
+        f"predicted {level.predicted_latency_ms:.3g} ms<br>{_arch_html(level.arch)}"
         for i, level in enumerate(levels)
     ]
-    figure.add_scatter(
-        x=_column(levels, "latency_ms"),
-        y=_column(levels, y_key),
-        name=name,
-        mode="markers+text",
-        marker=_marker(ORANGE, 20),
-        text=[str(i) for i in range(len(levels))],
-        textfont={"color": "white"},
-        cliponaxis=False,
-        **_hover(said, levels),
-    )
+    numbers = [str(i) for i in range(len(levels))]
+    style = {"mode": "markers+text", "text": numbers, "textfont": {"color": "white"}, "cliponaxis": False}
+    _add_points(figure, name, [level.latency_ms for level in levels], y, texts, color=ORANGE, size=20, **style)
 
 
-def _add_diagonal(figure: go.Figure, low: float, high: float) -> None:
-    style = {"mode": "lines", "line": {"color": GRAY, "width": 1, "dash": "dash"}}
-    figure.add_scatter(x=[low, high], y=[low, high], name="equal", hoverinfo="skip", **style)
+def _with_diagonal(figure: go.Figure, low: float, high: float) -> go.Figure:
+    line = {"color": GRAY, "width": 1, "dash": "dash"}
+    figure.add_scatter(x=[low, high], y=[low, high], name="equal", hoverinfo="skip", mode="lines", line=line)
     figure.data = (figure.data[-1], *figure.data[:-1])
+    return figure
 
 
 def _shade(figure: go.Figure, stretches: list[tuple[float, float, str]], rows: int) -> None:
-    """Shades and labels stretches of the x axis; labels take turns in height, as stretches may be short."""
+    """Shade and label stretches of the x axis; a label after a short stretch is raised above the one before."""
+    width = stretches[-1][1] - stretches[0][0] if stretches else 0.0
+    raised = False
     for i, (first, last, label) in enumerate(stretches):
+        raised = i > 0 and not raised and stretches[i - 1][1] - stretches[i - 1][0] < width / 8
         color = f"rgba(128,128,128,{(0.16, 0.07)[i % 2]})"
         for row in range(1, rows + 1):
             figure.add_vrect(x0=first, x1=last, fillcolor=color, line_width=0, layer="below", row=row, col=1)
         place = {"x": first, "xref": "x", "y": 1, "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
-        figure.add_annotation(text=escape(label), showarrow=False, yshift=14 * (i % 2), **place)
+        figure.add_annotation(text=escape(label), showarrow=False, yshift=14 * raised, **place)
 
 
 def _stretches(values: Sequence[Any]) -> list[tuple[int, int, Any]]:
-    """First and last position of each run of equal values, with the value."""
+    """Return first and last position of each run of equal values, with the value."""
     runs = [(value, [i for i, _ in items]) for value, items in groupby(enumerate(values), key=lambda item: item[1])]
     return [(positions[0], positions[-1], value) for value, positions in runs]
 
 
 def _latency_axis(title: str, values: list[float]) -> dict[str, Any]:
-    """Logarithmic, with ticks at round numbers, if the values span more than a factor of five."""
+    """Return an axis that is logarithmic, with ticks at round numbers, if values span more than a factor of five."""
     low, high = min(values), max(values)
     if high <= 5 * low:
         return {"title": title}
@@ -162,17 +162,8 @@ def _latency_axis(title: str, values: list[float]) -> dict[str, Any]:
     return {"title": title, "type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
-def _marker(color: str, size: int) -> dict[str, Any]:
-    return {"color": color, "size": size}
-
-
-def _hover(said: list[str], entries: list[Entry] | None = None) -> dict[str, Any]:
-    archs = [""] * len(said) if entries is None else ["<br>" + _arch_html(entry) for entry in entries]
-    return {"hoverinfo": "text", "hovertext": [text + arch for text, arch in zip(said, archs, strict=True)]}
-
-
-def _arch_html(entry: Entry) -> str:
-    return "<br>".join(escape(line) for line in arch_lines(entry["arch"]))
+def _arch_html(arch: Mapping[str, int | float]) -> str:
+    return "<br>".join(escape(line) for line in arch_lines(arch))
 
 
 def _column(entries: list[Entry], key: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The page: one HTML file with all it needs inside, so that it can be mailed, archived and opened offline."""
+"""The page: one HTML file with everything it needs inside, so that it can be mailed, archived and opened offline."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -16,19 +17,18 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from ofa.cost.latency.metrics import latency_metrics
+from ofa.pipeline.levels import Level
 from ofa.report import charts
 from ofa.report.archs import compact
-from ofa.report.content import Content, Entry
+from ofa.report.content import Content
 
 _PACKAGES = ("ofa", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 _UNTRAINED = "<p>Nothing was trained in this run: its weights were given.</p>"
-_LEVEL_COLUMNS = (
-    "level", "test top-1 %", "latency ms", "predicted ms", "MACs M", "params M", "pixels", "ONNX file", "max abs diff",
-)  # fmt: skip
+_DISTILLED = "Losses against a teacher's outputs and losses against the labels are not comparable."
 
 
 def page(content: Content) -> str:
-    """The report as HTML. All that comes from recipes, archs and files is escaped."""
+    """Return the report as HTML. Everything that comes from recipes, archs and files is escaped."""
     figures = {
         "accuracy_over_latency": charts.accuracy_over_latency(content.samples, content.front, content.levels),
         "latency_agreement": charts.latency_agreement(content.checks, content.levels),
@@ -37,6 +37,7 @@ def page(content: Content) -> str:
         ),
         "battery": charts.battery(content.replay),
     }
+    seconds = {**content.seconds, "total": sum(content.seconds.values())}
     packages = {"Python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
     return Template(_resource("page.html")).substitute(
         {name: escape(text) for name, text in _texts(content).items()},
@@ -44,9 +45,9 @@ def page(content: Content) -> str:
         plotly=get_plotlyjs(),
         facts=_definitions(content.facts),
         device=_definitions({name.replace("_", " "): value for name, value in content.device.items()}),
-        times=_times(content.seconds),
-        levels=_table(_LEVEL_COLUMNS, [_level_cells(i, level) for i, level in enumerate(content.levels)]),
-        archs="".join(_arch_details(i, level["arch"]) for i, level in enumerate(content.levels)),
+        times=_table([{"stage": name, "time": _duration(value)} for name, value in seconds.items()]),
+        levels=_table([_level_cells(i, level) for i, level in enumerate(content.levels)]),
+        archs="".join(_arch_details(i, level.arch) for i, level in enumerate(content.levels)),
         versions=_definitions(packages),
         **{name: _chart(name, figure) for name, figure in figures.items()},
         training=_chart("training", charts.training(content.epochs)) if content.epochs else _UNTRAINED,
@@ -54,61 +55,53 @@ def page(content: Content) -> str:
 
 
 def _texts(content: Content) -> dict[str, str]:
-    """What stands inside sentences, not escaped."""
+    """Return the words and numbers inside sentences, not escaped."""
+    checks, levels, fit = content.checks, content.levels, content.fit
     checked = latency_metrics(
-        [check["median_ms"] for check in content.checks], [check["predicted_latency_ms"] for check in content.checks]
+        [check["median_ms"] for check in checks], [check["predicted_latency_ms"] for check in checks]
     )
-    deployed = latency_metrics(
-        [level["latency_ms"] for level in content.levels],
-        [level["predicted_latency_ms"] for level in content.levels],
-    )
-    distilled = "Who learns from a teacher's answers and who learns from the labels have losses of different kinds."
-    served = [(step["correct"], step["n_images"]) for step in content.replay if step["correct"] is not None]
+    deployed = latency_metrics([level.latency_ms for level in levels], [level.predicted_latency_ms for level in levels])
+    correct = [step.correct for step in content.replay if step.correct is not None]
+    n_served = sum(step.n_images for step in content.replay)
     return {
         "name": content.name,
         "family": content.facts["family"],
         "data": content.facts["data set"],
-        "n_levels": str(len(content.levels)),
+        "n_levels": str(len(levels)),
         "check_n": str(checked.n),
         "check_error": _number(checked.mean_error_percent),
         "check_within": _number(checked.within_10_percent),
         "check_spearman": _number(checked.spearman),
         "level_error": _number(deployed.mean_error_percent),
-        "n_fit": str(content.fit["n_fit"]),
-        "n_test": str(content.fit["n_test"]),
-        "kendall_tau": _number(content.fit["kendall_tau"]),
-        "rmse_percent": _number(content.fit["rmse_percent"]),
-        "distillation": distilled if content.distilled else "",
-        "images_per_step": str(content.replay[0]["n_images"]),
-        "correct": f"{sum(c for c, _ in served)} of {sum(n for _, n in served)} images were classified right."
-        if served
-        else "",
+        "n_fit": str(fit["n_fit"]),
+        "n_test": str(fit["n_test"]),
+        "kendall_tau": _number(fit["kendall_tau"]),
+        "rmse_percent": _number(fit["rmse_percent"]),
+        "distillation": _DISTILLED if content.distilled else "",
+        "images_per_step": str(content.replay[0].n_images),
+        "correct": f"{sum(correct)} of {n_served} images were classified correctly." if correct else "",
         "recipe": content.recipe,
     }
 
 
-def _level_cells(i: int, level: Entry) -> list[str]:
-    return [
-        str(i),
-        f"{level['top1_percent']:.2f}",
-        f"{_number(level['latency_ms'])} ({_number(level['latency_spread_ms'], 2)})",
-        _number(level["predicted_latency_ms"]),
-        _number(level["macs_m"]),
-        _number(level["params_m"]),
-        str(level["arch"]["resolution"]),
-        level["onnx"],
-        f"{level['parity_max_abs_diff']:.1e}",
-    ]
+def _level_cells(i: int, level: Level) -> dict[str, str]:
+    return {
+        "level": str(i),
+        "test top-1 %": f"{level.top1_percent:.2f}",
+        "validation": f"{level.validation_top1_percent:.2f}",
+        "latency ms": f"{_number(level.latency_ms)} ({_number(level.latency_spread_ms, 2)})",
+        "predicted": _number(level.predicted_latency_ms),
+        "MACs M": _number(level.macs_m),
+        "params M": _number(level.params_m),
+        "pixels": str(level.arch["resolution"]),
+        "ONNX file": Path(level.file).name,
+        "max diff": f"{level.max_abs_diff:.1e}",
+    }
 
 
 def _arch_details(i: int, arch: Mapping[str, Any]) -> str:
-    text = f"{escape(compact(arch))}\n\n{escape(json.dumps(arch), quote=False)}"
+    text = f"{escape(compact(arch))}\n\n{escape(json.dumps(dict(arch)), quote=False)}"
     return f"<details><summary>arch of level {i}</summary><pre>{text}</pre></details>\n"
-
-
-def _times(seconds: Mapping[str, float]) -> str:
-    rows = [[name, _duration(value)] for name, value in seconds.items()]
-    return _table(("stage", "time"), [*rows, ["total", _duration(sum(seconds.values()))]])
 
 
 def _chart(name: str, figure: go.Figure) -> str:
@@ -117,10 +110,14 @@ def _chart(name: str, figure: go.Figure) -> str:
     return f'<div class="chart">{html}</div>'
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f'<div class="scroll"><table>\n<tr>{head}</tr>\n{body}</table></div>'
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return a table of rows by column, at least one."""
+
+    def row(cells: Iterable[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
+
+    body = "".join(row(cells.values(), "td") for cells in rows)
+    return f'<div class="scroll"><table>\n{row(rows[0], "th")}{body}</table></div>'
 
 
 def _definitions(pairs: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ def import_checkpoint(source_name: str, path: str | Path, family: Family) -> Sup
 
 
 def _fit(tensor: Tensor, shape: tuple[int, ...], sliced: range) -> Tensor:
-    """Return a tensor reshaped by dimensions of one, or its leading part along `sliced` ones; as it is if neither fits."""
+    """Return a tensor reshaped by dimensions of one, or its leading part along `sliced`; unchanged if neither fits."""
     if [n for n in tensor.shape if n != 1] == [n for n in shape if n != 1]:
         return tensor.reshape(shape)
     fits = tensor.dim() == len(shape) and all(

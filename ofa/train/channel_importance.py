@@ -42,7 +42,7 @@ def channel_order(supernet: Supernet, trained: SearchSpace | None = None) -> Ord
     family, weights, order = supernet.family, supernet.network.state_dict(), Order()
     if trained is not None:
         _check_subspace(trained, family)
-    largest_blocks = family.blocks(family.space.encode(family.space.largest))
+    largest_blocks = family.blocks(family.space.row(family.space.largest))
     declaring = [(slot, block) for slot, block in largest_blocks if block is not None and channel_groups(block)]
     if not declaring:
         raise TrainError(

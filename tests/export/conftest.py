@@ -7,11 +7,16 @@ from PIL import Image
 from torch import nn
 
 import ofa
-from export.bundle import Level, write_bundle
-from export.formats.onnx import to_onnx
+from export.bundle import BundledLevel, write_bundle
+from export.formats.onnx import export_onnx
 from export.preprocess import Preprocess
 
 LABELS = tuple("abcdefghij")
+RESOLUTIONS_AND_KERNELS = ((40, 5), (32, 3), (28, 3))
+
+
+def arch_of(family, resolution, kernel):
+    return dict(family.space.smallest) | {"resolution": resolution, "stage1.block0.kernel": kernel}
 
 
 def smooth_images(n, side, seed):
@@ -20,7 +25,7 @@ def smooth_images(n, side, seed):
 
 
 def awake(network, preprocess):
-    """The network with statistics of images and logits of about unit spread: untrained ones give 1e-6."""
+    """Return the network with the statistics of images and a logit spread of about one; untrained, it is 1e-6."""
     images = torch.from_numpy(preprocess(smooth_images(32, 28, seed=9)))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -56,25 +61,51 @@ def other_network(supernet, family):
 
 
 @pytest.fixture(scope="session")
-def levels(supernet, family, tmp_path_factory):
-    """Three levels of one supernet with their ONNX files, at three resolutions."""
+def source(supernet, family, tmp_path_factory):
+    """A folder with the ONNX files of `levels`."""
     folder = tmp_path_factory.mktemp("onnx")
-    made = []
-    for i, (resolution, kernel) in enumerate(((40, 5), (32, 3), (28, 3))):
-        arch = family.space.arch(
-            dict(family.space.smallest) | {"resolution": resolution, "stage1.block0.kernel": kernel}
+    for resolution, kernel in RESOLUTIONS_AND_KERNELS:
+        arch = family.space.arch(arch_of(family, resolution, kernel))
+        network = awake(supernet.extract(arch), Preprocess(resolution, 1, (0.3,), (0.4,)))
+        export_onnx(network, family.input_shape(arch), folder / f"{resolution}.onnx")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def levels(family):
+    """Three levels of one supernet, at three resolutions; their files are in `source`."""
+    return [
+        BundledLevel(
+            arch=family.space.arch(arch_of(family, resolution, kernel)),
+            file=f"{resolution}.onnx",
+            top1_percent=90.0 - i,
+            validation_top1_percent=91.0 - i,
+            latency_ms=3.0 - i,
+            latency_spread_ms=0.1,
+            predicted_latency_ms=3.1 - i,
+            max_abs_diff=1e-6,
+            macs_m=10.0 - i,
+            params_m=1.0,
+            preprocess=Preprocess(resolution, 1, (0.3,), (0.4,)),
         )
-        path = folder / f"{resolution}.onnx"
-        preprocess = Preprocess(resolution, 1, (0.3,), (0.4,))
-        to_onnx(awake(supernet.extract(arch), preprocess), family.input_shape(arch), path)
-        made.append((Level(arch, 90.0 - i, 3.0 - i, None, 10.0 - i, 1.0, preprocess), path))
-    return made
+        for i, (resolution, kernel) in enumerate(RESOLUTIONS_AND_KERNELS)
+    ]
 
 
 @pytest.fixture
-def folder(levels, tmp_path) -> Path:
+def write(source):
+    """Write a bundle of some levels: `write(folder, levels)`."""
+
+    def call(folder, levels, name="tiny", labels=LABELS, source=source):
+        return write_bundle(folder, levels, source=source, name=name, labels=labels, device={"device": "ort-cpu"})
+
+    return call
+
+
+@pytest.fixture
+def folder(levels, write, tmp_path) -> Path:
     """A bundle of three levels."""
-    return write_bundle(tmp_path / "bundle", "tiny", LABELS, {"device": "ort-cpu"}, levels).folder
+    return write(tmp_path / "bundle", levels).folder
 
 
 @pytest.fixture

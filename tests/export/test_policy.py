@@ -25,13 +25,13 @@ def served(policy, percents, level=None):
     return levels
 
 
-def test_even_thresholds():
+def test_even_thresholds_share_the_charge():
     assert BatteryPolicy.even(4).thresholds_percent == (75, 50, 25)
     assert BatteryPolicy.even(1).thresholds_percent == ()
 
 
 @pytest.mark.parametrize(("percent", "level"), [(100, 0), (75.1, 0), (75, 1), (50, 2), (25.5, 2), (25, 3), (0, 3)])
-def test_levels_without_a_past(percent, level):
+def test_the_first_level_ignores_the_hysteresis(percent, level):
     assert BatteryPolicy.even(4).level(percent, None) == level
 
 
@@ -40,11 +40,11 @@ def test_the_way_back_waits_for_the_hysteresis():
     assert served(policy, [51, 50, 51, 53, 53.1, 50.1, 50]) == [0, 1, 1, 1, 0, 0, 1]
 
 
-def test_a_jump_passes_several_levels():
+def test_a_jump_of_the_charge_skips_levels():
     assert served(BatteryPolicy.even(4), [100, 10, 60, 100]) == [0, 3, 1, 0]
 
 
-def test_mains_power_is_level_0():
+def test_on_mains_power_level_0_runs():
     policy = BatteryPolicy.even(4)
     assert policy.level(1, current_level=3, charging=True) == 0
     assert policy.level(1, current_level=0, charging=False) == 3
@@ -79,24 +79,27 @@ def test_reading_the_same_charge_again_changes_nothing(policy, before, percent):
 
 
 @pytest.mark.parametrize("thresholds", [(25, 50), (50, 50), (101,), (-1,), (float("nan"),)])
-def test_wrong_thresholds(thresholds):
+def test_thresholds_that_do_not_descend_from_100_to_0_are_refused(thresholds):
     with pytest.raises(BundleError, match="thresholds_percent"):
         BatteryPolicy(thresholds)
 
 
-@pytest.mark.parametrize("hysteresis", [-1, float("nan"), float("inf")])
-def test_wrong_hysteresis(hysteresis):
+@pytest.mark.parametrize("hysteresis", [-1, 101, float("nan"), float("inf"), True, "3"])
+def test_a_hysteresis_out_of_range_is_refused(hysteresis):
     with pytest.raises(BundleError, match="hysteresis_percent"):
         BatteryPolicy((50,), hysteresis)
 
 
-def test_wrong_questions():
+def test_charges_and_levels_that_cannot_be_are_refused():
     policy = BatteryPolicy.even(2)
-    for percent in (float("nan"), -1, 100.5):
+    for percent in (float("nan"), -1, 100.5, True, "50"):
         with pytest.raises(BundleError, match="battery_percent = "):
             policy.level(percent, None)
-    with pytest.raises(BundleError, match="current_level = 2; this policy has levels 0 to 1"):
-        policy.level(50, 2)
+    for level in (2, -1, 0.5):
+        with pytest.raises(
+            BundleError, match=f"current_level = {level} is not allowed; give a whole number from 0 to 1"
+        ):
+            policy.level(50, level)
     with pytest.raises(BundleError, match="n_levels = 0"):
         BatteryPolicy.even(0)
 
@@ -110,11 +113,11 @@ def test_wrong_questions():
         (SimpleNamespace(percent=37, power_plugged=None), Battery(37.0, charging=False)),
     ],
 )
-def test_psutil_readings(monkeypatch, reading, battery):
+def test_readings_of_psutil_become_batteries(monkeypatch, reading, battery):
     monkeypatch.setattr(psutil, "sensors_battery", lambda: reading, raising=False)
     assert psutil_battery() == battery
 
 
-def test_a_system_without_battery_readings(monkeypatch):
+def test_a_system_without_a_battery_is_on_mains_power(monkeypatch):
     monkeypatch.delattr(psutil, "sensors_battery", raising=False)
     assert psutil_battery() == Battery(100.0, charging=True)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,11 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from export.preprocess import Preprocess
-from ofa.core.errors import BundleError, DataError
+from ofa.core.errors import DataError
 
+ROOT = Path(__file__).parents[2]
 GRAY = Preprocess(24, 1, (0.29,), (0.35,))
-COLOUR = Preprocess(24, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+COLOR = Preprocess(24, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def pixels(*shape, seed=0):
@@ -19,13 +22,13 @@ def pixels(*shape, seed=0):
 
 
 def difference_from_torchvision(image, preprocess):
-    """Largest difference, of the full scale, for an image `[h, w, channels]`."""
+    """The largest difference, as a fraction of full scale, for an image `[h, w, channels]`."""
     tensor = torch.from_numpy(image.transpose(2, 0, 1).copy()).float()
     size = [preprocess.resolution]
     tensor = tv.resize(tensor, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
     tensor = tv.center_crop(tensor, size) / 255
-    wanted = tv.normalize(tensor, list(preprocess.mean), list(preprocess.std)).numpy()
-    return (np.abs(preprocess([image])[0] - wanted) * np.array(preprocess.std)[:, None, None]).max()
+    expected = tv.normalize(tensor, list(preprocess.mean), list(preprocess.std)).numpy()
+    return (np.abs(preprocess([image])[0] - expected) * np.array(preprocess.std)[:, None, None]).max()
 
 
 @settings(deadline=None, max_examples=60)
@@ -49,79 +52,134 @@ def test_equals_torchvision_at_sizes_in_use(size, resolution, channels):
     assert difference_from_torchvision(pixels(*size, channels), preprocess) < 1e-5
 
 
-@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 28, 28, 1), (28, 28), (28, 28, 1)])
-def test_grey_arrays(shape):
-    images = pixels(*shape)
-    got = GRAY(images)
-    single = images.reshape(-1, 28, 28, 1)
-    assert got.dtype == np.float32
-    assert got.shape == (len(single), 1, 24, 24)
-    assert np.array_equal(got, GRAY(list(single)))
+sides = st.integers(1, 12)
+seeds = st.integers(0, 99)
+
+
+def as_pil(picture):
+    """A single picture `[h, w]` or `[h, w, c]` as PIL reads it from a file."""
+    return Image.fromarray(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
+
+
+def as_in_training(picture, preprocess):
+    """The same as a picture of the model's mode: `ofa.data.image_folder` converts files like this."""
+    return preprocess([np.asarray(as_pil(picture).convert("L" if preprocess.in_channels == 1 else "RGB"))])
+
+
+@pytest.mark.parametrize("preprocess", [GRAY, COLOR])
+@given(height=sides, width=sides, channels=st.integers(0, 4), seed=seeds)
+def test_one_picture_means_the_same_as_array_as_pil_image_and_in_a_list(preprocess, height, width, channels, seed):
+    picture = pixels(height, width, *([channels] if channels else []), seed=seed)
+    expected = as_in_training(picture, preprocess)
+    for same in (picture, [picture], (picture,), as_pil(picture), [as_pil(picture)]):
+        assert np.array_equal(preprocess(same), expected)
+
+
+@pytest.mark.parametrize("preprocess", [GRAY, COLOR])
+@given(n=st.integers(1, 4), height=sides, width=sides, channels=st.integers(0, 4), seed=seeds)
+def test_many_pictures_mean_the_same_as_an_array_and_one_by_one(preprocess, n, height, width, channels, seed):
+    if not channels:
+        width += 4  # [n, h, 1 to 4] is one picture
+    pictures = pixels(n, height, width, *([channels] if channels else []), seed=seed)
+    expected = np.concatenate([as_in_training(picture, preprocess) for picture in pictures])
+    assert expected.shape == (n, preprocess.in_channels, 24, 24)
+    assert expected.dtype == np.float32
+    for same in (pictures, list(pictures), [as_pil(picture) for picture in pictures]):
+        assert np.array_equal(preprocess(same), expected)
+
+
+@given(height=sides, width=sides, channels=st.sampled_from([2, 4]), seed=seeds)
+def test_alpha_is_ignored(height, width, channels, seed):
+    picture, opaque = (pixels(height, width, channels, seed=seed) for _ in range(2))
+    opaque[:, :, -1] = 255
+    assert np.array_equal(COLOR(picture), COLOR(opaque))
+    assert np.array_equal(COLOR(picture), COLOR(picture[:, :, : channels - 1]))
+
+
+def test_an_array_of_four_columns_is_one_picture_with_alpha():
+    picture = pixels(24, 24, 4)
+    assert COLOR(picture).shape == (1, 3, 24, 24)
+    assert np.array_equal(COLOR(picture), COLOR(picture[:, :, :3]))
 
 
 def test_pil_images_and_arrays_of_different_sizes_mix():
-    arrays = [pixels(30, 40, 3), pixels(25, 24, 3, seed=1), pixels(24, 24, 3, seed=2)]
+    arrays = [pixels(30, 40, 3), pixels(25, 24, 3, seed=1), pixels(24, 24, seed=2)]
     mixed = [Image.fromarray(arrays[0]), arrays[1], arrays[2]]
-    assert np.array_equal(COLOUR(mixed), np.concatenate([COLOUR(array) for array in arrays]))
-    assert np.array_equal(COLOUR(mixed[0]), COLOUR(arrays[0]))
+    assert np.array_equal(COLOR(mixed), np.concatenate([COLOR(array) for array in arrays]))
 
 
-def test_color_becomes_grey_as_pil_does_it():
-    image = pixels(24, 24, 3)
-    assert np.array_equal(GRAY([image]), GRAY(Image.fromarray(image).convert("L")))
-    assert np.array_equal(GRAY(Image.fromarray(image)), GRAY(Image.fromarray(image).convert("L")))
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize("preprocess", [GRAY, COLOR])
+def test_pil_images_of_any_8_bit_mode_are_converted_as_in_training(preprocess, mode):
+    image = Image.new(mode, (30, 20), 1)
+    expected = preprocess(np.asarray(image.convert("L" if preprocess is GRAY else "RGB")))
+    assert np.array_equal(preprocess(image), expected)
 
 
-def test_grey_becomes_three_equal_channels():
-    image = pixels(30, 30)
-    assert np.array_equal(COLOUR([image]), COLOUR([np.stack([image] * 3, axis=2)]))
-    assert np.array_equal(COLOUR([image]), COLOUR(Image.fromarray(image)))
+@pytest.mark.parametrize("mode", ["I", "F", "I;16", "I;16L", "I;16B"])
+def test_pil_images_deeper_than_8_bits_are_refused(mode):
+    for pictures in (Image.new(mode, (28, 28)), [Image.new(mode, (28, 28))]):
+        with pytest.raises(DataError, match=f"mode '{mode}' and size .* is not allowed; give .* 8 bits"):
+            GRAY(pictures)
 
 
-def test_models_of_other_channel_counts_take_only_those():
-    preprocess = Preprocess(8, 4, (0.5,) * 4, (0.5,) * 4)
-    assert preprocess(pixels(8, 8, 4)).shape == preprocess(pixels(1, 9, 9, 4)).shape == (1, 4, 8, 8)
-    with pytest.raises(DataError, match="an image of 3 channels; this model takes 4"):
-        preprocess([pixels(8, 8, 3)])
+def test_a_pil_image_that_cannot_be_converted_is_refused():
+    with pytest.raises(DataError, match=r"a PIL image of mode 'LAB' \(conversion .*\); convert it to RGB first"):
+        GRAY(Image.new("LAB", (28, 28)))
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (np.zeros((2, 28, 28), dtype=np.float32), "an image of float32; give uint8"),
-        ([np.zeros((28, 28), dtype=np.int64)], "an image of int64; give uint8"),
-        (["cat.png"], "an image of str; give uint8"),
-        ([], "no images"),
-        (pixels(0, 28, 28), "no images"),
-        (pixels(28), "images of shape"),
-        (pixels(1, 2, 28, 28, 3), "images of shape"),
-        ([pixels(1, 28, 28, 3)], "an image of shape"),
-        ([pixels(0, 28)], "not empty"),
-        (pixels(2, 28, 28, 2), "an image of 2 channels; this model takes 1"),
-        (Image.new("I", (28, 28)), "mode 'I'; scale it to 8 bits"),
-    ],
-)
-def test_images_that_cannot_be_taken(images, message):
-    with pytest.raises(DataError, match=message):
-        GRAY(images)
-
-
-def test_dict_round_trip():
-    assert Preprocess.from_dict(COLOUR.to_dict()) == COLOUR
+def test_a_pil_image_of_a_truncated_file_is_refused(tmp_path):
+    Image.fromarray(pixels(64, 64, 3)).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "half.png") as image, pytest.raises(DataError, match="a PIL image of mode 'RGB'"):
+        GRAY(image)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("pictures", "message"),
     [
-        ({"resolution": 0}, "resolution = 0"),
-        ({"mean": [0.5]}, "one value for each of 3 channels"),
-        ({"std": [0.5, 0.5, 0.0]}, "above 0"),
-        ({"std": [0.5, 0.5, float("nan")]}, "above 0"),
-        ({"mean": "abc"}, "must hold numbers"),
-        ({"resolution": None}, "must hold numbers"),
-        ({"crop": 1}, "it must have"),
+        (np.zeros((2, 28, 28), dtype=np.float32), r"a picture of float32 \[28, 28\] is not allowed; give uint8"),
+        ([np.zeros((28, 28), dtype=np.int64)], r"a picture of int64 \[28, 28\]"),
+        (np.zeros((28, 28), dtype=bool), r"a picture of bool \[28, 28\]"),
+        (np.zeros((28, 28), dtype=object), r"a picture of object \[28, 28\]"),
+        (["cat.png"], "a picture of type str"),
+        ([pixels(28, 28), None], "a picture of type NoneType"),
+        ([[1, 2], [3, 4]], "a picture of type list"),
+        ("cat.png", "a picture of type str"),
+        ({"a": pixels(28, 28)}, "a picture of type dict"),
+        (None, "a picture of type NoneType"),
+        (torch.zeros(28, 28, dtype=torch.uint8), "a picture of type Tensor"),
+        ([], "no pictures; give at least one"),
+        (pixels(0, 28, 28), "no pictures; give at least one"),
+        (pixels(28), r"a picture of uint8 \[28\]"),
+        (np.uint8(5) * np.ones((), np.uint8), r"a picture of (uint8|type uint8)"),
+        (pixels(1, 2, 28, 28, 3), r"a picture of uint8 \[1, 2, 28, 28, 3\]"),
+        ([pixels(1, 28, 28)], r"a picture of uint8 \[1, 28, 28\]"),
+        ([pixels(1, 28, 28, 3)], r"a picture of uint8 \[1, 28, 28, 3\]"),
+        (pixels(2, 28, 28, 5), r"a picture of uint8 \[28, 28, 5\]"),
+        ([pixels(0, 28)], r"a picture of uint8 \[0, 28\]"),
+        (pixels(0, 28), r"a picture of uint8 \[0, 28\]"),
+        (pixels(28, 0, 3), r"a picture of uint8 \[28, 0, 3\]"),
+        (pixels(2, 28, 0), r"a picture of uint8 \[28, 0\]"),
+        (Image.new("L", (0, 5)), "a picture of mode 'L' and size"),
     ],
 )
-def test_wrong_dicts(change, message):
-    with pytest.raises(BundleError, match=message):
-        Preprocess.from_dict(COLOUR.to_dict() | change)
+def test_anything_else_is_refused(pictures, message):
+    for preprocess in (GRAY, COLOR):
+        with pytest.raises(DataError, match=message):
+            preprocess(pictures)
+
+
+@pytest.mark.parametrize("page", ["docstring", "docs/bundle.md"])
+def test_both_tables_of_inputs_have_the_same_rows(page):
+    text = Preprocess.__call__.__doc__ if page == "docstring" else (ROOT / page).read_text()
+    rows = [line.strip() for line in text.splitlines() if line.strip().startswith("|")]
+    start = next(i for i, row in enumerate(rows) if row.endswith("| meaning |"))
+    assert rows[start + 2 : start + 8] == [
+        "| uint8 array `[h, w]` | one gray picture |",
+        "| uint8 array `[h, w, c]`, `c` from 1 to 4 | one picture: gray, gray and alpha, RGB, RGBA |",
+        "| uint8 array `[n, h, w]`, `w` above 4 | `n` gray pictures |",
+        "| uint8 array `[n, h, w, c]`, `c` from 1 to 4 | `n` pictures |",
+        "| PIL image with 8 bits per channel | one picture, in any such mode |",
+        "| list or tuple | single pictures as above, of any sizes |",
+    ]

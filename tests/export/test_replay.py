@@ -4,6 +4,7 @@ import pytest
 from export.bundle import load_bundle
 from export.policy import BatteryPolicy
 from export.replay import replay
+from export.runtime import Runtime
 from export.session import session
 from ofa.core.errors import DataError
 
@@ -26,7 +27,20 @@ def test_levels_follow_the_battery_and_answers_are_counted(folder, images):
         assert step.latency_ms > 0
 
 
-def test_images_are_taken_in_turns_and_labels_may_be_unknown(folder, images):
+def test_images_are_served_in_turn(folder, images, monkeypatch):
+    served = []
+    predict = Runtime.predict
+
+    def watch(self, pictures):
+        served.append(next(i for i, image in enumerate(images) if np.array_equal(image, pictures[0])))
+        return predict(self, pictures)
+
+    monkeypatch.setattr(Runtime, "predict", watch)
+    replay(folder, images[:5], steps=2, charging_steps=1, images_per_step=3)
+    assert served == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+
+
+def test_labels_may_be_unknown(folder, images):
     done = replay(folder, images[:2], steps=2, charging_steps=0, images_per_step=3)
     assert [(s.n_images, s.correct) for s in done] == [(3, None), (3, None)]
 
@@ -40,15 +54,17 @@ def test_a_policy_can_be_given(folder, images):
     ("options", "message"),
     [
         ({"labels": [1, 2]}, "6 images and 2 labels"),
-        ({"steps": 1}, "steps = 1"),
+        ({"labels": []}, "6 images and 0 labels"),
+        ({"steps": 1}, "steps = 1 is not allowed; give a whole number from 2"),
+        ({"charging_steps": -1}, "charging_steps = -1"),
         ({"images_per_step": 0}, "images_per_step = 0"),
     ],
 )
-def test_wrong_options(folder, images, options, message):
+def test_options_out_of_range_are_refused(folder, images, options, message):
     with pytest.raises(DataError, match=message):
         replay(folder, images, **options)
 
 
-def test_no_images(folder):
+def test_without_images_there_is_nothing_to_replay(folder):
     with pytest.raises(DataError, match="0 images"):
         replay(folder, np.zeros((0, 28, 28), dtype=np.uint8))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import export.runtime
-from export.bundle import load_bundle, write_bundle
+from export.bundle import load_bundle
 from export.policy import Battery, BatteryPolicy
 from export.runtime import Runtime, softmax
 from export.session import session
@@ -18,7 +18,7 @@ from ofa.core.errors import BundleError, DataError
 
 
 class Moving:
-    """A battery whose charge a test sets."""
+    """A battery whose charge is set by a test."""
 
     def __init__(self, percent=100.0):
         self.reading = Battery(percent, charging=False)
@@ -33,7 +33,7 @@ class Moving:
 
 
 def alone(folder, level, images):
-    """What the session of one level gives by itself."""
+    """The probabilities of one level's session by itself."""
     bundle = load_bundle(folder)
     batch = bundle.levels[level].preprocess(images)
     return softmax(session(bundle.read_model(level)).run(None, {"images": batch})[0])
@@ -45,19 +45,19 @@ def test_predictions_are_those_of_the_level(folder, images):
         for percent, level in ((100, 0), (60, 1), (5, 2), (90, 0)):
             battery.set(percent)
             prediction = runtime.predict(images)
-            wanted = alone(folder, level, images)
+            expected = alone(folder, level, images)
             assert prediction.level == runtime.level == level
-            assert np.array_equal(prediction.probabilities, wanted)
+            assert np.array_equal(prediction.probabilities, expected)
             assert prediction.probabilities.dtype == np.float32
-            assert prediction.labels == tuple("abcdefghij"[top] for top in wanted.argmax(axis=1))
+            assert prediction.labels == tuple("abcdefghij"[top] for top in expected.argmax(axis=1))
             assert np.allclose(prediction.probabilities.sum(axis=1), 1)
             assert prediction.latency_ms > 0
 
 
 def test_eight_threads_and_a_moving_battery_never_mix_or_drop_a_request(folder, images):
     requests = [images[:1], images[1:4], images[4:], images[:4]]
-    wanted = [[alone(folder, level, request) for request in requests] for level in range(3)]
-    for levels in zip(*wanted, strict=True):
+    expected = [[alone(folder, level, request) for request in requests] for level in range(3)]
+    for levels in zip(*expected, strict=True):
         assert all(np.abs(a - b).max() > 0.01 for a, b in combinations(levels, 2))
     battery, stop, seen = Moving(), threading.Event(), set()
 
@@ -84,7 +84,7 @@ def test_eight_threads_and_a_moving_battery_never_mix_or_drop_a_request(folder, 
             mover.join()
     assert len(answers) >= 8 * 60
     for number, prediction in answers:
-        assert np.array_equal(prediction.probabilities, wanted[prediction.level][number])
+        assert np.array_equal(prediction.probabilities, expected[prediction.level][number])
     assert seen == {0, 1, 2}
 
 
@@ -111,7 +111,7 @@ def test_requests_go_on_at_the_old_level_while_another_is_loaded(folder, images,
 def test_a_request_that_began_finishes_on_its_level(folder, images, monkeypatch):
     battery = Moving()
     runtime = Runtime(folder, battery=battery, poll_seconds=float("inf"))
-    wanted = alone(folder, 0, images)
+    expected = alone(folder, 0, images)
     inside = type(runtime.bundle.levels[0].preprocess).__call__
 
     def switch_meanwhile(self, pictures):
@@ -124,7 +124,7 @@ def test_a_request_that_began_finishes_on_its_level(folder, images, monkeypatch)
     monkeypatch.setattr("export.preprocess.Preprocess.__call__", switch_meanwhile)
     prediction = runtime.predict(images)
     assert prediction.level == 0
-    assert np.array_equal(prediction.probabilities, wanted)
+    assert np.array_equal(prediction.probabilities, expected)
 
 
 def test_the_battery_is_read_at_most_every_poll(folder, images, monkeypatch):
@@ -138,7 +138,7 @@ def test_the_battery_is_read_at_most_every_poll(folder, images, monkeypatch):
     assert battery.reads == 4
 
 
-def test_mains_power_and_the_first_level(folder):
+def test_the_first_level_is_that_of_the_charge_and_mains_power_is_level_0(folder):
     battery = Moving(20)
     runtime = Runtime(folder, battery=battery)
     assert runtime.level == 2
@@ -147,7 +147,7 @@ def test_mains_power_and_the_first_level(folder):
 
 
 @pytest.mark.parametrize("trouble", [Battery(float("nan"), False), Battery(400, False), None, OSError("no driver")])
-def test_a_battery_in_trouble_keeps_the_level_and_warns_once(folder, images, trouble):
+def test_a_battery_that_cannot_be_read_keeps_the_level_and_warns_once(folder, images, trouble):
     readings = [Battery(50, False)]
 
     def battery():
@@ -157,7 +157,7 @@ def test_a_battery_in_trouble_keeps_the_level_and_warns_once(folder, images, tro
 
     runtime = Runtime(folder, battery=battery, poll_seconds=0)
     readings.append(trouble)
-    with pytest.warns(RuntimeWarning, match="level 1 goes on serving"):
+    with pytest.warns(RuntimeWarning, match="keeps serving level 1"):
         assert runtime.predict(images).level == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -165,12 +165,12 @@ def test_a_battery_in_trouble_keeps_the_level_and_warns_once(folder, images, tro
         readings.append(Battery(5, False))
         assert runtime.predict(images).level == 2
     readings.append(trouble)
-    with pytest.warns(RuntimeWarning, match="level 2 goes on serving"):
+    with pytest.warns(RuntimeWarning, match="keeps serving level 2"):
         runtime.update()
 
 
-def test_a_battery_in_trouble_at_the_start_means_level_0(folder):
-    with pytest.warns(RuntimeWarning, match="level 0 goes on serving"):
+def test_a_battery_that_cannot_be_read_at_the_start_means_level_0(folder):
+    with pytest.warns(RuntimeWarning, match="keeps serving level 0"):
         runtime = Runtime(folder, battery=lambda: Battery(-1, False))
     assert runtime.level == 0
 
@@ -181,7 +181,7 @@ def test_a_level_that_is_damaged_later_is_not_switched_to(folder, images):
     whole = (folder / "level-2.onnx").read_bytes()
     (folder / "level-2.onnx").write_bytes(whole[:-9])
     battery.set(5)
-    with pytest.warns(RuntimeWarning, match=r"level 0 goes on serving.*level-2\.onnx does not match its checksum"):
+    with pytest.warns(RuntimeWarning, match=r"keeps serving level 0.*level-2\.onnx does not match its checksum"):
         assert runtime.predict(images).level == 0
     (folder / "level-2.onnx").write_bytes(whole)
     assert runtime.predict(images).level == 2
@@ -193,26 +193,24 @@ def test_a_corrupt_bundle_fails_at_construction(folder):
         Runtime(folder, battery=Moving())
 
 
-def test_a_model_that_does_not_run_fails_at_construction(levels, tmp_path):
-    path = tmp_path / "broken.onnx"
-    path.write_bytes(b"not a model")
-    bundle = write_bundle(tmp_path / "bundle", "broken", ["a"], {}, [(levels[0][0], path)])
-    with pytest.raises(BundleError, match=r"level 0 .* does not run here"):
+def test_a_model_that_does_not_run_fails_at_construction(levels, write, tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    bundle = write(tmp_path / "bundle", [replace(levels[0], file="broken.onnx")], source=tmp_path)
+    with pytest.raises(BundleError, match=r"^level 0 .* does not run here: ONNX Runtime cannot load .*$"):
         Runtime(bundle.folder, battery=Moving())
 
 
-def test_labels_or_channels_of_another_model_fail_at_construction(levels, tmp_path):
-    bundle = write_bundle(tmp_path / "labels", "broken", ["a", "b"], {}, levels)
-    with pytest.raises(BundleError, match=r"gives \(10,\) logits for 2 labels"):
+def test_labels_or_channels_of_another_model_fail_at_construction(levels, write, tmp_path):
+    bundle = write(tmp_path / "labels", levels, labels=["a", "b"])
+    with pytest.raises(BundleError, match=r"returns \(10,\) logits for 2 labels"):
         Runtime(bundle.folder, battery=Moving())
-    color = replace(levels[0][0].preprocess, in_channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
-    level = (replace(levels[0][0], preprocess=color), levels[0][1])
-    bundle = write_bundle(tmp_path / "channels", "broken", "abcdefghij", {}, [level])
-    with pytest.raises(BundleError, match=r"level 0 .* does not run here"):
+    color = replace(levels[0].preprocess, in_channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    bundle = write(tmp_path / "channels", [replace(levels[0], preprocess=color)])
+    with pytest.raises(BundleError, match=r"^level 0 .* does not run here: ONNX Runtime cannot run .*$"):
         Runtime(bundle.folder, battery=Moving())
 
 
-def test_a_policy_for_another_number_of_levels(folder):
+def test_a_policy_for_another_number_of_levels_is_refused(folder):
     with pytest.raises(BundleError, match="the policy is for 2 levels, the bundle has 3; give 2 thresholds"):
         Runtime(folder, policy=BatteryPolicy((50,)))
 
@@ -235,7 +233,7 @@ def test_a_closed_runtime_says_so(folder, images):
 def test_it_serves_without_torch(folder):
     program = """
 import sys
-for name in ("torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "ofa.space", "ofa.supernet", "ofa.devices"):
+for name in ("torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "pydantic", "ofa.space", "ofa.devices"):
     sys.modules[name] = None
 from pathlib import Path
 import numpy as np

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ofa
-from export.formats.onnx import export_checked, parity
+from export.formats.onnx import compare, export_onnx
 from export.session import session
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import macs_m, params_m
@@ -316,8 +316,8 @@ def onnx_parity(trained, awake, smooth_images, tmp_path, some):
         network = awake(trained.extract(arch), smooth_images(128, 3, resolution))
         batches = [smooth_images(n, 3, resolution, seed=n) for n in (1, 8)]
         path = tmp_path / f"{number}.onnx"
-        export_checked(network, trained.family.input_shape(arch), batches, path, tolerance=2e-4)
-        result = parity(session(path), exact(network), batches)
+        export_onnx(network, trained.family.input_shape(arch), path, images=batches, tolerance=2e-4)
+        result = compare(session(path), exact(network), batches)
         assert result.max_abs_diff <= 1e-4
         assert (result.same_top1, result.n_images, path.is_file()) == (1.0, 9, True)
 

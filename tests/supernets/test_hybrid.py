@@ -5,11 +5,11 @@ import pytest
 import torch
 
 import ofa
-from export.formats.onnx import export_checked
+from export.formats.onnx import export_onnx
 from ofa.core.errors import FamilyError, SpaceError
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import macs_m, params_m
-from ofa.pipeline.recipe import load_recipe
+from ofa.pipeline.recipe_file import load_recipe
 from supernets import hybrid
 
 FAMILIES = [hybrid.hybrid, hybrid.hybrid_small]
@@ -93,7 +93,7 @@ def test_onnx_computes_the_same(make, awake, smooth_images, tmp_path):
         size = arch["resolution"]
         network = awake(family.build(arch).eval(), smooth_images(64, 3, size))
         batches = [smooth_images(n, 3, size, seed=n) for n in (1, 8)]
-        export_checked(network, family.input_shape(arch), batches, tmp_path / "network.onnx")
+        export_onnx(network, family.input_shape(arch), tmp_path / "network.onnx", images=batches)
 
 
 def test_the_recipe_is_of_this_family():

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from torch import nn
 
-from export.devices.adb import TOOL, Adb
+from export.devices.adb import Adb
+from export.devices.phone import TOOL
 from export.session import INPUT, session
-from ofa.core.errors import DeviceError
+from ofa.core.errors import DeviceError, ExportError
 from ofa.devices.device import Device, HostLost, Model
 from ofa.devices.measure import MeasureConfig, measure
 
 LINEAR = Model(partial(nn.Linear, 5, 3), (5,))
 
-# What `adb` prints and returns, of phones whose files are this machine's; "state.json" says how they are.
+# A stand-in for `adb`. The files of its phones are on this machine; "state.json" holds their states.
 ADB = r"""
 import json, os, re, shutil, subprocess, sys, time
 from pathlib import Path
@@ -141,8 +142,8 @@ def lab(tmp_path):
 
 def test_each_run_of_a_pushed_model_is_timed_after_those_that_warm_up(lab):
     device: Device = lab.device()
-    (place,) = device.hosts
-    times = place.load(LINEAR)(3)
+    (host,) = device.hosts
+    times = host.load(LINEAR)(3)
     (pushed,) = lab.models
     assert times == pytest.approx([pushed.stat().st_size / 1024] * 3, rel=1e-5)
     (logits,) = session(pushed).run(None, {INPUT: np.zeros((1, 5), dtype=np.float32)})
@@ -155,7 +156,7 @@ def test_the_performance_test_gets_the_options_it_has(lab):
     assert f"./{TOOL} -e cpu -m times -r 14 -x 4 -y 1 -o 99 -Z -I -S 1 " in command
 
 
-def test_the_description_says_what_a_table_needs(lab):
+def test_the_description_has_what_a_table_records(lab):
     description = lab.device(threads=2).description
     assert json.loads(json.dumps(description)) == description
     assert description.pop("torch_version")
@@ -194,7 +195,7 @@ def test_models_are_removed_with_their_runners_and_the_phone(lab):
     assert (lab.folder / TOOL).exists()
 
 
-def test_what_an_earlier_session_left_is_removed(lab):
+def test_files_of_an_earlier_session_are_removed(lab):
     (lab.folder / "ofa_models").mkdir()
     (lab.folder / "ofa_models" / "old.onnx").touch()
     device = lab.device()
@@ -219,12 +220,12 @@ def test_two_phones_share_the_models_and_one_that_dies_midway_leaves_its_own_to_
 
 @pytest.mark.parametrize("death", ["device 'A' not found", "device offline", "device unauthorized.\nTry", "closed"])
 @pytest.mark.parametrize("when", ["load", "run"])
-def test_a_phone_that_is_gone_is_a_lost_place(lab, death, when):
-    (place,) = lab.device().hosts
-    runner = place.load(LINEAR)
+def test_a_phone_that_is_gone_is_a_lost_host(lab, death, when):
+    (host,) = lab.device().hosts
+    runner = host.load(LINEAR)
     lab.connect(A={"dies_after": 0, "death": death})
     with pytest.raises(HostLost, match=f"phone A does not answer: .*{death.splitlines()[0]}"):
-        place.load(LINEAR) if when == "load" else runner(1)
+        host.load(LINEAR) if when == "load" else runner(1)
 
 
 def test_the_only_phone_that_dies_ends_the_measuring(lab):
@@ -233,38 +234,38 @@ def test_the_only_phone_that_dies_ends_the_measuring(lab):
         measure(lab.device(), {"one": LINEAR}, LINEAR, np.random.default_rng(0))
 
 
-def test_a_phone_that_hangs_is_a_lost_place(lab, monkeypatch):
-    monkeypatch.setattr("export.devices.adb._ANSWER_S", 0.2)
-    (place,) = lab.device(timeout_s=5.0).hosts
-    runner = place.load(LINEAR)
+def test_a_phone_that_hangs_is_a_lost_host(lab, monkeypatch):
+    monkeypatch.setattr("export.devices.phone._ANSWER_S", 0.2)
+    (host,) = lab.device(timeout_s=5.0).hosts
+    runner = host.load(LINEAR)
     lab.connect(A={"hangs": True})
-    object.__setattr__(place, "timeout_s", 0.2)
+    object.__setattr__(host, "timeout_s", 0.2)
     with pytest.raises(HostLost, match=r"phone A does not answer: no end after 0\.2 s"):
         runner(1)
 
 
 def test_a_model_that_takes_too_long_on_a_phone_that_answers(lab):
-    (place,) = lab.device(timeout_s=5.0).hosts
-    runner = place.load(LINEAR)
+    (host,) = lab.device(timeout_s=5.0).hosts
+    runner = host.load(LINEAR)
     lab.connect(A={"slow": 3})
-    object.__setattr__(place, "timeout_s", 0.5)
-    with pytest.raises(DeviceError, match=r"phone A cannot do .*no end after 0\.5 s; raise timeout_s"):
+    object.__setattr__(host, "timeout_s", 0.5)
+    with pytest.raises(DeviceError, match=r"phone A cannot run .*no end after 0\.5 s; raise timeout_s"):
         runner(1)
 
 
-def test_what_the_performance_test_says_is_in_the_error(lab):
-    (place,) = lab.device().hosts
-    runner = place.load(LINEAR)
+def test_the_error_shows_what_the_performance_test_prints(lab):
+    (host,) = lab.device().hosts
+    runner = host.load(LINEAR)
     lab.connect(A={"fails": "Load model failed: Unsupported model IR version: 11, max supported IR version: 10"})
-    with pytest.raises(DeviceError, match=r"phone A cannot do .*Unsupported model IR version: 11"):
+    with pytest.raises(DeviceError, match=r"phone A cannot run .*Unsupported model IR version: 11"):
         runner(1)
 
 
 def test_times_that_are_missing_are_an_error(lab):
-    (place,) = lab.device().hosts
-    runner = place.load(LINEAR)
+    (host,) = lab.device().hosts
+    runner = host.load(LINEAR)
     lab.connect(A={"short": 2})
-    with pytest.raises(DeviceError, match=r"gave the times of 5 runs, not of 7; it printed .*ofa_models.*; use the"):
+    with pytest.raises(DeviceError, match=r"printed the times of 5 runs, not of 7, in .*ofa_models.*; use a newer"):
         runner(3)
 
 
@@ -273,7 +274,19 @@ def test_without_adb_the_error_says_what_to_install(lab):
         lab.device(adb="/nowhere/adb")
 
 
-def test_a_file_that_is_no_program(lab):
+def test_the_path_of_adb_may_begin_at_the_home_directory(lab, monkeypatch):
+    monkeypatch.setenv("HOME", str(lab.home))
+    assert lab.device(adb="~/adb").hosts
+
+
+def test_a_model_that_cannot_be_exported_is_not_pushed(lab):
+    (host,) = lab.device().hosts
+    with pytest.raises(ExportError, match="pool to a size that divides"):
+        host.load(Model(partial(nn.AdaptiveAvgPool2d, 3), (1, 10, 10)))
+    assert not lab.models
+
+
+def test_a_file_that_is_no_program_is_refused(lab):
     with pytest.raises(DeviceError, match=r"cannot be run \(Permission denied\)"):
         lab.device(adb=str(lab.home / "state.json"))
 
@@ -294,13 +307,13 @@ def test_without_a_phone_the_error_says_how_to_connect_one(lab):
         ("recovery", "restart it"),
     ],
 )
-def test_a_phone_that_is_not_ready(lab, state, step, serials):
+def test_a_phone_that_is_not_ready_is_refused_with_the_next_step(lab, state, step, serials):
     lab.connect(A={"state": state})
     with pytest.raises(DeviceError, match=rf"phone A is in state '{state.split()[0]}.*{step}"):
         lab.device(serials=serials)
 
 
-def test_of_several_phones_some_must_be_named(lab):
+def test_with_several_phones_connected_some_must_be_named(lab):
     lab.connect(A={}, B={}, C={"state": "offline"})
     with pytest.raises(DeviceError, match="2 phones are connected; name those to use in serials: A, B"):
         lab.device()
@@ -318,16 +331,18 @@ def test_the_only_phone_that_is_ready_needs_no_name(lab):
 
 def test_phones_of_two_kinds_are_not_measured_together(lab):
     lab.connect(A={}, B={"model": "Galaxy S24", "soc": "SM8650"})
-    with pytest.raises(DeviceError, match=r"B \(.*Galaxy S24.*\) is another kind of phone than A \(.*Pixel 8"):
+    with pytest.raises(
+        DeviceError, match="adb: A has phone 'Pixel 8', B has 'Galaxy S24'; measure on hosts of one kind"
+    ):
         lab.device(serials=["A", "B"])
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_phone_without_the_performance_test(lab, there):
+def test_a_phone_without_the_performance_test_is_refused(lab, there):
     (lab.folder / TOOL).unlink()
     if there:  # but may not be run
         (lab.folder / TOOL).touch()
-    with pytest.raises(DeviceError, match=rf"phone A has no program .*{TOOL}; build .*adb -s A push {TOOL} lib"):
+    with pytest.raises(DeviceError, match=rf"phone A has no program .*{TOOL}; build it .*adb -s A push {TOOL} lib"):
         lab.device()
 
 
@@ -337,7 +352,7 @@ def test_a_phone_that_dies_before_it_is_ready_is_a_device_error(lab):
         lab.device()
 
 
-def test_a_phone_has_so_many_processors(lab):
+def test_threads_are_at_most_the_phones_processors(lab):
     with pytest.raises(DeviceError, match="threads = 9 is not allowed; phone A has 8 processors"):
         lab.device(threads=9)
 
@@ -345,15 +360,15 @@ def test_a_phone_has_so_many_processors(lab):
 @pytest.mark.parametrize(
     ("option", "wrong", "why"),
     [
-        ("threads", 0, "give a whole number from 1"),
-        ("threads", "2", "give a whole number from 1"),
-        ("threads", True, "give a whole number from 1"),
-        ("timeout_s", 0, "give seconds above 0"),
-        ("timeout_s", float("nan"), "give seconds above 0"),
+        ("serials", 5, "give a list of strings"),
+        ("serials", [5], "give a list of strings"),
+        ("adb", 5, "give the name or the path of the program"),
+        ("adb", "", "give the name or the path of the program"),
         ("folder", "ofa", "is not an absolute path"),
+        ("folder", 5, "is not an absolute path"),
     ],
 )
-def test_options_out_of_range(lab, option, wrong, why):
+def test_options_of_another_kind_are_refused(lab, option, wrong, why):
     with pytest.raises(DeviceError, match=f"adb: {option} = .*{why}"):
         lab.device(**{option: wrong})
 

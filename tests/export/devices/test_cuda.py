@@ -1,5 +1,6 @@
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -7,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from export.devices.ort_cpu import normal_images
-from export.devices.ort_cuda import BoundRunner, OrtCuda, bound
-from export.devices.torch_cuda import TorchCuda, TorchRunner, placed
-from export.formats.onnx import to_onnx
+from export.devices.local import normal_images
+from export.devices.ort_cuda import OrtCuda, bind, run_bound
+from export.devices.torch_cuda import TorchCuda, TorchRunner, move
+from export.formats.onnx import export_onnx
 from export.session import session
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Model
@@ -21,7 +22,7 @@ LINEAR = Model(partial(nn.Linear, 5, 3), (5,))
 
 
 class Clock:
-    """Events of a GPU on which a run takes 2 ms, the next 4 ms, and so on."""
+    """Events of a GPU on which the first run takes 2 ms, the next 4 ms, and so on."""
 
     def __init__(self):
         self.now_ms, self.runs, self.waited = 0.0, 0, 0
@@ -30,7 +31,8 @@ class Clock:
         self.runs += 1
         self.now_ms += 2.0 * self.runs
 
-    def event(self):
+    def event(self, enable_timing):
+        assert enable_timing
         return Event(self)
 
 
@@ -57,11 +59,11 @@ def test_events_time_each_run_and_the_first_does_not_count():
 def test_modules_run_without_gradients_and_settings_stay_as_they_were():
     cudnn, seen = torch.backends.cudnn, []
 
-    def look(images):
+    def record(images):
         seen.append((torch.is_inference_mode_enabled(), cudnn.benchmark, cudnn.allow_tf32, images.shape))
 
     before = (torch.is_inference_mode_enabled(), cudnn.benchmark, cudnn.allow_tf32)
-    TorchRunner(look, torch.zeros(1, 3), Clock().event)(1)
+    TorchRunner(record, torch.zeros(1, 3), Clock().event)(1)
     assert seen == [(True, True, False, (1, 3))] * 2
     assert (torch.is_inference_mode_enabled(), cudnn.benchmark, cudnn.allow_tf32) == before
 
@@ -69,7 +71,8 @@ def test_modules_run_without_gradients_and_settings_stay_as_they_were():
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_channels_are_last_in_images_and_convolutions_alike(channels_last):
     images = torch.from_numpy(normal_images(1, (3, 8, 8)))
-    network, moved = placed(nn.Conv2d(3, 4, 3), images, torch.device("cpu"), torch.float16, channels_last)
+    options = {"device": "cpu", "dtype": torch.float16, "channels_last": channels_last}
+    network, moved = move(nn.Conv2d(3, 4, 3), images, **options)
     for tensor in (moved, network.weight):
         assert tensor.dtype == torch.float16
         assert tensor.is_contiguous(memory_format=torch.channels_last) == channels_last
@@ -77,64 +80,63 @@ def test_channels_are_last_in_images_and_convolutions_alike(channels_last):
 
 def test_tokens_have_no_channels_to_put_last():
     tokens = torch.from_numpy(normal_images(1, (7, 5)))
-    network, moved = placed(nn.Linear(5, 3), tokens, torch.device("cpu"), torch.float32, True)
+    network, moved = move(nn.Linear(5, 3), tokens, device="cpu", dtype=torch.float32, channels_last=True)
     assert network(moved).shape == (1, 7, 3)
 
 
 def test_a_bound_session_computes_what_the_session_computes(tmp_path):
     path = tmp_path / "model.onnx"
-    to_onnx(LINEAR.module(), LINEAR.input_shape, path)
-    made = session(path)
-    runner = bound(made, LINEAR.input_shape, "cpu")
-    assert len(runner(2)) == 2
-    (wanted,) = made.run(None, {"images": normal_images(1, (5,))})
-    (got,) = runner.binding.copy_outputs_to_cpu()
-    assert np.array_equal(got, wanted)
+    export_onnx(LINEAR.module(), LINEAR.input_shape, path)
+    model = session(path)
+    binding = bind(model, LINEAR.input_shape, "cpu")
+    run_bound(model, binding)
+    (expected,) = model.run(None, {"images": normal_images(1, (5,))})
+    (bound,) = binding.copy_outputs_to_cpu()
+    assert np.array_equal(bound, expected)
 
 
-def test_the_first_bound_run_is_not_timed(monkeypatch):
-    class Session:
-        runs = 0
+def test_a_bound_run_ends_when_its_output_is_there():
+    steps = []
+    run_bound(
+        SimpleNamespace(run_with_iobinding=lambda _: steps.append("run")),
+        SimpleNamespace(synchronize_outputs=lambda: steps.append("wait")),
+    )
+    assert steps == ["run", "wait"]
 
-        def run_with_iobinding(self, _):
-            self.runs += 1
 
-    class Binding:
-        waited = 0
-
-        def synchronize_outputs(self):
-            self.waited += 1
-
-    ticks, made, binding = iter(range(100)), Session(), Binding()
-    monkeypatch.setattr("export.devices.ort_cuda.time.perf_counter_ns", lambda: next(ticks) * 1_000_000)
-    assert BoundRunner(made, binding)(4) == [1.0] * 4
-    assert (made.runs, binding.waited) == (5, 5)
+def test_pytorch_that_fails_is_one_line():
+    with pytest.raises(DeviceError, match=r"^torch-cuda cannot run a model: mat1 .*; use float32 .*$"):
+        TorchRunner(nn.Linear(5, 3), torch.zeros(1, 4), Clock().event)(1)
 
 
 @pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
 def test_pytorch_without_a_gpu_is_refused():
-    with pytest.raises(DeviceError, match=r"torch-cuda: PyTorch .* sees no GPU; see what nvidia-smi says"):
+    with pytest.raises(
+        DeviceError, match=r"torch-cuda: PyTorch .* finds no GPU; install a PyTorch for the CUDA of nvidia-smi"
+    ):
         TorchCuda()
 
 
 @pytest.mark.skipif(HAS_PROVIDER, reason="ONNX Runtime has CUDA")
 def test_onnx_runtime_without_cuda_is_refused():
-    with pytest.raises(DeviceError, match=r"CPUExecutionProvider but no CUDAExecutionProvider; .* onnxruntime-gpu"):
+    with pytest.raises(
+        DeviceError, match=r"CPUExecutionProvider but no CUDAExecutionProvider; run: .* onnxruntime-gpu"
+    ):
         OrtCuda()
 
 
 def test_a_provider_that_does_not_start_is_refused(monkeypatch):
-    made = onnxruntime.InferenceSession
+    create = onnxruntime.InferenceSession
     monkeypatch.setattr("export.devices.ort_cuda.ort.get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(
         "export.devices.ort_cuda.ort.InferenceSession",
-        lambda path, options, providers: made(path, options, providers=["CPUExecutionProvider"]),
+        lambda path, options, providers: create(path, options, providers=["CPUExecutionProvider"]),
     )
     with pytest.raises(DeviceError, match=r"ort-cuda: ONNX Runtime .* could not start CUDAExecutionProvider"):
         OrtCuda().load(LINEAR)
 
 
-def test_an_unknown_precision():
+def test_an_unknown_precision_is_refused():
     with pytest.raises(DeviceError, match="precision = 'int8' is not known; choose from float32, float16"):
         TorchCuda(precision="int8")
 
@@ -144,15 +146,15 @@ def test_an_unknown_precision():
 def test_pytorch_times_a_network_on_the_gpu(network, options):
     device = TorchCuda(**options)
     assert json.loads(json.dumps(device.description)) == device.description
-    times = device.load(Model.of(network, (1, 28, 28)))(3)
-    assert len(times) == 3
-    assert all(0 < ms < 1000 for ms in times)
+    times_ms = device.load(Model.of(network, (1, 28, 28)))(3)
+    assert len(times_ms) == 3
+    assert all(0 < ms < 1000 for ms in times_ms)
 
 
 @pytest.mark.skipif(not (HAS_GPU and HAS_PROVIDER), reason="ONNX Runtime has no GPU here")
 def test_onnx_runtime_times_a_network_on_the_gpu(network):
     device = OrtCuda()
     assert json.loads(json.dumps(device.description)) == device.description
-    times = device.load(Model.of(network, (1, 28, 28)))(3)
-    assert len(times) == 3
-    assert all(0 < ms < 1000 for ms in times)
+    times_ms = device.load(Model.of(network, (1, 28, 28)))(3)
+    assert len(times_ms) == 3
+    assert all(0 < ms < 1000 for ms in times_ms)

@@ -1,4 +1,4 @@
-"""Counted memory beside what an exported network really takes, by its file and by ONNX Runtime's own statistics."""
+"""Counted memory against the memory of an exported network: its file, and ONNX Runtime's own statistics."""
 
 import json
 import platform
@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from scipy.stats import spearmanr
 
 import ofa
-from export.formats.onnx import to_onnx
+from export.formats.onnx import export_onnx
 from export.session import INPUT
 from ofa.cost.memory import peak_activation_mib, size_mib
 
@@ -24,7 +24,7 @@ _PLATFORM = pytest.mark.skipif(
 
 
 def filled(network):
-    """The network with values that differ: the exporter writes equal tensors once."""
+    """The network with values that differ, as the exporter writes equal tensors only once."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in (*network.parameters(), *network.buffers()):
@@ -43,7 +43,7 @@ def exported(request, tmp_path_factory):
     for i, row in enumerate(rows):
         arch = family.space.decode(row)
         path, shape = folder / f"{i}.onnx", family.input_shape(arch)
-        to_onnx(filled(family.build(arch)), shape, path)
+        export_onnx(filled(family.build(arch)), shape, path)
         files.append((path, shape))
     return family, rows, files
 
@@ -52,8 +52,9 @@ def arena_peak(path, shape, reuse):
     """Peak bytes that ONNX Runtime holds for activations, without weights, the input and padding.
 
     Args:
-        reuse: buffers are planned ahead, and some held for later tensors; else each tensor has its own until it was
-            read last.
+        path: of the ONNX file.
+        shape: of the input, without the batch dimension.
+        reuse: whether buffers are planned ahead and reused; otherwise each tensor has its own until its last read.
     """
     options = ort.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(path.with_suffix(""))
@@ -73,7 +74,7 @@ def arena_peak(path, shape, reuse):
 def test_the_peak_of_activations_is_near_that_of_onnx_runtime(exported):
     """Counted over measured: 1.00 for small_mobilenet_v3; 0.81 to 0.98 for autoformer_tiny, where views become copies.
 
-    With buffers planned ahead, as by default: 0.60 to 1.00, as a buffer is held until its last tensor was read.
+    With buffers planned ahead, the default: 0.60 to 1.00, as a buffer is held until the last read of its last tensor.
     """
     family, rows, files = exported
     counted = peak_activation_mib(family)(rows) * 2**20

@@ -11,7 +11,7 @@ from ofa.cost.energy import PowerConfig, energy_mj
 from ofa.cost.latency.profile import TableConfig
 from ofa.devices.device import Model
 from ofa.devices.measure import measure
-from ofa.pipeline.recipe import checked
+from ofa.pipeline.recipe_file import validate
 
 NUMBERS = {"0": 0, "1": 1, "-1": -1, "nan": math.nan, "inf": math.inf, "-inf": -math.inf, "huge": 10**30, "true": True}
 KEYS = [
@@ -26,7 +26,7 @@ SMALL = {"networks": 4, "checks": 2, "min_rounds": 2, "max_rounds": 3}
 def outcome(section, values):
     """The section with these values, or the message of the error that refuses them."""
     try:
-        return checked(section, values, "settings")
+        return validate(section, values, "settings")
     except RecipeError as error:
         return str(error)
 

@@ -171,3 +171,29 @@ def test_checks_of_all_stages_run_before_any_long_work(tiny_recipe, tmp_path, mo
     monkeypatch.setattr("ofa.pipeline.run.all_stages", lambda: stages)
     Run(tiny_recipe, tmp_path / "run").check_inputs()
     assert checked == list(stages)
+
+
+def test_stages_after_the_evaluation_of_subnets_read_no_images(finished, monkeypatch):
+    monkeypatch.setattr("ofa.pipeline.run.load_data", lambda config: pytest.fail("images were read"))
+    run = open_run(finished)
+    run.execute(all_stages()["fit"], quiet)
+    assert run.predictor()(run.family.space.row(run.family.space.largest)[None]).shape == (1,)
+    assert run.data_info.labels == tuple("0123456789")
+
+
+def test_images_that_changed_since_the_run_was_begun_are_refused(finished, monkeypatch):
+    data = open_run(finished).data
+    changed = replace(data, train=data.train.subset(range(1, len(data.train))))
+    monkeypatch.setattr("ofa.pipeline.run.load_data", lambda config: changed)
+    with pytest.raises(RunError, match=r"the images of 'digits' have changed since .* was begun; restore them"):
+        _ = open_run(finished).data
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"info": 3}'])
+def test_a_broken_record_of_the_data_is_one_error_or_made_again(finished, content):
+    (finished / "data.json").write_text(content)
+    if content == "{":
+        with pytest.raises(RunError, match=r"data.json cannot be read"):
+            _ = open_run(finished).data_info
+    else:
+        assert open_run(finished).data_info.name == "digits"

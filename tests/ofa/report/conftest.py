@@ -7,6 +7,7 @@ from ofa.core.files import write_json, write_text
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.latency.table import LatencyTable
 from ofa.devices.device import Timing
+from ofa.pipeline.levels import Level, ReplayStep, write_records
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run
 
@@ -56,7 +57,7 @@ def archs(family):
 
 @pytest.fixture
 def run(tmp_path, family, archs):
-    """A run directory as the stages leave it, with invented numbers."""
+    """A run directory as the stages leave it, with made-up numbers."""
     run = Run(Recipe.model_validate(RECIPE), tmp_path / "run")
     device = {"device": "ort-cpu", "processor": "<b>fast</b> & cheap", "threads": 1}
     rows = {
@@ -80,35 +81,28 @@ def run(tmp_path, family, archs):
         for i, arch in enumerate(archs)
     ]
     levels = [
-        {
-            "arch": dict(arch),
-            "onnx": f"export/level-{i}.onnx",
-            "top1_percent": 88.125 - i,
-            "validation_top1_percent": 90.0 - i,
-            "predicted_latency_ms": 4.0 / (i + 1),
-            "parity_max_abs_diff": 1.5e-6,
-            "macs_m": 5.0,
-            "params_m": 0.38,
-            "latency_ms": 4.4 / (i + 1),
-            "latency_spread_ms": 0.1,
-        }
+        Level(
+            arch=dict(arch),
+            file=f"export/level-{i}.onnx",
+            top1_percent=88.125 - i,
+            validation_top1_percent=90.0 - i,
+            latency_ms=4.4 / (i + 1),
+            latency_spread_ms=0.1,
+            predicted_latency_ms=4.0 / (i + 1),
+            max_abs_diff=1.5e-6,
+            macs_m=5.0,
+            params_m=0.38,
+        )
         for i, arch in enumerate(archs)
     ]
-    steps = [(100.0, False, 0), (50.0, False, 1), (0.0, False, 2), (50.0, True, 0), (100.0, True, 0)]
-    replay = [
-        {
-            "battery_percent": percent,
-            "charging": charging,
-            "level": level,
-            "top1_percent": 88.125 - level,
-            "correct": 14,
-            "n_images": 16,
-            "latency_ms": 4.5 / (level + 1),
-        }
-        for percent, charging, level in steps
+    charges = [(100.0, False, 0), (50.0, False, 1), (0.0, False, 2), (50.0, True, 0), (100.0, True, 0)]
+    steps = [
+        ReplayStep(percent, charging, level, 88.125 - level, 14, 16, 4.5 / (level + 1))
+        for percent, charging, level in charges
     ]
     run.path("export").mkdir()
-    write_json(run.path("export/levels.json"), levels)
+    write_records(run.folder, Level, levels)
+    write_records(run.folder, ReplayStep, steps)
     write_json(run.path("samples.json"), {"fingerprint": "0", "samples": measured})
     front = [entry | {"estimated_top1_percent": entry["top1_percent"] - 0.5} for entry in measured[::-1]]
     write_json(run.path("front.json"), {"n_evaluated": 9192, "verified": 3, "front": front, "levels": []})
@@ -123,7 +117,6 @@ def run(tmp_path, family, archs):
             "predicted_percent": [80.5, 80.75, 82.5],
         },
     )
-    write_json(run.path("replay.json"), replay)
     write_json(run.path("stages.json"), {"train": {"seconds": 256.0}, "fit": {"seconds": 2.2}})
     write_text(run.path("train.jsonl"), "".join(json.dumps(epoch) + "\n" for epoch in EPOCHS))
     return run

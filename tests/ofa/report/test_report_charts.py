@@ -46,7 +46,7 @@ def test_choice_names_are_escaped_in_hover_texts():
 
 
 @pytest.mark.parametrize(("latencies", "kind"), [([1.0, 5.0], None), ([1.0, 5.1], "log"), ([0.01, 30.0], "log")])
-def test_wide_latencies_get_a_logarithmic_axis(latencies, kind):
+def test_latencies_over_a_wide_range_have_a_logarithmic_axis(latencies, kind):
     accuracies = {"top1_percent": 1.0, "estimated_top1_percent": 1.0}
     entries = [{"arch": {"a": 1}, "predicted_latency_ms": ms} | accuracies for ms in latencies]
     axis = charts.accuracy_over_latency(entries, entries, []).layout.xaxis

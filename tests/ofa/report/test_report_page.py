@@ -7,6 +7,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from ofa.core.errors import RunError, TableError
+from ofa.pipeline.levels import Level, from_json, read_records
 from ofa.report.archs import compact
 from ofa.report.content import gather
 from ofa.report.page import page
@@ -46,9 +47,10 @@ def test_all_levels_and_archs_are_there(html, archs):
     for i, arch in enumerate(archs):
         assert compact(arch) in text
         assert json.dumps(dict(arch)) in text
-        assert f"<td>export/level-{i}.onnx</td>" in html
-        assert f"<td>{88.125 - i:.2f}</td>" in html
-    assert "<td>4.40 (0.10)</td><td>4.00</td><td>5.00</td><td>0.380</td><td>24</td>" in html
+        assert f"<td>level-{i}.onnx</td>" in html
+        assert f"<td>{88.125 - i:.2f}</td><td>{90 - i:.2f}</td>" in html
+    row = ["0", "88.12", "90.00", "4.40 (0.10)", "4.00", "5.00", "0.380", "24", "level-0.onnx", "1.5e-06"]
+    assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in html
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_all_charts_are_there(html, name):
 
 
 def test_key_facts_and_figures_are_there(run, html):
-    for said in (
+    for text in (
         "small_mobilenet_v3",
         f"{run.family.space.size:,} subnets",
         "digits (10 classes)",
@@ -69,15 +71,16 @@ def test_key_facts_and_figures_are_there(run, html):
         "<b>1.38</b>",
         "70 of 80 images",
     ):
-        assert said in html
+        assert text in html
 
 
 def test_what_comes_from_elsewhere_is_escaped(run):
     content = gather(run)
     bad = "</script><script>alert(1)</script>"
-    level = content.levels[0] | {"onnx": bad, "arch": {"resolution": 24, bad: 1, f"stage0.block0.{bad}": 2}}
+    arch = {"resolution": 24, bad: 1, f"stage0.block0.{bad}": 2}
+    level = replace(content.levels[0], file=bad, arch=arch)
     clean = own(page(content))
-    samples, facts = [level | {"top1_percent": 1.0}], content.facts | {"family": bad}
+    samples, facts = [{"arch": arch, "top1_percent": 1.0, "predicted_latency_ms": 1.0}], content.facts | {"family": bad}
     dirty = own(page(replace(content, name=bad, facts=facts, levels=[level], samples=samples)))
     for html in (clean, dirty):
         assert "alert(1)</script>" not in html
@@ -94,10 +97,10 @@ def test_the_same_run_gives_the_same_page(run):
     assert page(gather(run)) == page(gather(run))
 
 
-def test_distillation_is_said_where_it_was_on(run):
+def test_losses_of_distillation_are_explained_where_it_was_on(run):
     content = gather(run)
-    assert "losses of different kinds" in page(content)
-    assert "losses of different kinds" not in page(replace(content, distilled=False))
+    assert "are not comparable" in page(content)
+    assert "are not comparable" not in page(replace(content, distilled=False))
 
 
 def test_a_run_that_trained_nothing_says_so(run):
@@ -106,17 +109,18 @@ def test_a_run_that_trained_nothing_says_so(run):
     assert "Nothing was trained" in page(replace(content, epochs=[]))
 
 
-def test_figures_that_do_not_exist_are_said_to_be_missing(run):
+def test_numbers_that_do_not_exist_are_not_shown(run):
     content = gather(run)
     assert "tau is <b>n/a</b>" in page(replace(content, fit=content.fit | {"kendall_tau": float("nan")}))
-    without_labels = [step | {"correct": None} for step in content.replay]
-    assert "classified right" not in page(replace(content, replay=without_labels))
+    assert "70 of 80 images were classified correctly" in page(content)
+    without_labels = [replace(step, correct=None) for step in content.replay]
+    assert "classified correctly" not in page(replace(content, replay=without_labels))
 
 
 @pytest.mark.usefixtures("html")
 def test_the_summary_has_the_levels_and_times(run):
     summary = run.read_json("summary.json")
-    assert [level["onnx"] for level in summary["levels"]] == [f"export/level-{i}.onnx" for i in range(3)]
+    assert [from_json(Level, level) for level in summary["levels"]] == read_records(run.folder, Level)
     assert summary["predictor"] == {"kendall_tau": 0.625, "rmse_percent": 1.375, "n_fit": 8, "n_test": 3}
     assert summary["seconds"] == {"train": 256.0, "fit": 2.2}
 
@@ -128,7 +132,7 @@ def test_a_missing_or_broken_file_is_named(run, name, broken):
         run.path(name).write_text('{"half', encoding="utf-8")
     else:
         run.path(name).unlink()
-    said = "cannot be read .* run the stage that makes it|is not a readable latency table .* profile the device"
-    with pytest.raises((RunError, TableError), match=f"{re.escape(name)} ({said}) again"):
+    message = "cannot be read .* run (the stage that makes it|`ofa .*`)|is not a readable latency table .* the device"
+    with pytest.raises((RunError, TableError), match=f"{re.escape(name)} ({message}) again"):
         REPORT.run(run, lambda done, total, message: None)
     assert not run.path("report.html").exists()

@@ -6,7 +6,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from export.formats.onnx import export_checked
+from export.formats.onnx import export_onnx
 from ofa.cost.counted import count_macs
 from supernets.blocks.tokens import PatchEmbed, TokenHead, TransformerBlock
 
@@ -143,7 +143,7 @@ def test_blocks_become_onnx_for_any_batch(block, tmp_path):
     size = 64 if isinstance(block, PatchEmbed) else 4
     shape = block.input_shape(size)
     batches = [torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) for n in (1, 3)]
-    result = export_checked(with_noise(block.build()), shape, batches, tmp_path / "block.onnx")
+    result = export_onnx(with_noise(block.build()), shape, tmp_path / "block.onnx", images=batches)
     assert (result.n_images, result.max_abs_diff <= 1e-4) == (4, True)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from export.formats.onnx import export_checked
+from export.formats.onnx import export_onnx
 from ofa.core.errors import FamilyError
 from ofa.cost.counted import count_macs
 from supernets.blocks.windows import PatchEmbed, PatchMerging, TokenHead, WindowBlock
@@ -211,4 +211,5 @@ def test_onnx_computes_the_same(size, shift, tmp_path):
     network = torch.nn.Sequential(PatchEmbed(3, 8, patch=2).build(), seeded(block), PatchMerging(8, 16).build())
     network.append(seeded(TokenHead(16, 5)))
     batches = [torch.randn(n, 3, 2 * size - 1, 2 * size - 1) for n in (1, 3)]
-    export_checked(network, (3, 2 * size - 1, 2 * size - 1), batches, tmp_path / "block.onnx", tolerance=1e-3)
+    shape = (3, 2 * size - 1, 2 * size - 1)
+    export_onnx(network, shape, tmp_path / "block.onnx", images=batches, tolerance=1e-3)

@@ -1,0 +1,86 @@
+"""What devices have in common: their description, ONNX files and inputs of models, and the timing of runs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.errors import check_number, one_line
+from export.formats.onnx import export_onnx
+from export.machine import operating_system, processor
+from export.timing import time_runs
+from ofa.core.errors import DeviceError
+from ofa.devices.device import Model
+
+ADVICE = "use float32 and common operators, or another device"
+
+
+def describe(device: str, runtime: str, version: str, **more: Any) -> dict[str, Any]:
+    """Return the description of a device on this machine that a latency table records; `more` overrides entries."""
+    return {
+        "device": device,
+        "runtime": runtime,
+        "runtime_version": version,
+        "processor": processor(),
+        "os": operating_system(),
+        "threads": 1,
+        "precision": "float32",
+        "torch_version": str(torch.__version__),
+    } | more
+
+
+def shared_description(device: str, descriptions: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the description that all hosts of a device share, by name of the host.
+
+    Raises:
+        DeviceError: two hosts differ.
+    """
+    (first, expected), *others = descriptions.items()
+    for other, description in others:
+        for key, value in description.items():
+            if value != expected[key]:
+                difference = f"{first} has {key} {expected[key]!r}, {other} has {value!r}"
+                raise DeviceError(f"{device}: {difference}; measure on hosts of one kind")
+    return {"device": device} | expected | {"torch_version": str(torch.__version__)}
+
+
+def check_threads(device: str, threads: int) -> None:
+    """Refuse a number of threads that is not from 1 to the number of processors."""
+    check_number(f"{device}: threads", threads, 1, os.cpu_count() or 1, whole=True)
+
+
+def normal_images(n: int, input_shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return random normal inputs `[n, *input_shape]`, the same in each call."""
+    return np.random.default_rng(0).standard_normal((n, *input_shape), dtype=np.float32)
+
+
+@contextmanager
+def onnx_file(model: Model) -> Iterator[Path]:
+    """Yield a model as an ONNX file in a temporary folder; see `export_onnx` for errors."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(model.module(), model.input_shape, path)
+        yield path
+
+
+@dataclass(frozen=True)
+class LocalRunner:
+    """Time the runs of a model on this machine; implements `ofa.devices.device.Runner`."""
+
+    device: str
+    run: Callable[[], Any]
+    """Run the model once at batch 1, and return when the result is there."""
+
+    def __call__(self, n: int) -> list[float]:
+        """Return the milliseconds of each of `n` runs."""
+        with one_line(DeviceError, f"{self.device} cannot run a model", ADVICE):
+            return time_runs(self.run, n)

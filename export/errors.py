@@ -1,0 +1,71 @@
+"""One-line errors from what exporters and runtimes raise, and checks of numeric options and paths."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from ofa.core.errors import DeviceError, OfaError
+
+_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_REQUEST = re.compile(r"\. Please | *\[Caused by")  # torch asks for an issue, and quotes the graph
+
+MAX_SECONDS = 1_000_000
+"""Longest timeout that can be set: sockets and child processes fail beyond 2**31 milliseconds."""
+
+
+@contextmanager
+def one_line(kind: type[OfaError], what: str, advice: str | Callable[[str], str]) -> Iterator[None]:
+    """Turn any other exception into a `kind` that reads "`what`: its message; `advice`" on one line.
+
+    Errors of this package and of the operating system pass through: their messages are for users already.
+
+    Args:
+        kind: the class to raise.
+        what: what failed, such as "ONNX Runtime cannot load model.onnx".
+        advice: the next step, or a function from the message to it.
+    """
+    try:
+        yield
+    except (OfaError, OSError):
+        raise
+    except Exception as error:  # runtimes' errors have no common class
+        words = " ".join(str(error).split()) or type(error).__name__
+        message = _CODE.sub("", _REQUEST.split(words)[0])[:300].rstrip(".")
+        step = advice if isinstance(advice, str) else advice(message)
+        raise kind(f"{what}: {message}; {step}") from error
+
+
+def check_number(
+    name: str, value: Any, low: float, high: float, *, whole: bool = False, kind: type[OfaError] = DeviceError
+) -> None:
+    """Refuse an option that is not a number from `low` to `high`; booleans and NaN are not numbers.
+
+    Args:
+        name: of the option, with its owner: "adb: timeout_s".
+        value: of the option.
+        low: smallest value allowed.
+        high: largest value allowed.
+        whole: whether only integers are allowed.
+        kind: the class to raise.
+    """
+    number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not (number and low <= value <= high):
+        article = "a whole number" if whole else "a number"
+        raise kind(f"{name} = {value!r:.60} is not allowed; give {article} from {low} to {high}")
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[Any], *, kind: type[OfaError] = DeviceError) -> None:
+    """Refuse an option that is not one of `allowed`; see `check_number`."""
+    if not any(type(value) is type(one) and value == one for one in allowed):
+        raise kind(f"{name} = {value!r:.60} is not known; choose from {', '.join(map(str, allowed))}")
+
+
+def local_path(path: str | Path) -> Path:
+    """Return a path of this machine with `~` expanded."""
+    return Path(os.path.expanduser(path))

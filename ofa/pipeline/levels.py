@@ -1,0 +1,116 @@
+"""Deployed levels and the steps of a battery replay: the records that export writes and the report reads.
+
+Standard library only, as the runtime on a device reads them too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ofa.core.errors import RunError
+from ofa.core.files import write_json
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Level:
+    """A deployed subnet.
+
+    Attributes:
+        arch: the value of each active choice.
+        file: its ONNX file, relative to the folder of the run or of the bundle.
+        top1_percent: accuracy of that file on the test images.
+        validation_top1_percent: accuracy on the validation images, measured before the export.
+        latency_ms: median latency of one image on the device.
+        latency_spread_ms: interquartile range of the same measurements.
+        predicted_latency_ms: latency predicted by the latency table.
+        max_abs_diff: largest difference of a logit between that file and PyTorch.
+        macs_m: multiply-accumulates in millions.
+        params_m: parameters in millions.
+    """
+
+    arch: Mapping[str, int | float]
+    file: str
+    top1_percent: float
+    validation_top1_percent: float
+    latency_ms: float
+    latency_spread_ms: float
+    predicted_latency_ms: float
+    max_abs_diff: float
+    macs_m: float
+    params_m: float
+
+
+@dataclass(frozen=True)
+class ReplayStep:
+    """What a bundle's runtime did at one charge of a simulated battery.
+
+    Attributes:
+        battery_percent: the charge, 0 to 100.
+        charging: whether the device was on mains power.
+        level: index of the level that served.
+        top1_percent: test accuracy of that level.
+        correct: number of images classified correctly; None without labels.
+        n_images: number of images served, one at a time.
+        latency_ms: median time of the model over those images, without preprocessing.
+    """
+
+    battery_percent: float
+    charging: bool
+    level: int
+    top1_percent: float
+    correct: int | None
+    n_images: int
+    latency_ms: float
+
+
+_FILES = {Level: ("export/levels.json", "ofa export"), ReplayStep: ("replay.json", "ofa bundle")}
+
+
+def write_records(folder: Path, kind: type[T], records: Sequence[T]) -> None:
+    """Write the levels, the slowest first, or the replay steps of the run in `folder`."""
+    write_json(folder / _FILES[kind][0], [to_json(record) for record in records])
+
+
+def read_records(folder: Path, kind: type[T]) -> list[T]:
+    """Read the levels or the replay steps of the run in `folder`; RunError if the file is missing or malformed."""
+    name, command = _FILES[kind]
+    try:
+        return [from_json(kind, values) for values in json.loads((folder / name).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{folder / name} cannot be read ({error}); run `{command}` again") from error
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass of plain values as a JSON object; mappings become dictionaries."""
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in asdict(record).items()}
+
+
+def from_json(kind: type[T], values: Any) -> T:
+    """Return a dataclass of plain values from a JSON object; ValueError if a key or the type of a value is wrong."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{values!r:.60} is not an object")
+    types = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]  # all are dataclasses
+    if wrong := types.keys() ^ values.keys():
+        raise ValueError(f"{', '.join(map(repr, sorted(wrong)))} is missing or unknown")
+    for name, value in values.items():
+        if not _fits(value, types[name]):
+            raise ValueError(f"{name} = {value!r:.60} is not a {types[name]}")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    match annotation:
+        case "float":
+            return type(value) in (int, float) and math.isfinite(value)
+        case "Mapping[str, int | float]":
+            return isinstance(value, dict) and all(_fits(number, "float") for number in value.values())
+        case "tuple[float, ...]":
+            return isinstance(value, list) and all(_fits(number, "float") for number in value)
+    return (type(value).__name__.removesuffix("Type")) in annotation.split(" | ")

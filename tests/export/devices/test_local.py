@@ -1,0 +1,72 @@
+import json
+import platform
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export.devices.local import LocalRunner, check_threads, describe, normal_images, onnx_file
+from export.session import run, session
+from ofa.core.errors import DeviceError, ExportError
+from ofa.devices.device import Model
+
+
+def test_a_description_has_what_a_table_records():
+    description = describe("mine", "runtime", "1.2", threads=4, phone="Phone 7")
+    assert json.loads(json.dumps(description)) == description
+    assert description.pop("processor")
+    assert description == {
+        "device": "mine",
+        "runtime": "runtime",
+        "runtime_version": "1.2",
+        "os": f"{platform.system()} {platform.machine()}",
+        "threads": 4,
+        "precision": "float32",
+        "torch_version": torch.__version__,
+        "phone": "Phone 7",
+    }
+
+
+def test_inputs_are_normal_and_the_same_in_each_call():
+    images = normal_images(500, (3, 4))
+    assert (images.shape, images.dtype) == ((500, 3, 4), np.float32)
+    assert np.array_equal(images, normal_images(500, (3, 4)))
+    assert abs(images.mean()) < 0.05
+    assert abs(images.std() - 1) < 0.05
+
+
+def test_a_model_is_a_file_as_long_as_it_is_used():
+    with onnx_file(Model(lambda: nn.Linear(5, 3), (5,))) as path:
+        assert run(session(path), normal_images(2, (5,))).shape == (2, 3)
+    assert not path.parent.exists()
+
+
+def test_a_model_that_cannot_be_exported_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = Model(lambda: nn.AdaptiveAvgPool2d(3), (1, 10, 10))
+    with pytest.raises(ExportError, match="pool to a size that divides"), onnx_file(model):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_runtime_that_fails_is_one_line():
+    def fail():
+        raise RuntimeError("no\nmemory. ")
+
+    with pytest.raises(DeviceError, match=r"^mine cannot run a model: no memory; use float32 .*$"):
+        LocalRunner("mine", fail)(1)
+
+
+def test_a_runner_times_each_run(monkeypatch):
+    calls, ticks = [], iter(range(100))
+    monkeypatch.setattr("export.timing.perf_counter_ns", lambda: next(ticks) * 1_000_000)
+    assert LocalRunner("mine", lambda: calls.append(1))(4) == [1.0] * 4
+    assert len(calls) == 5
+
+
+def test_threads_are_at_most_the_processors(monkeypatch):
+    monkeypatch.setattr("export.devices.local.os.cpu_count", lambda: 3)
+    check_threads("mine", 3)
+    with pytest.raises(DeviceError, match="mine: threads = 4 is not allowed; give a whole number from 1 to 3"):
+        check_threads("mine", 4)
