@@ -1,1 +1,1 @@
-"""What is slow to run or compares with others; never run by the tests."""
+"""Benchmarks: too slow for the tests, or compared with other projects. `python -m benchmarks.NAME` writes a page."""

@@ -1,8 +1,7 @@
-"""Fashion-MNIST from end to end: `python -m benchmarks.fashion_mnist [DIR]` writes docs/results/fashion_mnist.md.
+"""Evaluate a whole run: `python -m benchmarks.fashion_mnist [RUN_DIR]` writes docs/results/fashion_mnist.md.
 
-Runs the recipe (or goes on with the run in DIR), then measures the front that it found and 200 fresh random archs in
-one way: accuracy on all test images, which the search never saw, and latency of the whole network. Their hypervolumes
-are compared: the area of latency and error that a set of archs beats, up to a common worst point.
+Runs the recipe, or resumes the run, then compares its front with random archs: both are measured on the test images,
+which the search never saw, and as whole networks on the run's device.
 """
 
 from __future__ import annotations
@@ -15,139 +14,133 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.machine import machine
-from ofa import Arch
+import ofa
+from benchmarks.page import table, write_page
 from ofa.cli.output import progress
 from ofa.cost.latency.profile import reference
-from ofa.data.loaders import eval_batches
 from ofa.devices import measure as devices
 from ofa.devices.device import Model
-from ofa.evaluate.calibrate import calibrate
-from ofa.evaluate.metrics import evaluate
 from ofa.pipeline.accuracy_store import Sample, denoised
-from ofa.pipeline.run import Run, open_run
+from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress
 from ofa.search.pareto import hypervolume, non_dominated
 
-RESULT = Path("docs/results/fashion_mnist.md")
-N_RANDOM, DRAWS, RESAMPLED = 200, 3, 500
+N_RANDOM, SUBSETS, RESAMPLES = 200, 3, 500
+INTRODUCTION = """
+# Fashion-MNIST, end to end
+
+This page shows what one run of the recipe `fashion_mnist` yields: the exported levels, the quality of the accuracy
+predictor, the time of each stage, and the front that the search found, compared with random subnets.
+
+Made by `make bench-fashion-mnist`. Accuracies of the levels are those of the exported ONNX files on the 10,000 test
+images. Latencies are measured with onnxruntime, 1 thread, batch 1.
+"""
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def main(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "ofa", "run", "fashion_mnist", "--run", folder, "--resume"], check=True)
-    run = open_run(folder)
+    run = ofa.open_run(folder)
     space = run.family.space
     front = [space.arch(entry["arch"]) for entry in run.read_json("front.json")["front"]]
     rng = np.random.default_rng(1)
     random = [space.decode(row) for row in space.sample(N_RANDOM, rng)]
     with progress("measure") as on_progress:
-        validation_percent, right, latency_ms = measure(run, [*front, *random], on_progress)
-    n, every = len(front), np.arange(len(front) + N_RANDOM)
-    chosen = n + np.flatnonzero(non_dominated(np.stack([latency_ms, -validation_percent], 1)[n:]))
-    sets = {
-        f"the front ({n} archs, chosen on validation images)": every[:n],
-        f"{N_RANDOM} random archs, {len(chosen)} of them chosen on validation images": chosen,
-        f"all {N_RANDOM} random archs: the best on test images": every[n:],
-    }
-    sets |= {f"{n} random archs, draw {i + 1}": n + rng.permutation(N_RANDOM)[:n] for i in range(DRAWS)}
-    error_percent = 100 - 100 * right.mean(axis=1)
-    worst = (float(latency_ms.max()) * 1.01, float(error_percent.max()) * 1.01)
-    found = volumes(latency_ms, error_percent, sets, worst)
-    images = rng.integers(right.shape[1], size=(RESAMPLED, right.shape[1]))
-    again = np.array([volumes(latency_ms, 100 - 100 * right[:, some].mean(axis=1), sets, worst) for some in images])
-    spread = (again[:, :1] - again).std(axis=0)
-    lines = [
-        f"| {name} | {found[i]:.3f} | {f'{found[0] - found[i]:+.3f} ± {spread[i]:.3f}' if i else ''} |"
-        for i, name in enumerate(sets)
-    ]
-    write(run, lines, worst)
+        measurements = measure(run, [*front, *random], on_progress)
+    write_page(
+        "fashion_mnist", INTRODUCTION, *run_sections(run), *comparison(*measurements, n_front=len(front), rng=rng)
+    )
 
 
-def volumes(latency_ms: Floats, error_percent: Floats, sets: dict[str, Ints], worst: tuple[float, float]) -> Floats:
-    """The hypervolume of each set of archs."""
-    losses = np.stack([latency_ms, error_percent], axis=1)
-    return np.array([hypervolume(losses[some], worst) for some in sets.values()])
-
-
-def measure(run: Run, archs: list[Arch], on_progress: Progress) -> tuple[Floats, NDArray[np.bool_], Floats]:
-    """Measures archs on validation images, test images, and the run's device.
+def measure(run: Run, archs: list[ofa.Arch], on_progress: Progress) -> tuple[Floats, NDArray[np.bool_], Floats]:
+    """Measure archs on validation images, test images, and the run's device.
 
     Returns:
-        Validation accuracy in percent, denoised `[n]`; which test images are classified rightly `[n, images]`; latency
-        in ms `[n]`.
+        Denoised validation accuracies in percent `[n]`; whether each test image is classified correctly `[n, images]`;
+        latencies of whole networks in ms `[n]`.
     """
-    supernet, config = run.supernet(), run.recipe.sample
-    validation: dict[int, Sample] = {}
-    right: dict[int, NDArray[np.bool_]] = {}
-    networks = {}
+    supernet, data, config = run.supernet(), run.data, run.recipe.sample
+    samples: dict[int, Sample] = {}
+    is_correct: dict[int, NDArray[np.bool_]] = {}
+    models: dict[str, Model] = {}
     for resolution in run.family.resolutions:
-        training = eval_batches(run.data, run.data.train, resolution, limit=config.calibration_images)
-        judged = eval_batches(run.data, run.data.validation, resolution, limit=config.images)
-        test = eval_batches(run.data, run.data.test, resolution)
+        train = ofa.eval_batches(data, data.train, resolution, limit=config.calibration_images)
+        validation = ofa.eval_batches(data, data.validation, resolution, limit=config.images)
+        test = ofa.eval_batches(data, data.test, resolution)
         for i, arch in enumerate(archs):
             if arch["resolution"] == resolution:
                 network = supernet.extract(arch).to(memory_format=torch.channels_last)
-                calibrate(network, training)
-                found = evaluate(network, judged)
-                validation[i] = Sample(found.top1_percent, found.loss)
+                ofa.calibrate(network, train)
+                metrics = ofa.evaluate(network, validation)
+                samples[i] = Sample(metrics.top1_percent, metrics.loss)
                 with torch.no_grad():
-                    right[i] = np.concatenate([(network(x).argmax(1) == y).numpy() for x, y in test])
-                networks[str(i)] = Model.of(network, run.family.input_shape(arch))
-                on_progress(len(right), len(archs), f"accuracy {100 * right[i].mean():.1f}%")
-    timings = devices.measure(run.device, networks, reference(run.family), run.rng("benchmark"))
+                    is_correct[i] = np.concatenate([(network(x).argmax(1) == y).numpy() for x, y in test])
+                models[str(i)] = Model.of(network, run.family.input_shape(arch))
+                on_progress(len(models), len(archs), f"accuracy {100 * is_correct[i].mean():.1f}%")
+    timings = devices.measure(run.device, models, reference(run.family), run.rng("benchmark"))
     order = range(len(archs))
-    estimates = denoised(run, [validation[i] for i in order])
-    return estimates, np.stack([right[i] for i in order]), np.array([timings[str(i)].median_ms for i in order])
+    validation_percent = denoised(run, [samples[i] for i in order])
+    latency_ms = np.array([timings[str(i)].median_ms for i in order])
+    return validation_percent, np.stack([is_correct[i] for i in order]), latency_ms
 
 
-def write(run: Run, compared: list[str], worst: tuple[float, float]) -> None:
-    """Writes the page of results."""
-    summary, fit = run.read_json("summary.json"), run.read_json("predictor.json")
-    seconds = summary["seconds"]
-    lines = [
-        "# Fashion-MNIST, end to end",
-        "",
-        "Made by `make bench-fashion-mnist`: `ofa run fashion_mnist`, then the comparison below. Accuracies are on",
-        "the 10,000 test images, taken from the exported ONNX files; latencies are measured with onnxruntime,",
-        "1 thread, batch 1.",
-        "",
-        f"Machine: {machine()}.",
-        "",
-        "| level | test top-1 % | latency ms | predicted ms | MACs M | params M | pixels | max abs diff to PyTorch |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {i} | {level['top1_percent']:.2f} | {level['latency_ms']:.3f} "
-        f"| {level['predicted_latency_ms']:.3f} | {level['macs_m']:.2f} | {level['params_m']:.3f} "
-        f"| {level['arch']['resolution']} | {level['max_abs_diff']:.1e} |"
+def run_sections(run: Run) -> list[str]:
+    """Return the levels, the predictor's quality and the stages' times."""
+    summary, predictor = run.read_json("summary.json"), run.read_json("predictor.json")
+    rows = [
+        f"{i} | {level['top1_percent']:.2f} | {level['latency_ms']:.3f} | {level['predicted_latency_ms']:.3f} "
+        f"| {level['macs_m']:.2f} | {level['params_m']:.3f} | {level['arch']['resolution']} "
+        f"| {level['max_abs_diff']:.1e}"
         for i, level in enumerate(summary["levels"])
     ]
-    lines += [
-        "",
-        f"Accuracy predictor: Kendall tau {fit['kendall_tau']:.3f}, RMSE {fit['rmse_percent']:.2f} points "
-        f"({fit['n_test']} archs, fitted on {fit['n_fit']}).",
-        "",
-        f"Time: {sum(seconds.values()) / 60:.1f} minutes ("
-        + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-        + ").",
-        "",
-        "## The front against random archs",
-        "",
-        f"The front and {N_RANDOM} fresh random archs of the same supernet, all measured in one way: error on the "
-        f"{len(run.data.test):,} test images, latency of the whole network. Hypervolume up to {worst[0]:.3f} ms and "
-        f"{worst[1]:.1f}% error, in ms times percent. ±: standard deviation of the difference over {RESAMPLED} "
-        "draws of test images (bootstrap).",
-        "",
-        "| archs | hypervolume | the front minus these |",
-        "| --- | --- | --- |",
-        *compared,
+    header = "level | test top-1 % | latency ms | predicted ms | MACs M | params M | pixels | max abs diff to PyTorch"
+    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in summary["seconds"].items())
+    return [
+        table(header, rows),
+        f"Accuracy predictor: Kendall tau {predictor['kendall_tau']:.3f}, RMSE {predictor['rmse_percent']:.2f} points "
+        f"on {predictor['n_test']} held-out archs, fitted to {predictor['n_fit']}.",
+        f"Time: {sum(summary['seconds'].values()) / 60:.1f} minutes ({times}).",
     ]
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+
+
+def comparison(
+    validation_percent: Floats,
+    is_correct: NDArray[np.bool_],
+    latency_ms: Floats,
+    *,
+    n_front: int,
+    rng: np.random.Generator,
+) -> list[str]:
+    """Compare the hypervolumes of the front (the first archs) and of sets of random archs (the others)."""
+    n, n_images = is_correct.shape
+    selected = n_front + np.flatnonzero(non_dominated(np.stack([latency_ms, -validation_percent], axis=1)[n_front:]))
+    sets = {
+        f"the front ({n_front} archs, selected on validation images)": np.arange(n_front),
+        f"{N_RANDOM} random archs, {len(selected)} of them selected on validation images": selected,
+        f"all {N_RANDOM} random archs: the best on test images": np.arange(n_front, n),
+    }
+    for i in range(SUBSETS):
+        sets[f"{n_front} random archs, subset {i + 1}"] = n_front + rng.permutation(N_RANDOM)[:n_front]
+    error_percent = 100 - 100 * is_correct.mean(axis=1)
+    worst_ms, worst_percent = 1.01 * float(latency_ms.max()), 1.01 * float(error_percent.max())
+
+    def hypervolumes(error_percent: Floats) -> Floats:
+        losses = np.stack([latency_ms, error_percent], axis=1)
+        return np.array([hypervolume(losses[members], (worst_ms, worst_percent)) for members in sets.values()])
+
+    areas = hypervolumes(error_percent)
+    resamples = rng.integers(n_images, size=(RESAMPLES, n_images))
+    resampled = np.array([hypervolumes(100 - 100 * is_correct[:, images].mean(axis=1)) for images in resamples])
+    gaps, std = areas[0] - areas, (resampled[:, :1] - resampled).std(axis=0)
+    rows = [f"{name} | {areas[i]:.3f} | {f'{gaps[i]:+.3f} ± {std[i]:.3f}' if i else ''}" for i, name in enumerate(sets)]
+    explanation = f"""
+The front and {N_RANDOM} new random archs of the same supernet, all measured alike: error on the {n_images:,} test
+images and latency of the whole network. The hypervolume is the area that a set of archs dominates, up to
+{worst_ms:.3f} ms and {worst_percent:.1f}% error, in ms times percent; larger is better. ±: standard deviation of the
+difference over {RESAMPLES} bootstrap resamples of the test images."""
+    header = "archs | hypervolume | front minus these"
+    return ["## The front against random archs", explanation, table(header, rows)]
 
 
 if __name__ == "__main__":

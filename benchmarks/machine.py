@@ -1,4 +1,4 @@
-"""What every result says of where it was measured."""
+"""The line on each page of results that says where it was measured."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 
 
 def machine() -> str:
-    """One line: processor, cores, versions, date."""
+    """Return one line: processor, cores, versions, date."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return (
-        f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, "
+        f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, "
         f"torch {torch.__version__}, timm {timm.__version__}, onnxruntime {onnxruntime.__version__}; "
         f"{datetime.now(UTC):%Y-%m-%d}"
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-plt.rcParams["svg.hashsalt"] = "ofa"  # the same plot is the same file
+plt.rcParams["svg.hashsalt"] = "ofa"  # equal plots are equal files
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as an SVG file and closes it."""
+    """Write a figure as an SVG file and close it."""
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

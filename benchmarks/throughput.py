@@ -1,9 +1,8 @@
-"""Images per second of training: `python -m benchmarks.throughput [ROUNDS]` writes docs/results/throughput.md.
+"""Time training steps: `python -m benchmarks.throughput [ROUNDS]` writes docs/results/throughput.md.
 
-A sandwich step (the largest, the smallest and two random subnets; forward and backward of each; one SGD step) is timed
-against the steps of the same four networks as static ones, and against the same sandwich step of the PyPI package `ofa`
-(once-for-all, MIT Han lab). As both packages are called `ofa`, each has a process of its own; this one asks
-them in turn, so that one computes at a time. That they train the same network is checked first.
+A sandwich step is timed against the steps of the same four networks as static ones, and against the same sandwich step
+of once-for-all, the PyPI package `ofa`. As that package shares this project's name, each has a process of its own; this
+one asks them in turn, so that one computes at a time, and first checks that they train the same network.
 """
 
 from __future__ import annotations
@@ -14,247 +13,196 @@ import sys
 import tempfile
 import venv
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
 
-from benchmarks.machine import machine
-from benchmarks.throughput_peer import SGD, Contender, Trainer, Update
-from ofa import Arch, create_family, import_checkpoint
-from supernets.checkpoints import once_for_all
+from benchmarks.page import median_range, table, write_page
+from benchmarks.throughput_ours import FAMILY
+from benchmarks.throughput_peer import SGD
+from ofa import Arch, create_family
 
-RESULT = Path("docs/results/throughput.md")
 PEER = "ofa==0.1.0.post202307202001"
 VENV = Path(".cache/throughput-venv")
-FAMILY, BATCH, PIXELS, RANDOM = "ofa_mobilenet_v3", 16, 128, 2
-SANDWICHES, ROUNDS = 3, 10
-OUR_WORKER = "from benchmarks import throughput, throughput_peer; throughput_peer.serve(throughput.this_project)"
-ALIKE = 1e-3
-"""How far logits may differ, as a share of the largest, and losses, as a share of themselves."""
-OURS = ("ours", "shared"), ("ours", "compiled"), ("ours", "static")
-THEIRS = ("peer", "contiguous"), ("peer", "channels last")
+BATCH, PIXELS, RANDOM, SANDWICHES, ROUNDS = 16, 128, 2, 3, 10
+TOLERANCE = 1e-3
+"""Largest difference of logits, relative to the largest one, and relative difference of losses."""
+
+SHARED = "shared"
+OURS = {SHARED: "this project, sandwich", "compiled": "this project, ends compiled", "static": "the same four, static"}
+PEERS = {"contiguous": "once-for-all, as published", "channels last": "once-for-all, channels last"}
+CONTENDERS = OURS | PEERS
+
+Workers = dict[str, subprocess.Popen[str]]
+"""The worker of each contender."""
+Timings = dict[str, NDArray[np.float64]]
+"""Seconds of each step of a contender, and of its zeroing and SGD, `[rounds * sandwiches, 2]`."""
 
 
 def main(rounds: int = ROUNDS) -> None:
-    threads = torch.get_num_threads()
-    made = create_family(FAMILY, resolutions=(PIXELS,))
-    rng = np.random.default_rng(0)
-    ends = made.space.largest, made.space.smallest
-    archs = [[*ends, *map(made.space.decode, made.space.sample(RANDOM, rng))] for _ in range(SANDWICHES)]
-    with ExitStack() as stack:
+    space, rng = create_family(FAMILY, resolutions=(PIXELS,)).space, np.random.default_rng(0)
+    ends, threads = (space.largest, space.smallest), torch.get_num_threads()
+    sandwiches = [[*ends, *map(space.decode, space.sample(RANDOM, rng))] for _ in range(SANDWICHES)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        started(str(peer_python()), "-I", str(Path(__file__).with_name("throughput_peer.py"))) as peer,
+        started(sys.executable, "-m", "benchmarks.throughput_ours") as ours,
+    ):
         settings = {
-            "sandwiches": [[description(arch) for arch in four] for four in archs],
+            "sandwiches": [[official_description(arch) for arch in archs] for archs in sandwiches],
             "batch": BATCH,
             "pixels": PIXELS,
             "threads": threads,
-            "weights": str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "weights.pt"),
+            "weights": str(Path(folder, "weights.pt")),
         }
-        commands = {
-            "peer": [str(peer_python()), "-I", str(Path(__file__).with_name("throughput_peer.py"))],
-            "ours": [sys.executable, "-c", OUR_WORKER],
-        }
-        workers = {name: stack.enter_context(worker(command)) for name, command in commands.items()}
-        parameters = {name: ask(process, settings) for name, process in workers.items()}  # the peer first: the weights
-        checked = check(workers, parameters)
+        n_parameters = ask(peer, settings) | ask(ours, settings)  # the peer first, as it writes the weights
+        workers = dict.fromkeys(OURS, ours) | dict.fromkeys(PEERS, peer)
+        equality = check(workers, n_parameters)
         measure(workers, 1)  # warms up
         timings = measure(workers, rounds)
-    lines = [
-        "# Training steps against once-for-all's",
-        "",
-        f"Made by `python -m benchmarks.throughput`: {rounds} rounds over {SANDWICHES} sandwiches (the largest, the "
-        f"smallest and {RANDOM} random",
-        f"archs) of `{FAMILY}`, width 1.0, at {PIXELS} pixels, batch {BATCH}, {threads} "
-        f"thread{'s' if threads > 1 else ''}, float32. A step sets each of",
-        "the four networks and runs it forward and backward on one batch, then makes one SGD step; data loading and",
-        f"distillation are left out. SGD has {', '.join(f'{name}={value}' for name, value in SGD.items())}.",
-        "Images per second count an image once, not once per network. The contenders take turns; one computes at a",
-        "time. Medians, with the 10th and 90th percentile. A ratio is a contender's seconds over this project's in the",
-        "same round and sandwich: how many times as fast this project is.",
-        "",
-        f"Machine: {machine()}.",
-        "",
-        *table(timings),
-        "",
-        "- this project: channels last, its default for training, and learned kernel transforms.",
-        "- ends compiled: the largest and the smallest network by `torch.compile`, as with `train.compile: true`; it",
-        "  takes a minute or two once.",
-        "- the same four, static: each extracted, channels last, with weights and an optimizer of its own; the sum of "
-        "their",
-        "  steps, so four SGD steps.",
-        f"- once-for-all: `pip install {PEER}`, its `OFAMobileNetV3` with `KERNEL_TRANSFORM_MODE = 1`, in",
-        "  the same Python and torch. Its training keeps torch's contiguous layout; channels last is a change to it.",
-        "",
-        *checked,
-    ]
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    write_page("throughput", introduction(timings, rounds, threads), timing_table(timings), NOTES, equality)
 
 
-def table(timings: dict[tuple[str, str], np.ndarray]) -> list[str]:
-    """The lines of a Markdown table of `measure`'s result."""
-    names = {
-        ("ours", "shared"): "this project, sandwich",
-        ("ours", "compiled"): "this project, ends compiled",
-        ("ours", "static"): "the same four, static",
-        ("peer", "contiguous"): "once-for-all, as published",
-        ("peer", "channels last"): "once-for-all, channels last",
-    }
-    lines = [
-        "| step | images/s | ms | of that zeroing and SGD, ms | ratio | without zeroing and SGD |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    own, own_updating = timings[OURS[0]].T
-    for contender, name in names.items():
-        seconds, updating = timings[contender].T
-        ratios = seconds / own, (seconds - updating) / (own - own_updating)
-        step, passes = ("1", "1") if contender == OURS[0] else (spread(ratio, ".3f") for ratio in ratios)
-        lines.append(
-            f"| {name} | {spread(BATCH / seconds, '.1f')} | {spread(1e3 * seconds, '.0f')} "
-            f"| {1e3 * np.median(updating):.1f} | {step} | {passes} |"
+def introduction(timings: Timings, rounds: int, threads: int) -> str:
+    """Return how much faster this project is, and how that was measured."""
+    published, channels_last = (np.median(timings[peer][:, 0] / timings[SHARED][:, 0]) for peer in PEERS)
+    return f"""
+# Training throughput, compared with once-for-all
+
+A training step of this project is {published:.1f} times as fast as one of once-for-all's package as published, and
+{channels_last:.1f} times as fast as one with that package's networks in channels-last layout.
+
+Made by `python -m benchmarks.throughput`: {rounds} rounds over {SANDWICHES} sandwiches (the largest, the smallest and
+{RANDOM} random archs) of `{FAMILY}`, width 1.0, at {PIXELS} pixels, batch {BATCH}, float32, {threads} threads.
+A step runs each of the four networks forward and backward on one batch, then takes one SGD step
+({", ".join(f"{name}={value}" for name, value in SGD.items())}). Data loading and distillation are left out. An image
+counts once per step, not once per network. The contenders take turns; one computes at a time. Numbers are medians with
+the 10th and 90th percentiles. A ratio divides a contender's seconds by this project's in the same round and sandwich:
+how many times as fast this project is.
+"""
+
+
+NOTES = f"""
+- *This project*: channels last, its default for training, and learned kernel transforms.
+- *Ends compiled*: `torch.compile` of the largest and the smallest network, as with `train.compile: true`; it takes a
+  minute or two once.
+- *The same four, static*: each extracted, channels last, with its own weights and optimizer; the sum of their steps,
+  thus four SGD steps.
+- *once-for-all*: `pip install {PEER}`, its `OFAMobileNetV3` with `KERNEL_TRANSFORM_MODE = 1`, in
+  the same Python and torch. Its training keeps torch's contiguous layout; channels last is a change to it.
+"""
+
+
+def timing_table(timings: Timings) -> str:
+    """Return images per second, milliseconds and ratios of each contender."""
+    our_seconds, our_update_seconds = timings[SHARED].T
+    rows = []
+    for contender, name in CONTENDERS.items():
+        seconds, update_seconds = timings[contender].T
+        ratios = seconds / our_seconds, (seconds - update_seconds) / (our_seconds - our_update_seconds)
+        step, passes = ("1", "1") if contender == SHARED else (median_range(ratio, ".3f") for ratio in ratios)
+        rows.append(
+            f"{name} | {median_range(BATCH / seconds, '.1f')} | {median_range(1e3 * seconds, '.0f')} "
+            f"| {1e3 * np.median(update_seconds):.1f} | {step} | {passes}"
         )
-    return lines
+    return table("step | images/s | ms | of which zeroing and SGD, ms | ratio | without zeroing and SGD", rows)
 
 
-def spread(values: np.ndarray, form: str) -> str:
-    """The median, and in brackets the 10th and 90th percentile."""
-    low, middle, high = np.percentile(values, (10, 50, 90))
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
-
-
-def check(workers: dict[str, subprocess.Popen[str]], parameters: dict[str, dict[str, int]]) -> list[str]:
-    """Says how equal they are, and to what extent they stay so when trained.
-
-    Raises:
-        RuntimeError: they do not train the same network.
-    """
-    ours, count = OURS[0], parameters["ours"]["shared"]
-    if any(parameters[who][how] != count for who, how in THEIRS):
-        raise RuntimeError(f"the networks differ in their number of parameters: {parameters}")
-    apart, trained_apart = [], []
+def check(workers: Workers, n_parameters: dict[str, int]) -> str:
+    """Return how equal the contenders are, or raise RuntimeError if they do not train the same network."""
+    if len({n_parameters[contender] for contender in (SHARED, *PEERS)}) > 1:
+        raise RuntimeError(f"the networks differ in their number of parameters: {n_parameters}")
+    logits_differences, loss_differences = [], []
     for i in range(SANDWICHES):
-        logits = {who: np.array(ask_for(workers, "logits", who, i)["logits"]) for who in (*OURS, *THEIRS)}
-        apart += [np.abs(logits[who] - logits[ours]).max() / np.abs(logits[ours]).max() for who in logits]
-    for i in (0, 1):  # one SGD step apart; later, differences of rounding grow
-        losses = {who: np.array(ask_for(workers, "step", who, i)["losses"]) for who in (ours, *THEIRS)}
-        trained_apart += [np.abs(losses[who] / losses[ours] - 1).max() for who in losses]
-    worst, trained_worst = np.max(apart), np.max(trained_apart)
-    if not (worst < ALIKE and trained_worst < ALIKE):
-        raise RuntimeError(f"the networks differ: logits by {worst:.1e}, losses by {trained_worst:.1e}, not {ALIKE}")
-    return [
-        f"All start from the same weights ({count:,} parameters, brought over by `ofa.import_checkpoint`) and see the "
-        "same images.",
-        f"Before the timing, the logits of the {SANDWICHES * (2 + RANDOM)} subnets, in training mode, differed by at "
-        f"most {worst:.1e} of the largest, and the losses",
-        f"of once-for-all's subnets from this project's, before and after one SGD step, by at most {trained_worst:.1e} "
-        "of themselves.",
-    ]
+        logits = {contender: request(workers, contender, "logits", sandwich=i)["logits"] for contender in CONTENDERS}
+        expected, scale = np.array(logits[SHARED]), np.abs(logits[SHARED]).max()
+        logits_differences += [np.abs(values - expected).max() / scale for values in logits.values()]
+    for i in (0, 1):  # one SGD step apart; later, rounding errors grow
+        losses = {
+            contender: request(workers, contender, "step", sandwich=i)["losses"] for contender in (SHARED, *PEERS)
+        }
+        loss_differences += [np.abs(np.divide(losses[peer], losses[SHARED]) - 1).max() for peer in PEERS]
+    worst = np.array([np.max(logits_differences), np.max(loss_differences)])
+    if not (worst < TOLERANCE).all():
+        raise RuntimeError(f"the networks differ: logits and losses by {worst}, not by less than {TOLERANCE}")
+    return f"""
+All start from the same weights ({n_parameters[SHARED]:,} parameters, imported by `ofa.import_checkpoint`) and see the
+same images. Before the timing, the logits of the {SANDWICHES * (2 + RANDOM)} subnets, in training mode, differed by at
+most {worst[0]:.1e} of the largest one; the losses of once-for-all's subnets, before and after one SGD step, differed
+from this project's by at most {worst[1]:.1e} of themselves.
+"""
 
 
-def measure(workers: dict[str, subprocess.Popen[str]], rounds: int) -> dict[tuple[str, str], np.ndarray]:
-    """Seconds of each step, and of its zeroing and SGD, `[rounds * sandwiches, 2]` for each contender.
-
-    Raises:
-        RuntimeError: a loss is not finite.
-    """
-    turns = [*OURS, *THEIRS]
-    timings: dict[tuple[str, str], list[tuple[float, float]]] = {who: [] for who in turns}
+def measure(workers: Workers, rounds: int) -> Timings:
+    """Time the steps of all contenders in turn, or raise RuntimeError if a loss is not finite."""
+    turns = list(workers)
+    timings: dict[str, list[tuple[float, float]]] = {contender: [] for contender in turns}
     for _ in range(rounds):
         for i in range(SANDWICHES):
-            for who in turns:
-                answer = ask_for(workers, "step", who, i)
+            for contender in turns:
+                answer = request(workers, contender, "step", sandwich=i)
                 if not np.isfinite(answer["losses"]).all():
-                    raise RuntimeError(f"the losses of {who} are {answer['losses']}: such a step's time says nothing")
-                timings[who].append((answer["seconds"], answer["updating_seconds"]))
-            turns = [*turns[1:], turns[0]]  # each is first as often
-    return {who: np.array(seconds) for who, seconds in timings.items()}
-
-
-def ask_for(workers: dict[str, subprocess.Popen[str]], do: str, who: tuple[str, str], i: int) -> dict[str, Any]:
-    name, contender = who
-    return ask(workers[name], {"do": do, "contender": contender, "sandwich": i})
-
-
-def ask(process: subprocess.Popen[str], request: dict[str, Any]) -> dict[str, Any]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-    line = process.stdout.readline()
-    if not line:
-        raise RuntimeError(f"the worker {process.args!r} ended; see its error above")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+                    raise RuntimeError(f"losses of {contender!r} are not finite: {answer['losses']}; its time is void")
+                timings[contender].append((answer["seconds"], answer["update_seconds"]))
+            turns = [*turns[1:], turns[0]]  # each is first equally often
+    return {contender: np.array(seconds) for contender, seconds in timings.items()}
 
 
 @contextmanager
-def worker(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a worker; afterwards, close its input, which makes it end."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
-        process.communicate()  # closes its input, on which it ends
+        process.communicate()
+
+
+def request(workers: Workers, contender: str, action: str, *, sandwich: int) -> dict[str, Any]:
+    """Return a contender's answer to a request; see `benchmarks.throughput_peer.serve`."""
+    return ask(workers[contender], {"contender": contender, "action": action, "sandwich": sandwich})
+
+
+def ask(worker: subprocess.Popen[str], message: dict[str, Any]) -> dict[str, Any]:
+    """Send a worker one line of JSON and return its answer, or raise RuntimeError if the worker ended."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    with suppress(BrokenPipeError):
+        worker.stdin.write(json.dumps(message) + "\n")
+        worker.stdin.flush()
+    line = worker.stdout.readline()
+    if not line:
+        raise RuntimeError(f"the worker {worker.args!r} ended; see its error above")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
 
 
 def peer_python() -> Path:
-    """A Python that has the peer's package and this environment's torch, made if it is not there."""
+    """Return a Python with the peer's package and this environment's torch; creates the environment on first use."""
     python, packages = VENV / "bin/python", Path(torch.__file__).parents[1]
-    said = f"{PEER}\n{packages}\n"
-    ready = VENV / "ready"
-    if not ready.exists() or ready.read_text() != said:
+    ready, content = VENV / "ready", f"{PEER}\n{packages}\n"
+    if not ready.exists() or ready.read_text() != content:
         venv.create(VENV, clear=True)
-        # Before it can see this environment's packages: this project's `ofa` would count as an older one to replace.
+        # Install before adding this environment's packages: pip would take this project's `ofa` for an older version.
         pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", PEER]
         subprocess.run(pip, check=True)
-        own = next(VENV.glob("lib/python*/site-packages"))
-        (own / "torch.pth").write_text(f"{packages}\n")
-        ready.write_text(said)
+        site_packages = next(VENV.glob("lib/python*/site-packages"))
+        (site_packages / "torch.pth").write_text(f"{packages}\n")
+        ready.write_text(content)
     return python
 
 
-def description(arch: Arch) -> dict[str, Any]:
-    """The official description of an arch, as `set_active_subnet` takes it."""
+def official_description(arch: Arch) -> dict[str, Any]:
+    """Return the arguments of once-for-all's `set_active_subnet` for an arch."""
     blocks = [f"stage{stage}.block{block}" for stage in range(5) for block in range(4)]
     return {
-        "ks": [arch.get(f"{block}.kernel", 7) for block in blocks],  # of skipped blocks any value will do
+        "ks": [arch.get(f"{block}.kernel", 7) for block in blocks],  # any value will do for skipped blocks
         "e": [arch.get(f"{block}.expand", 6) for block in blocks],
         "d": [arch[f"stage{stage}.depth"] for stage in range(5)],
-    }
-
-
-def this_project(settings: dict[str, Any]) -> dict[str, Contender]:
-    """The supernet with the peer's weights, and static networks extracted from it; channels last."""
-    made = create_family(FAMILY, resolutions=(settings["pixels"],), dropout=0.0)
-    supernet = import_checkpoint("once-for-all", settings["weights"], made).to(memory_format=torch.channels_last)
-    trainer = Trainer(supernet)
-
-    def shared(archs: list[Arch]) -> Update:
-        return trainer, lambda: (supernet.subnet(arch) for arch in archs)
-
-    other = import_checkpoint("once-for-all", settings["weights"], made).to(memory_format=torch.channels_last)
-    of_compiled = Trainer(other)
-    space = made.space
-    ends: dict[Arch, Any] = {
-        arch: torch.compile(other.train().subnet(arch)) for arch in (space.largest, space.smallest)
-    }
-
-    def compiled(archs: list[Arch]) -> Update:
-        return of_compiled, lambda: (ends[arch] if arch in ends else other.subnet(arch) for arch in archs)
-
-    def static(arch: Arch) -> Update:
-        network: nn.Module = supernet.extract(arch).to(memory_format=torch.channels_last)
-        return Trainer(network), lambda: [network]
-
-    sandwiches = [[once_for_all.arch(made, it) for it in four] for four in settings["sandwiches"]]
-    return {
-        "shared": Contender(torch.channels_last, [[shared(archs)] for archs in sandwiches]),
-        "compiled": Contender(torch.channels_last, [[compiled(archs)] for archs in sandwiches]),
-        "static": Contender(torch.channels_last, [[static(arch) for arch in archs] for archs in sandwiches]),
     }
 
 

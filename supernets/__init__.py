@@ -1,4 +1,4 @@
-"""Families, one file each, the blocks they are made of, and the recipes that train them."""
+"""Families, one file each, their blocks, and the recipes that train them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,6 @@ __all__ = ["timm_family"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'supernets' has no attribute {name!r}")
-    from supernets.timm_models import timm_family  # when first used, as recipes are found without timm
+    from supernets.timm_models import timm_family  # on first use: finding recipes must not import timm
 
     return timm_family

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ofa import Choice, Family, SearchSpace, Slot
+from ofa import Family
 from supernets.blocks.convolutions import ConvNorm, Head, MBConv
-from supernets.blocks.stages import stage_blocks
+from supernets.layout import Layout
 
 _ACT = "swish"
 _STAGES = (  # widths, depths, expansions, stride of the first block, squeeze-and-excite
@@ -31,35 +31,19 @@ def family(
 
     The published models A0 to A6 have 203M to 709M multiply-accumulates. Every block has a shortcut.
     """
-    stem, hidden = Choice("stem.width", (16, 24)), Choice("head.width", (1792, 1984))
-    choices, slots = _stages(stem, reduction=2)
-    return Family(
-        name="attentive_mobilenet",
-        space=SearchSpace([Choice("resolution", tuple(resolutions)), stem, *choices, hidden]),
-        slots=(
-            Slot("stem", partial(ConvNorm, in_channels, kernel=3, stride=2, act=_ACT), (stem.name,)),
-            *slots,
-            Slot("head", partial(_head, num_classes, dropout), ("stage6.width", hidden.name), reduction=32),
-        ),
-        in_channels=in_channels,
-        classifiers=("head.classifier",),
-    )
-
-
-def _stages(in_width: Choice, reduction: int) -> tuple[list[Choice], list[Slot]]:
-    choices, slots = [], []
+    layout = Layout(resolutions)
+    width = layout.choice("stem.width", (16, 24))
+    layout.block("stem", partial(ConvNorm, in_channels, kernel=3, stride=2, act=_ACT), width, stride=2)
     for s, (widths, depths, expands, stride, se) in enumerate(_STAGES):
-        width, depth = Choice(f"stage{s}.width", widths), Choice(f"stage{s}.depth", depths)
-        kernel, expand = Choice(f"stage{s}.kernel", (3, 5)), Choice(f"stage{s}.expand", expands)
+        in_width, width = width, layout.choice(f"stage{s}.width", widths)
+        depth = layout.choice(f"stage{s}.depth", depths)
+        shared = (width, layout.choice(f"stage{s}.kernel", (3, 5)), layout.choice(f"stage{s}.expand", expands))
         first = partial(_first_block, stride, se, (int(in_width.values[-1]), widths[-1]))
-        blocks, shared = [first, *[partial(_block, se)] * (max(depths) - 1)], (width, kernel, expand)
-        _, block_slots = stage_blocks(
-            depth, blocks, stage=s, shared=shared, in_width=in_width, reduction=reduction, stride=stride
-        )
-        choices += [width, depth, kernel, expand]
-        slots += block_slots
-        in_width, reduction = width, reduction * stride
-    return choices, slots
+        blocks = [first, *[partial(_block, se)] * (max(depths) - 1)]
+        layout.stage(s, depth, blocks, shared=shared, in_width=in_width, stride=stride)
+    hidden = layout.choice("head.width", (1792, 1984))
+    layout.block("head", partial(_head, num_classes, dropout), width, hidden)
+    return layout.family("attentive_mobilenet", in_channels)
 
 
 def _first_block(

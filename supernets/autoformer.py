@@ -7,13 +7,14 @@ of 256, 448 and 640 channels are in part wider than their spaces: importing a ch
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 
-from ofa import Choice, Family, SearchSpace, Slot
+from ofa import Family
 from ofa.core.errors import FamilyError
-from supernets.blocks.stages import stage_blocks
 from supernets.blocks.tokens import PatchEmbed, TokenHead, TransformerBlock
+from supernets.layout import Layout
 
 _PATCH = 16
 
@@ -44,8 +45,7 @@ def tiny(
         FamilyError: no network can have one of the values.
         SpaceError: the values of an option are not ascending.
     """
-    spaces = (embed_dims, depths, heads, mlp_ratios)
-    return _family("autoformer_tiny", num_classes, in_channels, resolutions, *spaces)
+    return _family("autoformer_tiny", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
 
 
 def small(
@@ -58,8 +58,7 @@ def small(
     mlp_ratios: Sequence[float] = (3, 3.5, 4),
 ) -> Family:
     """Return AutoFormer-S's family: 8x10^13 archs of 13.1M to 34.8M parameters; 22.9M released. See `tiny`."""
-    spaces = (embed_dims, depths, heads, mlp_ratios)
-    return _family("autoformer_small", num_classes, in_channels, resolutions, *spaces)
+    return _family("autoformer_small", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
 
 
 def base(
@@ -72,8 +71,7 @@ def base(
     mlp_ratios: Sequence[float] = (3, 3.5, 4),
 ) -> Family:
     """Return AutoFormer-B's family: 6x10^15 archs of 39.8M to 76.9M parameters; 53.7M released. See `tiny`."""
-    spaces = (embed_dims, depths, heads, mlp_ratios)
-    return _family("autoformer_base", num_classes, in_channels, resolutions, *spaces)
+    return _family("autoformer_base", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
 
 
 def _family(
@@ -86,44 +84,31 @@ def _family(
     heads: Sequence[int],
     mlp_ratios: Sequence[float],
 ) -> Family:
-    for option, counts in {"embed_dims": embed_dims, "depths": depths, "heads": heads}.items():
-        _check_counts(name, option, counts)
-    _check_ratios(name, mlp_ratios, embed_dims)
-    embed_dim, depth = Choice("embed_dim", tuple(embed_dims)), Choice("depth", tuple(depths))
+    _check(name, {"embed_dims": embed_dims, "depths": depths, "heads": heads}, mlp_ratios)
+    layout = Layout(resolutions)
+    embed_dim, depth = layout.choice("embed_dim", embed_dims), layout.choice("depth", depths)
+    layout.block("patch_embed", partial(PatchEmbed, in_channels, patch=_PATCH), embed_dim, stride=_PATCH)
     own = {"heads": heads, "mlp_ratio": mlp_ratios}
-    block_choices, blocks = stage_blocks(depth, [_block] * max(depths), shared=(embed_dim,), own=own, reduction=_PATCH)
-    return Family(
-        name=name,
-        space=SearchSpace([Choice("resolution", tuple(resolutions)), embed_dim, depth, *block_choices]),
-        slots=(
-            Slot("patch_embed", partial(PatchEmbed, in_channels, patch=_PATCH), (embed_dim.name,)),
-            *blocks,
-            Slot("head", partial(TokenHead, num_classes=num_classes), (embed_dim.name,), _PATCH),
-        ),
-        in_channels=in_channels,
-        resolution_multiple=_PATCH,
-        classifiers=("head.classifier",),
-    )
+    layout.stage(None, depth, [_block] * max(depths), shared=(embed_dim,), own=own)
+    layout.block("head", partial(TokenHead, num_classes=num_classes), embed_dim)
+    return layout.family(name, in_channels, resolution_multiple=_PATCH)
 
 
 def _block(embed_dim: int, heads: int, mlp_ratio: float) -> TransformerBlock:
     return TransformerBlock(embed_dim, heads, round(mlp_ratio * embed_dim))
 
 
-def _check_counts(name: str, option: str, values: Sequence[int]) -> None:
-    for value in values:
-        if type(value) is not int or value < 1:
-            raise FamilyError(f"{name}: {value!r} in {option} is not allowed; give whole numbers above 0")
-
-
-def _check_ratios(name: str, mlp_ratios: Sequence[float], embed_dims: Sequence[int]) -> None:
-    for ratio in mlp_ratios:
-        if type(ratio) not in (int, float) or not 0 < ratio < math.inf:
-            raise FamilyError(f"{name}: {ratio!r} in mlp_ratios is not allowed; give numbers above 0")
-        for embed_dim in embed_dims:
-            hidden = ratio * embed_dim
-            if not math.isclose(hidden, round(hidden)):
-                raise FamilyError(
-                    f"{name}: {ratio!r} in mlp_ratios gives {hidden:g} hidden channels for embed_dim {embed_dim}; "
-                    "choose ratios and widths whose products are whole numbers"
-                )
+def _check(name: str, counts: Mapping[str, Sequence[int]], mlp_ratios: Sequence[float]) -> None:
+    for option, values in {**counts, "mlp_ratios": mlp_ratios}.items():
+        kinds = (int,) if option in counts else (int, float)
+        for value in values:
+            if type(value) not in kinds or not 0 < value < math.inf:
+                numbers = "whole numbers" if option in counts else "numbers"
+                raise FamilyError(f"{name}: {value!r} in {option} is not allowed; give {numbers} above 0")
+    for ratio, embed_dim in product(mlp_ratios, counts["embed_dims"]):
+        hidden = ratio * embed_dim
+        if not math.isclose(hidden, round(hidden)):
+            raise FamilyError(
+                f"{name}: {ratio!r} in mlp_ratios gives {hidden:g} hidden channels for embed_dim {embed_dim}; choose "
+                "ratios and widths whose products are whole numbers"
+            )

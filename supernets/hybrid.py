@@ -7,89 +7,17 @@ cheap on CPUs. Heads have 32 channels each, so that a network with fewer heads h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ofa import Choice, Family, SearchSpace, Slot
+from ofa import Choice, Family
 from supernets.blocks.convolutions import ConvNorm, MBConv
-from supernets.blocks.stages import stage_blocks
 from supernets.blocks.windows import TokenHead, WindowBlock
+from supernets.layout import Layout
 
 _ACT = "hard_swish"
 _HEAD_DIM = 32
-
-
-@dataclass(frozen=True)
-class _ConvStage:
-    """A stage of inverted residuals: stride of the first, squeeze-and-excite, and the allowed values."""
-
-    stride: int
-    se: bool
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    kernels: tuple[int, ...]
-    expands: tuple[int, ...]
-
-    def parts(self, s: int, in_width: Choice, reduction: int) -> tuple[Choice, list[Choice], list[Slot]]:
-        """Return the choice of the stage's output channels, all its choices and its slots.
-
-        Args:
-            s: number of the stage.
-            in_width: choice of its input channels.
-            reduction: ratio of the image's size to the size of its input.
-        """
-        depth, width = Choice(f"stage{s}.depth", self.depths), Choice(f"stage{s}.width", self.widths)
-        own_choices, slots = stage_blocks(
-            depth,
-            [self._first_block, *[self._block] * (max(self.depths) - 1)],
-            stage=s,
-            shared=(width,),
-            own={"kernel": self.kernels, "expand": self.expands},
-            in_width=in_width,
-            reduction=reduction,
-            stride=self.stride,
-        )
-        return width, [depth, width, *own_choices], slots
-
-    def _first_block(self, in_channels: int, width: int, kernel: int, expand: int) -> MBConv:
-        return MBConv(in_channels, width, kernel, self.stride, expand, self.se, _ACT, residual=False)
-
-    def _block(self, width: int, kernel: int, expand: int) -> MBConv:
-        return MBConv(width, width, kernel, 1, expand, self.se, _ACT, residual=True)
-
-
-@dataclass(frozen=True)
-class _TransformerStage:
-    """A convolution to `embed_dim`, its stride, then transformer blocks; and the allowed values.
-
-    Maps of more than `window` by `window` tokens are partitioned into windows.
-    """
-
-    stride: int
-    window: int
-    depths: tuple[int, ...]
-    embed_dims: tuple[int, ...]
-    heads: tuple[int, ...]
-    mlp_ratios: tuple[int, ...]
-
-    def parts(self, s: int, in_width: Choice, reduction: int) -> tuple[Choice, list[Choice], list[Slot]]:
-        """See `_ConvStage.parts`."""
-        depth, embed_dim = Choice(f"stage{s}.depth", self.depths), Choice(f"stage{s}.embed_dim", self.embed_dims)
-        embed = partial(ConvNorm, kernel=1 if self.stride == 1 else 3, stride=self.stride, act="identity")
-        own_choices, slots = stage_blocks(
-            depth,
-            [self._block] * max(self.depths),
-            stage=s,
-            shared=(embed_dim,),
-            own={"heads": self.heads, "mlp_ratio": self.mlp_ratios},
-            reduction=reduction * self.stride,
-        )
-        first = Slot(f"stages.{s}.embed", embed, (in_width.name, embed_dim.name), reduction)
-        return embed_dim, [depth, embed_dim, *own_choices], [first, *slots]
-
-    def _block(self, embed_dim: int, heads: int, mlp_ratio: int) -> WindowBlock:
-        return WindowBlock(embed_dim, heads, _HEAD_DIM * heads, self.window, mlp_ratio, act=_ACT)
 
 
 def hybrid(
@@ -101,12 +29,6 @@ def hybrid(
     """Return the hybrid family: 48M to 1637M MACs at 224 pixels, 0.43M to 12.5M parameters, 10^22 archs per resolution.
 
     Attention is global up to 288 pixels; larger maps are partitioned into windows.
-
-    Args:
-        num_classes: length of the logits.
-        in_channels: channels of the images.
-        resolutions: height and width of the images in pixels, ascending.
-        dropout: probability before the classifier.
     """
     kernels, expands, ratios = (3, 5, 7), (2, 4, 6), (2, 3, 4)
     stages = (
@@ -128,7 +50,7 @@ def hybrid_small(
     """Return the hybrid family for images of 28 to 64 pixels, small enough to train in minutes on a laptop's CPU.
 
     2.4M to 12.2M MACs at 28 gray pixels, 0.09M to 0.40M parameters, 10^7 archs per resolution. Attention is global up
-    to 64 pixels; larger maps are partitioned into windows. Arguments: see `hybrid`.
+    to 64 pixels; larger maps are partitioned into windows.
     """
     stages = (
         _ConvStage(1, False, (1, 2), (16, 24), (3, 5), (2, 3)),
@@ -137,6 +59,57 @@ def hybrid_small(
         _TransformerStage(2, 16, (1, 2), (64, 96), (2, 3), (2, 3)),
     )
     return _family("hybrid_small", (16,), stages, num_classes, in_channels, resolutions, dropout)
+
+
+@dataclass(frozen=True)
+class _ConvStage:
+    """A stage of inverted residuals: stride of the first, squeeze-and-excite, and the allowed values."""
+
+    stride: int
+    se: bool
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    kernels: tuple[int, ...]
+    expands: tuple[int, ...]
+
+    def add_to(self, layout: Layout, s: int, in_width: Choice) -> Choice:
+        """Add the stage as number `s` and return the choice of its output channels."""
+        depth, width = layout.choice(f"stage{s}.depth", self.depths), layout.choice(f"stage{s}.width", self.widths)
+        blocks: list[Callable[..., MBConv]] = [self._first_block, *[self._block] * (max(self.depths) - 1)]
+        own = {"kernel": self.kernels, "expand": self.expands}
+        layout.stage(s, depth, blocks, shared=(width,), own=own, in_width=in_width, stride=self.stride)
+        return width
+
+    def _first_block(self, in_channels: int, width: int, kernel: int, expand: int) -> MBConv:
+        return MBConv(in_channels, width, kernel, self.stride, expand, self.se, _ACT, residual=False)
+
+    def _block(self, width: int, kernel: int, expand: int) -> MBConv:
+        return MBConv(width, width, kernel, 1, expand, self.se, _ACT, residual=True)
+
+
+@dataclass(frozen=True)
+class _TransformerStage:
+    """A convolution to `embed_dim` and transformer blocks: its stride, their largest window, and the allowed values."""
+
+    stride: int
+    window: int
+    depths: tuple[int, ...]
+    embed_dims: tuple[int, ...]
+    heads: tuple[int, ...]
+    mlp_ratios: tuple[int, ...]
+
+    def add_to(self, layout: Layout, s: int, in_width: Choice) -> Choice:
+        """Add the stage as number `s` and return the choice of its output channels."""
+        depth = layout.choice(f"stage{s}.depth", self.depths)
+        embed_dim = layout.choice(f"stage{s}.embed_dim", self.embed_dims)
+        embed = partial(ConvNorm, kernel=1 if self.stride == 1 else 3, stride=self.stride, act="identity")
+        layout.block(f"stages.{s}.embed", embed, in_width, embed_dim, stride=self.stride)
+        own = {"heads": self.heads, "mlp_ratio": self.mlp_ratios}
+        layout.stage(s, depth, [self._block] * max(self.depths), shared=(embed_dim,), own=own)
+        return embed_dim
+
+    def _block(self, embed_dim: int, heads: int, mlp_ratio: int) -> WindowBlock:
+        return WindowBlock(embed_dim, heads, _HEAD_DIM * heads, self.window, mlp_ratio, act=_ACT)
 
 
 def _family(
@@ -148,19 +121,10 @@ def _family(
     resolutions: Sequence[int],
     dropout: float,
 ) -> Family:
-    width, reduction = Choice("stem.width", stem_widths), 2
-    choices = [Choice("resolution", tuple(resolutions)), width]
-    slots = [Slot("stem", partial(ConvNorm, in_channels, stride=2, act=_ACT), (width.name,))]
+    layout = Layout(resolutions)
+    width = layout.choice("stem.width", stem_widths)
+    layout.block("stem", partial(ConvNorm, in_channels, stride=2, act=_ACT), width, stride=2)
     for s, stage in enumerate(stages):
-        width, stage_choices, stage_slots = stage.parts(s, width, reduction)
-        choices += stage_choices
-        slots += stage_slots
-        reduction *= stage.stride
-    head = partial(TokenHead, num_classes=num_classes, dropout=dropout)
-    return Family(
-        name=name,
-        space=SearchSpace(choices),
-        slots=(*slots, Slot("head", head, (width.name,), reduction)),
-        in_channels=in_channels,
-        classifiers=("head.classifier",),
-    )
+        width = stage.add_to(layout, s, width)
+    layout.block("head", partial(TokenHead, num_classes=num_classes, dropout=dropout), width)
+    return layout.family(name, in_channels)

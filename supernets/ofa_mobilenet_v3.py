@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ofa import Choice, Family, SearchSpace, Slot
+from ofa import Family
 from supernets.blocks.convolutions import ConvNorm, Head, MBConv, scaled
-from supernets.blocks.stages import Stage, mbconv_stages
+from supernets.blocks.stages import Stage, add_mbconv_stages
+from supernets.layout import Layout
 from supernets.rules import KernelTransform
 
 
@@ -32,24 +33,11 @@ def family(
     stem, first, *widths, conv, hidden = (scaled(c, width_mult) for c in (16, 16, 24, 40, 80, 112, 160, 960, 1280))
     strides, acts = (2, 2, 2, 1, 2), ("relu", "relu", "hard_swish", "hard_swish", "hard_swish")
     se, kernels = (False, True, False, True, True), (3, 5, 7)
-    choices, slots = mbconv_stages(
-        [Stage(*fields) for fields in zip(widths, strides, acts, se, strict=True)],
-        in_channels=first,
-        reduction=2,
-        depths=(2, 3, 4),
-        kernels=kernels,
-        expands=(3, 4, 6),
-    )
-    return Family(
-        name="ofa_mobilenet_v3",
-        space=SearchSpace([Choice("resolution", tuple(resolutions)), *choices]),
-        slots=(
-            Slot("stem", partial(ConvNorm, in_channels, stem, kernel=3, stride=2)),
-            Slot("first", partial(MBConv, stem, first, 3, 1, 1, se=False, act="relu", residual=True), reduction=2),
-            *slots,
-            Slot("head", partial(Head, widths[-1], conv, hidden, num_classes, dropout), reduction=32),
-        ),
-        in_channels=in_channels,
-        rules={"stages.*.depthwise.conv.weight": KernelTransform(kernels)} if kernel_transforms else {},
-        classifiers=("head.classifier",),
-    )
+    stages = [Stage(*fields) for fields in zip(widths, strides, acts, se, strict=True)]
+    layout = Layout(resolutions)
+    layout.block("stem", partial(ConvNorm, in_channels, stem, 3, 2), stride=2)
+    layout.block("first", partial(MBConv, stem, first, 3, 1, 1, se=False, act="relu", residual=True))
+    add_mbconv_stages(layout, stages, in_channels=first, depths=(2, 3, 4), kernels=kernels, expands=(3, 4, 6))
+    layout.block("head", partial(Head, widths[-1], conv, hidden, num_classes, dropout))
+    rules = {"stages.*.depthwise.conv.weight": KernelTransform(kernels)} if kernel_transforms else {}
+    return layout.family("ofa_mobilenet_v3", in_channels, rules=rules)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ofa import Choice, Family, SearchSpace, Slot
+from ofa import Family
 from supernets.blocks.convolutions import Bottleneck, ConvNorm, Head, MaxPool, scaled
-from supernets.blocks.stages import stage_blocks
+from supernets.layout import Layout
 
 WIDTHS = (0.65, 0.8, 1.0)
 """Ratios of a stage's channels to those of the largest network."""
@@ -27,23 +27,23 @@ def family(
     first two convolutions (0.65 and 0.8 would both give 24 channels), `stem.width` that of its last. `stage{s}.depth`
     is the number of blocks. Arguments: see `supernets.ofa_mobilenet_v3.family`.
     """
-    stem_depth = Choice("stem.depth", (0, 2))
-    mid_width, stem_width = Choice("stem.mid_width", (0.65, 1.0)), Choice("stem.width", WIDTHS)
-    choices, slots = _stages(stem_width, reduction=4)
-    return Family(
-        name="ofa_resnet50",
-        space=SearchSpace([Choice("resolution", tuple(resolutions)), stem_depth, mid_width, stem_width, *choices]),
-        slots=(
-            Slot("stem.0", partial(_stem_conv, in_channels), (mid_width.name,)),
-            Slot("stem.1", _stem_residual, (stem_depth.name, mid_width.name), reduction=2),
-            Slot("stem.2", _stem_last, (mid_width.name, stem_width.name), reduction=2),
-            Slot("stem.pool", _stem_pool, (stem_width.name,), reduction=2),
-            *slots,
-            Slot("head", partial(_head, num_classes, dropout), ("stage3.width",), reduction=32),
-        ),
-        in_channels=in_channels,
-        classifiers=("head.classifier",),
-    )
+    layout = Layout(resolutions)
+    depth = layout.choice("stem.depth", (0, 2))
+    mid_width, width = layout.choice("stem.mid_width", (0.65, 1.0)), layout.choice("stem.width", WIDTHS)
+    layout.block("stem.0", partial(_stem_conv, in_channels), mid_width, stride=2)
+    layout.block("stem.1", _stem_residual, depth, mid_width)
+    layout.block("stem.2", _stem_last, mid_width, width)
+    layout.block("stem.pool", _stem_pool, width, stride=2)
+    before = 64
+    for s, (channels, stride, base) in enumerate(((256, 1, 2), (512, 2, 2), (1024, 2, 4), (2048, 2, 2))):
+        depth = layout.choice(f"stage{s}.depth", (base, base + 1, base + 2))
+        in_width, width = width, layout.choice(f"stage{s}.width", WIDTHS)
+        first, later = partial(_first_block, before, channels, stride), partial(_block, channels)
+        blocks, own = [first, *[later] * (base + 1)], {"expand": EXPANDS}
+        layout.stage(s, depth, blocks, shared=(width,), own=own, in_width=in_width, stride=stride)
+        before = channels
+    layout.block("head", partial(_head, num_classes, dropout), width)
+    return layout.family("ofa_resnet50", in_channels)
 
 
 def _stem(width: float) -> int:
@@ -72,28 +72,6 @@ def _stem_pool(width: float) -> MaxPool:
 
 def _head(num_classes: int, dropout: float, width: float) -> Head:
     return Head(scaled(2048, width), None, None, num_classes, dropout)
-
-
-def _stages(in_width: Choice, reduction: int) -> tuple[list[Choice], list[Slot]]:
-    choices, slots = [], []
-    in_channels = 64
-    for s, (channels, stride, base) in enumerate(((256, 1, 2), (512, 2, 2), (1024, 2, 4), (2048, 2, 2))):
-        depth, width = Choice(f"stage{s}.depth", (base, base + 1, base + 2)), Choice(f"stage{s}.width", WIDTHS)
-        first = partial(_first_block, in_channels, channels, stride)
-        own_choices, stage_slots = stage_blocks(
-            depth,
-            [first, *[partial(_block, channels)] * (base + 1)],
-            stage=s,
-            shared=(width,),
-            own={"expand": EXPANDS},
-            in_width=in_width,
-            reduction=reduction,
-            stride=stride,
-        )
-        choices += [depth, width, *own_choices]
-        slots += stage_slots
-        in_channels, in_width, reduction = channels, width, reduction * stride
-    return choices, slots
 
 
 def _first_block(

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ofa import Choice, Family, SearchSpace, Slot
-from supernets.blocks.stages import stage_blocks
+from ofa import Family
 from supernets.blocks.windows import PatchEmbed, PatchMerging, TokenHead, WindowBlock
+from supernets.layout import Layout
 from supernets.rules import Center
 
 
@@ -60,16 +60,15 @@ def _family(
     resolutions: Sequence[int],
     dropout: float,
 ) -> Family:
-    choices = [Choice("resolution", tuple(resolutions))]
-    slots = []
+    layout = Layout(resolutions)
     for s, depths in enumerate(((1, 2, 3), (1, 2, 3), third_depths, (1, 2, 3))):
-        depth, embed_dim = Choice(f"stage{s}.depth", depths), Choice(f"stage{s}.embed_dim", _scaled((80, 96, 112), s))
-        choices += [depth, embed_dim]
+        depth = layout.choice(f"stage{s}.depth", depths)
         if s == 0:
-            slots.append(Slot("patch_embed", partial(PatchEmbed, in_channels), (embed_dim.name,)))
+            embed_dim = layout.choice("stage0.embed_dim", (80, 96, 112))
+            layout.block("patch_embed", partial(PatchEmbed, in_channels), embed_dim, stride=4)
         else:
-            widths = (f"stage{s - 1}.embed_dim", embed_dim.name)
-            slots.append(Slot(f"stages.{s}.merging", PatchMerging, widths, reduction=2 ** (s + 1)))
+            before, embed_dim = embed_dim, layout.choice(f"stage{s}.embed_dim", _scaled((80, 96, 112), s))
+            layout.block(f"stages.{s}.merging", PatchMerging, before, embed_dim, stride=2)
         own = {
             "window": (7, 14),
             "heads": _scaled((2, 3, 4), s),
@@ -77,20 +76,9 @@ def _family(
             "qkv_dim": _scaled((48, 96, 144), s),
         }
         blocks = [partial(_block, b % 2 == 1) for b in range(max(depths))]
-        block_choices, block_slots = stage_blocks(
-            depth, blocks, stage=s, shared=(embed_dim,), own=own, reduction=2 ** (s + 2)
-        )
-        choices += block_choices
-        slots += block_slots
-    head = partial(TokenHead, num_classes=num_classes, dropout=dropout)
-    return Family(
-        name=name,
-        space=SearchSpace(choices),
-        slots=(*slots, Slot("head", head, ("stage3.embed_dim",), reduction=32)),
-        in_channels=in_channels,
-        rules={"*.bias_table": Center(2)},
-        classifiers=("head.classifier",),
-    )
+        layout.stage(s, depth, blocks, shared=(embed_dim,), own=own)
+    layout.block("head", partial(TokenHead, num_classes=num_classes, dropout=dropout), embed_dim)
+    return layout.family(name, in_channels, rules={"*.bias_table": Center(2)})
 
 
 def _scaled(values: tuple[int, ...], stage: int) -> tuple[int, ...]:

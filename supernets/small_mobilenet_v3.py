@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ofa import Choice, Family, SearchSpace, Slot
+from ofa import Family
 from supernets.blocks.convolutions import ConvNorm, Head, scaled
-from supernets.blocks.stages import Stage, mbconv_stages
+from supernets.blocks.stages import Stage, add_mbconv_stages
+from supernets.layout import Layout
 
 
 def family(
@@ -23,22 +24,9 @@ def family(
     """
     stem, *widths, conv, hidden = (scaled(c, width_mult) for c in (16, 16, 32, 64, 192, 192))
     strides, acts, se = (1, 2, 2), ("relu", "hard_swish", "hard_swish"), (False, True, True)
-    choices, slots = mbconv_stages(
-        [Stage(*fields) for fields in zip(widths, strides, acts, se, strict=True)],
-        in_channels=stem,
-        reduction=2,
-        depths=(1, 2, 3, 4),
-        kernels=(3, 5),
-        expands=(2, 3, 4),
-    )
-    return Family(
-        name="small_mobilenet_v3",
-        space=SearchSpace([Choice("resolution", tuple(resolutions)), *choices]),
-        slots=(
-            Slot("stem", partial(ConvNorm, in_channels, stem, kernel=3, stride=2)),
-            *slots,
-            Slot("head", partial(Head, widths[-1], conv, hidden, num_classes, dropout), reduction=8),
-        ),
-        in_channels=in_channels,
-        classifiers=("head.classifier",),
-    )
+    stages = [Stage(*fields) for fields in zip(widths, strides, acts, se, strict=True)]
+    layout = Layout(resolutions)
+    layout.block("stem", partial(ConvNorm, in_channels, stem, 3, 2), stride=2)
+    add_mbconv_stages(layout, stages, in_channels=stem, depths=(1, 2, 3, 4), kernels=(3, 5), expands=(2, 3, 4))
+    layout.block("head", partial(Head, widths[-1], conv, hidden, num_classes, dropout))
+    return layout.family("small_mobilenet_v3", in_channels)

@@ -31,14 +31,9 @@ Adjust = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 _CHOICE = {"num_heads": "heads"}
 _STAGE_CHOICE = {
-    "depths": "depth",
-    "layers": "depth",
-    "dims": "width",
-    "channels": "width",
-    "widths": "width",
-    "embed_dims": "embed_dim",
-    "num_heads": "heads",
-    "mlp_ratios": "mlp_ratio",
+    **dict.fromkeys(("depths", "layers"), "depth"),
+    **dict.fromkeys(("dims", "channels", "widths"), "width"),
+    **{"embed_dims": "embed_dim", "num_heads": "heads", "mlp_ratios": "mlp_ratio"},
 }
 _RENAMED = {"in_chans": "in_channels", "img_size": "resolutions"}
 
@@ -54,13 +49,10 @@ def timm_family(
     rules: Mapping[str, Rule] | None = None,
     **arguments: Any,
 ) -> Family:
-    """Return a family of networks that one of timm's models can be.
+    """Return a family of networks that one of timm's models can be; docs/families.md has the details.
 
     `timm_family("vit_tiny_patch16_224", depth=[8, 10, 12], embed_dim=[96, 144, 192])` has the choices `resolution`,
-    `depth` and `embed_dim`; `timm_family("convnext_atto", depths=(2, 2, [2, 4, 6], 2))` has `stage2.depth`. If
-    `embed_dim` is given and `num_heads` is not, heads keep the width that they have in timm's model, so that a smaller
-    network has the first heads of the largest. That requires each `embed_dim` to be a multiple of the width (64 for
-    most models); otherwise their number stays.
+    `depth` and `embed_dim`; `timm_family("convnext_atto", depths=(2, 2, [2, 4, 6], 2))` has `stage2.depth`.
 
     Args:
         model: a name from `timm.list_models()`.
@@ -69,15 +61,11 @@ def timm_family(
         resolutions: height and width of the images in pixels, ascending; timm's own by default.
         pretrained: start from timm's weights. The largest network must be timm's own but for `num_classes`,
             `in_channels` and the resolution, to which timm adapts its weights.
-        adjust: from a network's arguments to those that follow from them, such as
-            `lambda arguments: {"num_heads": arguments["embed_dim"] // 32}`. For a picklable family give a function of a
-            module instead of a lambda.
-        rules: sharing rules by pattern of parameter names, before those for timm's layers: `Grouped` for fused `qkv`
-            and `kv`, `CenterTable` for tables of relative positions, `ResampledPositions` for position embeddings.
-        arguments: arguments of `timm.create_model`. A list is a choice of the argument's name (`heads` for
-            `num_heads`). A tuple has an item per stage, which may be a list: the choice is `stage2.depth` (of `depths`
-            or `layers`), `stage2.width` (`dims`, `channels`, `widths`), `stage2.embed_dim`, `stage2.heads`,
-            `stage2.mlp_ratio`, or `stage2.` and the argument's name. Other values are passed on.
+        adjust: from a network's arguments to those that follow from them, such as `num_heads` from `embed_dim`; with a
+            lambda, the family cannot be pickled.
+        rules: sharing rules by pattern of parameter names, before those for timm's layers.
+        arguments: arguments of `timm.create_model`. A list is a choice; a tuple has an item per stage, which may be a
+            list. Heads keep their width if `num_heads` is not given and all of `embed_dim` are multiples of it.
 
     Raises:
         FamilyError: timm does not know the model or refuses an argument; heads do not divide `embed_dim`; a resolution
@@ -90,19 +78,13 @@ def timm_family(
         raise FamilyError(f"timm has no model {model!r}; near: {near}")
     for name in arguments.keys() & _RENAMED.keys():
         raise FamilyError(f"{name} = {arguments[name]!r} has another name here; give {_RENAMED[name]}")
-    default: Any = skeleton(partial(_create, model, {"num_classes": num_classes, "in_chans": in_channels}))
+    fixed = {"num_classes": num_classes, "in_chans": in_channels}
+    default: Any = skeleton(partial(_create, model, fixed))
     resolutions = resolutions or default.pretrained_cfg["input_size"][-1:]
     space = SearchSpace([Choice("resolution", tuple(resolutions)), *_choices(arguments)])
-    builder = _Builder(
-        model=model,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        arguments=arguments,
-        takes_img_size=any("img_size" in signature(cls).parameters for cls in type(default).__mro__),
-        heads_by_width=heads_by_width(default),
-        adjust=adjust,
-        pretrained=space.largest if pretrained else None,
-    )
+    takes_size = any("img_size" in signature(cls).parameters for cls in type(default).__mro__)
+    start = space.largest if pretrained else None
+    builder = _Builder(model, fixed, arguments, adjust, takes_size, heads_by_width(default), start)
     ends = [choice.values if choice.name in ("embed_dim", "heads") else choice.values[-1:] for choice in space.choices]
     for values in product(*ends):
         builder.arguments_for(dict(zip(space.names, values, strict=True)))  # raises if heads do not divide embed_dim
@@ -126,19 +108,19 @@ class _Builder:
     """Build the network of an arch: timm's model with the arch's values in place of the lists.
 
     Attributes:
+        fixed: numbers of classes and input channels.
         arguments: as given to `timm_family`.
-        takes_img_size: whether the model's constructor takes the resolution.
+        takes_size: whether the model's constructor takes the resolution.
         heads_by_width: of timm's own network.
         pretrained: the arch whose network starts from timm's weights.
     """
 
     model: str
-    num_classes: int
-    in_channels: int
+    fixed: Mapping[str, int]
     arguments: Mapping[str, Any]
-    takes_img_size: bool
-    heads_by_width: Mapping[int, int]
     adjust: Adjust | None
+    takes_size: bool
+    heads_by_width: Mapping[int, int]
     pretrained: Arch | None
 
     def __call__(self, arch: Arch) -> nn.Module:
@@ -148,8 +130,7 @@ class _Builder:
 
     def own_arguments(self, resolution: Value) -> dict[str, Any]:
         """Return the arguments of timm's own network at a resolution."""
-        size = {"img_size": int(resolution)} if self.takes_img_size else {}
-        return {"num_classes": self.num_classes, "in_chans": self.in_channels, **size}
+        return {**self.fixed, **({"img_size": int(resolution)} if self.takes_size else {})}
 
     def arguments_for(self, arch: Mapping[str, Value]) -> dict[str, Any]:
         """Return the arguments of an arch's network."""

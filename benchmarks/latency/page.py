@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.latency.cases import FOLDER, MANY, Case, stem
 from benchmarks.machine import machine
 from benchmarks.plots import save
-from ofa import Arch, LatencyTable
+from ofa import LatencyTable
 from ofa.cost.counted import macs_m
 from ofa.cost.latency.measurements import to_arrays
 from ofa.cost.latency.metrics import LatencyMetrics, latency_metrics
@@ -43,26 +42,24 @@ Floats = NDArray[np.float64]
 
 def write_page(cases: Sequence[Case]) -> None:
     """Write the page from the measured cases."""
-    sections = [accuracy(cases), intervals(cases), new_devices(cases), repeats(cases), speed(cases[0].table)]
-    PAGE.write_text("\n".join([HEADER, f"Machine: {machine()}.\n", *sections]))
-
-
-def _markdown(columns: str, rows: Iterable[Sequence[object]]) -> str:
-    """Return a table of Markdown; `columns` are separated by bars."""
-    separator = " | ".join(["---"] * (columns.count("|") + 1))
-    return "\n".join(f"| {line} |" for line in [columns, separator, *(" | ".join(map(str, row)) for row in rows)])
-
-
-def accuracy(cases: Sequence[Case]) -> str:
     columns = "family, device | minutes | method | mean error % | within 5 % | within 10 % | Spearman | at one size"
-    return _markdown(columns, (row for case in cases for row in _methods(case))) + "\n"
+    accuracy = _table(f"Machine: {machine()}.", columns, (row for case in cases for row in _methods(case)))
+    sections = [accuracy, intervals(cases), new_devices(cases), repeats(cases), speed(cases[0].table)]
+    PAGE.write_text("\n".join([HEADER, *sections]))
+
+
+def _table(intro: str, columns: str, rows: Iterable[Sequence[object]]) -> str:
+    """Return a paragraph and a table of Markdown; `columns` are separated by bars."""
+    separator = " | ".join(["---"] * (columns.count("|") + 1))
+    lines = [columns, separator, *(" | ".join(map(str, row)) for row in rows)]
+    return "\n".join([intro, "", *(f"| {line} |" for line in lines), ""])
 
 
 def _methods(case: Case) -> list[tuple[str, ...]]:
     """Return a row for each way to predict the checks of a case."""
     table = case.table
     rows, measured_ms = to_arrays(table.checks, table.family)
-    networks, checks = ({_name(arch) for arch in archs} for archs in (table.networks, table.checks))
+    networks, checks = ({arch.to_json() for arch in archs} for archs in (table.networks, table.checks))
     blocks = case.samples.keys() - networks - checks
     methods = {
         "repeat": (*_odd_and_even(case), checks),
@@ -84,11 +81,6 @@ def _shown(metrics: LatencyMetrics, *within_5: str) -> tuple[str, ...]:
     return f"{metrics.mean_error_percent:.2f}", *within_5, f"{metrics.within_10_percent:.0f}", f"{metrics.spearman:.4f}"
 
 
-def _name(arch: Arch) -> str:
-    """Return the name of a whole network in the samples of a table."""
-    return json.dumps(dict(arch))
-
-
 def _minutes(case: Case, models: Iterable[str]) -> float:
     """Return the part of a case's minutes that some models took, by the number and the duration of their visits."""
 
@@ -103,7 +95,7 @@ def _minutes(case: Case, models: Iterable[str]) -> float:
 def _odd_and_even(case: Case) -> tuple[Floats, Floats]:
     """Return the latencies of the checks in the odd and in the even rounds."""
     estimator = LatencyEstimator.fit(case.samples)
-    checks = [case.samples[_name(arch)] for arch in case.table.checks]
+    checks = [case.samples[arch.to_json()] for arch in case.table.checks]
     odd, even = (np.array([estimator(bursts[start::2]).median_ms for bursts in checks]) for start in (0, 1))
     return odd, even
 
@@ -139,12 +131,9 @@ def intervals(cases: Sequence[Case]) -> str:
             axis.set_minor_formatter(NullFormatter())
         plots.append(f"![{case.name}](latency-{stem(case.name)}.svg)")
         save(figure, PAGE.with_name(f"latency-{stem(case.name)}.svg"))
-    intro = f"*Other splits*: the same networks in {SPLITS} other random splits into fitted and checked ones."
-    columns = (
-        "family, device | fitted to | checked on | in their interval, % | other splits, mean % | lowest | highest "
-    )
-    columns += "| half width, median %"
-    return "\n".join(["## Intervals", "", intro, "", _markdown(columns, lines), "", *plots, ""])
+    intro = f"## Intervals\n\n*Other splits*: the same networks in {SPLITS} other random splits."
+    columns = "family, device | fitted to | checked on | in their interval, % | other splits, mean % | lowest | highest"
+    return "\n".join([_table(intro, f"{columns} | half width, median %", lines), *plots, ""])
 
 
 def _other_splits(table: LatencyTable) -> list[float]:
@@ -171,7 +160,7 @@ def new_devices(cases: Sequence[Case]) -> str:
             lines.append((case.name, *_shown(metrics), f"{case.table.evaluate().spearman:.4f}"))
     intro = f"Blocks of the first device and {FEW} networks of the new one (`profile(..., like=table)`), on its checks."
     columns = "family, new device | mean error % | within 10 % | Spearman | Spearman of its own table"
-    return "\n".join([f"## A new device from {FEW} networks", "", intro, "", _markdown(columns, lines), ""])
+    return _table(f"## A new device from {FEW} networks\n\n{intro}", columns, lines)
 
 
 def repeats(cases: Sequence[Case]) -> str:
@@ -192,9 +181,8 @@ def repeats(cases: Sequence[Case]) -> str:
         "`python -m benchmarks.latency --again [CASE]` measures a table anew. The columns show how far its rows\n"
         "(single blocks) and its networks are off the first ones."
     )
-    columns = "family, device | first | again | hours later | rows, median % | 9 in 10, at most % | networks, median % "
-    columns += "| its checks in their interval, %"
-    return "\n".join(["## The same table again", "", intro, "", _markdown(columns, lines), ""])
+    columns = "family, device | first | again | hours later | rows, median % | 9 in 10, at most % | networks, median %"
+    return _table(f"## The same table again\n\n{intro}", f"{columns} | its checks in their interval, %", lines)
 
 
 def _off_percent(first: Mapping[Any, Timing], second: Mapping[Any, Timing]) -> list[float]:

@@ -1,1 +1,1 @@
-"""Proof of training: inherited against trained alone, and strategies at equal cost. `python -m benchmarks.training`."""
+"""Inherited weights against training alone, and strategies at equal cost: `python -m benchmarks.training`."""

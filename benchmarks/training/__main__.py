@@ -1,8 +1,7 @@
-"""Runs what is missing of the comparison, two trainings at once, and writes docs/results/training.md.
+"""Run what is missing of the comparison and write its page: `python -m benchmarks.training [SEEDS]`.
 
-`python -m benchmarks.training [SEEDS]`: 3 seeds by default, each under 90 minutes on 2 cores. What was measured is kept
-in `docs/results/training/`, a file for each seed, written after each training: a comparison that was stopped goes on
-where it was. Remove the files to measure anew.
+3 seeds by default, each under 90 minutes on 2 cores. Each training's result is stored in docs/results/training/, so an
+interrupted comparison resumes. Remove the files to measure anew.
 """
 
 from __future__ import annotations
@@ -14,115 +13,87 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
-from benchmarks.training.page import write_page
-from benchmarks.training.results import COSTS, of_seed, read
-from benchmarks.training.tasks import (
-    DEFAULT,
-    HALF,
-    LARGE,
-    SHARE,
-    STRATEGIES,
-    TASKS,
-    TWO_PROCESSES,
-    WHOLE,
-    alone_name,
-    epochs_for,
-    job_name,
-    phase_key,
-    spread_archs,
-)
+from benchmarks.training.page import write_training_page
+from benchmarks.training.results import COSTS, alone_key, phase_key, read, seed_path, supernet_key
+from benchmarks.training.strategies import COMPARED_WITH_ALONE, LARGE, TRAININGS, epochs_for
+from benchmarks.training.tasks import TASKS, spread_archs
 from ofa.core.files import write_json
 
-AT_ONCE = 2
 
-Job = tuple[Path, str, dict[str, Any]]
-"""Where its result goes, under which name, and what `benchmarks.training.jobs` is told."""
+class Job(NamedTuple):
+    """A training: the file and the key of its result, the settings of `benchmarks.training.jobs`, its processes."""
+
+    path: Path
+    key: str
+    settings: dict[str, Any]
+    processes: int = 1
 
 
 def main(n_seeds: int) -> None:
-    """First what the promise rests on for all seeds, then the strategies; the page has what is there."""
+    """Compare inherited weights with training alone for all seeds, then strategies; write the page in any case."""
     seeds = range(n_seeds)
     try:
-        run_all([job for seed in seeds for job in inherited_and_alone(seed)], AT_ONCE)
-        run_all([(COSTS, "cnn", {"kind": "costs", "task": "cnn"})], at_once=1)  # alone: it is timed
-        run_all([job for seed in seeds for job in strategies(seed)], AT_ONCE)
-        run_all([job for seed in seeds for job in two_processes(seed)], at_once=1)
+        run_missing([job for seed in seeds for job in inherited_and_alone(seed)], at_once=2)
+        run_missing([Job(COSTS, "cnn", {"kind": "costs", "task": "cnn"})], at_once=1)  # timed, so nothing else runs
+        trainings = [job for seed in seeds for job in strategies(seed)]
+        run_missing([job for job in trainings if job.processes == 1], at_once=2)
+        run_missing([job for job in trainings if job.processes > 1], at_once=1)
     finally:
-        write_page(n_seeds)
+        write_training_page(n_seeds)
 
 
 def inherited_and_alone(seed: int) -> Iterator[Job]:
-    """The supernet of each task, and networks trained alone, the largest first."""
+    """Yield the networks trained alone, the largest first, then the supernet of each task."""
     for name, task in TASKS.items():
-        for i, arch in reversed(list(enumerate(spread_archs(task.make(), task.alone)))):
-            job = {"kind": "alone", "task": name, "arch": dict(arch), "seed": seed, "epochs": task.epochs}
-            yield of_seed(seed), alone_name(name, i), job
+        for i, arch in reversed(list(enumerate(spread_archs(task.create_family(), task.n_alone)))):
+            settings = {"kind": "alone", "task": name, "arch": dict(arch), "seed": seed, "epochs": task.epochs}
+            yield Job(seed_path(seed), alone_key(name, i), settings)
     for name, task in TASKS.items():
-        yield of_seed(seed), job_name(name, LARGE, WHOLE), _training(name, LARGE, seed, [task.epochs])
+        settings = {"kind": "supernet", "task": name, "strategy": LARGE, "seed": seed, "epochs": [task.epochs]}
+        yield Job(seed_path(seed), supernet_key(name, COMPARED_WITH_ALONE), settings)
 
 
 def strategies(seed: int) -> Iterator[Job]:
-    """Each strategy at the same cost, and two of them at half of it."""
-    for strategy in STRATEGIES:
-        yield _for_a_share(strategy, seed, SHARE)
-    for strategy in (DEFAULT, LARGE):
-        yield _for_a_share(strategy, seed, SHARE / 2, HALF)
+    """Yield the trainings of the comparison of strategies, with the epochs that their budgets allow."""
+    epoch_seconds = read(COSTS)["cnn"]
+    for name, training in TRAININGS.items():
+        budget = training.cost_share * TASKS["cnn"].epochs * epoch_seconds[phase_key(LARGE, 0)]
+        epochs = epochs_for(training.strategy, budget, epoch_seconds)
+        settings = {"kind": "supernet", "task": "cnn", "strategy": training.strategy, "seed": seed, "epochs": epochs}
+        settings["different_archs"] = training.different_archs
+        yield Job(seed_path(seed), supernet_key("cnn", name), settings, training.processes)
 
 
-def two_processes(seed: int) -> Iterator[Job]:
-    """The larger sandwich by two processes, which draw the same archs, or each its own."""
-    for said, different in TWO_PROCESSES.items():
-        results, name, job = _for_a_share(LARGE, seed, SHARE, said)
-        yield results, name, job | {"settings": {"different_archs": different}}
+def run_missing(jobs: list[Job], at_once: int) -> None:
+    """Run the jobs that have no result yet, `at_once` in parallel; if one fails, finish those beside it and raise."""
+    missing = [job for job in jobs if job.key not in read(job.path)]
+    start, lock, pool = time.monotonic(), Lock(), ThreadPoolExecutor(at_once)
+    try:
+        for done, future in enumerate(as_completed([pool.submit(_run, job, lock) for job in missing]), 1):
+            print(f"{time.monotonic() - start:6.0f} s  {done}/{len(missing)}  {future.result()}", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _for_a_share(strategy: str, seed: int, share: float, said: str = "") -> Job:
-    seconds = read(COSTS)["cnn"]
-    budget = share * TASKS["cnn"].epochs * seconds[phase_key(LARGE, 0)]
-    epochs = epochs_for(strategy, budget, seconds)
-    return of_seed(seed), job_name("cnn", strategy, said), _training("cnn", strategy, seed, epochs)
-
-
-def _training(task: str, strategy: str, seed: int, epochs: list[int]) -> dict[str, Any]:
-    return {"kind": "supernet", "task": task, "strategy": strategy, "seed": seed, "epochs": epochs}
-
-
-def run_all(wanted: list[Job], at_once: int) -> None:
-    """Runs the jobs that have no result yet, each in a process of its own, and writes down what each found."""
-    todo = [job for job in wanted if job[1] not in read(job[0])]
-    running: dict[tuple[Path, str], tuple[subprocess.Popen[bytes], Path]] = {}
-    begin, n, started = time.monotonic(), len(todo), 0
+def _run(job: Job, lock: Lock) -> str:
+    """Run a job in processes of its own and store its result; returns its name."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.processes)]
+    launcher = torchrun if job.processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            while todo or running:
-                while todo and len(running) < at_once:
-                    results, name, job = todo.pop(0)
-                    answer, started = Path(folder, f"{started}.json"), started + 1
-                    command = _command(answer, job)
-                    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-                    running[results, name] = process, answer
-                time.sleep(0.2)
-                for results, name in [key for key, (process, _) in running.items() if process.poll() is not None]:
-                    process, answer = running.pop((results, name))
-                    if process.returncode:
-                        sys.exit(f"{name} failed; mend it and start again, what is finished is kept")
-                    results.parent.mkdir(parents=True, exist_ok=True)
-                    write_json(results, read(results) | {name: json.loads(answer.read_text())})
-                    done = n - len(todo) - len(running)
-                    print(f"{time.monotonic() - begin:6.0f} s  {done}/{n}  {results.stem}: {name}", flush=True)
-        finally:
-            for process, _ in running.values():
-                process.terminate()
-
-
-def _command(answer: Path, job: dict[str, Any]) -> list[str]:
-    asked = answer.with_suffix(".job")
-    asked.write_text(json.dumps(job))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if "settings" in job else []
-    return [sys.executable, *launcher, "-m", "benchmarks.training.jobs", str(asked), str(answer)]
+        settings, result = Path(folder, "settings.json"), Path(folder, "result.json")
+        write_json(settings, job.settings)
+        command = [sys.executable, *launcher, "-m", "benchmarks.training.jobs", str(settings), str(result)]
+        if subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode:
+            raise RuntimeError(f"{job.key!r} failed; see its error above, mend it, then start again to resume")
+        with lock:
+            job.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(job.path, read(job.path) | {job.key: json.loads(result.read_text())})
+    return f"{job.path.stem}: {job.key}"
 
 
 if __name__ == "__main__":

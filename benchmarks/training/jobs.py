@@ -1,4 +1,4 @@
-"""One training of the comparison, in a process of its own: `python -m benchmarks.training.jobs JOB RESULT`."""
+"""One training of the comparison, in a process of its own: `python -m benchmarks.training.jobs SETTINGS RESULT`."""
 
 from __future__ import annotations
 
@@ -19,144 +19,124 @@ from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from benchmarks.training.tasks import (
-    BATCH,
-    COMMON,
-    DATA,
-    LR,
-    STRATEGIES,
-    TASKS,
-    Task,
-    config,
-    data,
-    fixed_archs,
-    phase_key,
-    spread_archs,
-)
-from ofa import Arch, Supernet
+import ofa
+from benchmarks.training.results import phase_key
+from benchmarks.training.strategies import BATCH, COMMON, LR, STRATEGIES, train_config
+from benchmarks.training.tasks import DATA, TASKS, Task, load_data, random_archs, spread_archs
 from ofa.core import distributed
 from ofa.core.files import write_json
 from ofa.core.tensors import write_tensors
-from ofa.cost.counted import macs_m
-from ofa.data.loaders import Batches, eval_batches, train_batches
-from ofa.evaluate.calibrate import calibrate
-from ofa.evaluate.metrics import evaluate
-from ofa.train.config import TrainConfig
+from ofa.data.loaders import Batches, train_batches
 from ofa.train.losses import label_loss
 from ofa.train.schedule import Schedule
-from ofa.train.trainer import train
 
 COST_STEPS, COST_ROUNDS = 10, 3
 
 
-def main(job: Path, result: Path) -> None:
-    torch.set_num_threads(1)  # two trainings at once keep two cores busier than one on both
-    settings = json.loads(job.read_text())
-    kind, task = settings.pop("kind"), TASKS[settings.pop("task")]
-    kinds: dict[str, Callable[..., Any]] = {"costs": costs, "supernet": supernet, "alone": alone}
+def main(settings_path: Path, result_path: Path) -> None:
+    torch.set_num_threads(1)  # two trainings at once use two cores better than one training on both
+    settings = json.loads(settings_path.read_text())
+    job, task = JOBS[settings.pop("kind")], TASKS[settings.pop("task")]
     with distributed.joined():
-        found = kinds[kind](task, **settings)
+        result = job(task, **settings)
         if distributed.rank() == 0:
-            write_json(result, found)
+            write_json(result_path, result)
 
 
-def costs(task: Task) -> dict[str, float]:
-    """Seconds of an epoch of every phase of every strategy, measured in interleaved rounds."""
-    steps = len(data().train) // BATCH
-    found: dict[str, list[float]] = {}
+def measure_costs(task: Task) -> dict[str, float]:
+    """Return the seconds of an epoch of every phase of every strategy, measured in interleaved rounds."""
+    steps_per_epoch = len(load_data().train) // BATCH
+    seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder, "weights.safetensors")  # what a later phase starts from, and learns from
-        made = Supernet(task.make())
-        write_tensors(weights, made.network.state_dict(), {"family": made.family.name})
+        weights = Path(folder, "weights.safetensors")  # later phases need weights to start from
+        supernet = ofa.Supernet(task.create_family())
+        write_tensors(weights, supernet.network.state_dict(), {"family": supernet.family.name})
         for _ in range(COST_ROUNDS):
-            for name, (parts, settings) in STRATEGIES.items():
-                for i, (_, phase) in enumerate(parts):
-                    tried = {"phases": [phase | {"epochs": 1}], "initial_weights": str(weights)}
-                    seconds = _step_seconds(task, TrainConfig.model_validate(COMMON | settings | tried))
-                    found.setdefault(phase_key(name, i), []).append(seconds * steps)
-    return {key: float(np.median(seconds)) for key, seconds in found.items()}
+            for name, strategy in STRATEGIES.items():
+                for i, phase in enumerate(strategy["phases"]):
+                    single = {"phases": [phase | {"epochs": 1}], "initial_weights": str(weights)}
+                    config = ofa.TrainConfig.model_validate(COMMON | strategy | single)
+                    seconds.setdefault(phase_key(name, i), []).append(_step_seconds(task, config) * steps_per_epoch)
+    return {key: float(np.median(values)) for key, values in seconds.items()}
 
 
-def _step_seconds(task: Task, settings: TrainConfig) -> float:
-    """The median over some steps of a real training, batches included."""
-    times = []
+def _step_seconds(task: Task, config: ofa.TrainConfig) -> float:
+    """Return the median over the first steps of a training, loading included."""
+    times: list[float] = []
 
-    def note(done: int, *_: Any) -> None:
+    def stop_early(done: int, *_: Any) -> None:
         times.append(time.perf_counter())
         if done > COST_STEPS:
             raise InterruptedError
 
-    made = Supernet(task.make())
-    with tempfile.TemporaryDirectory() as folder, suppress(InterruptedError):
-        train(
-            made,
-            data(),
-            settings,
-            folder=Path(folder),
-            augment=DATA.augment,
-            on_progress=note,
-            macs_m=macs_m(made.family),
-        )
+    with suppress(InterruptedError):
+        _train(ofa.Supernet(task.create_family()), config, on_progress=stop_early)
     return float(np.median(np.diff(times)))
 
 
-def supernet(
-    task: Task, strategy: str, seed: int, epochs: list[int], settings: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Trains a supernet and tests its subnets."""
-    made = Supernet(task.make(), seed=seed)
-    begin = time.perf_counter()
+def _train(supernet: ofa.Supernet, config: ofa.TrainConfig, **options: Any) -> None:
+    macs_m = ofa.macs_m(supernet.family)
     with tempfile.TemporaryDirectory() as folder:
-        options = config(strategy, epochs, settings)
-        train(made, data(), options, folder=Path(folder), augment=DATA.augment, seed=seed, macs_m=macs_m(made.family))
-    trained = time.perf_counter() - begin
-    archs = [*spread_archs(made.family, task.alone), *fixed_archs(made.family)] if distributed.rank() == 0 else []
-    accuracies = [_test(made.extract(arch), arch) for arch in archs]
-    spread, fixed = accuracies[: task.alone], accuracies[task.alone :]
-    return {"spread": spread, "fixed": fixed, "seconds": trained, "epochs": epochs}
+        ofa.train(supernet, load_data(), config, folder=Path(folder), augment=DATA.augment, macs_m=macs_m, **options)
 
 
-def alone(task: Task, arch: dict[str, Any], seed: int, epochs: int, lr: float = LR["full"]) -> dict[str, Any]:
-    """Trains one static network by a plain loop with the settings of the supernet's trainings, and tests it."""
-    made, images = task.make(), data()
-    checked = made.space.arch(arch)
-    settings = TrainConfig.model_validate(COMMON | {"phases": [{"strategy": "full", "epochs": epochs}], "lr": lr})
+def train_supernet(
+    task: Task, *, strategy: str, seed: int, epochs: list[int], different_archs: bool = False
+) -> dict[str, Any]:
+    """Train a supernet; return seconds, epochs and the accuracies of `spread_archs` and `random_archs`."""
+    supernet, start = ofa.Supernet(task.create_family(), seed=seed), time.perf_counter()
+    _train(supernet, train_config(strategy, epochs, different_archs), seed=seed)
+    result: dict[str, Any] = {"seconds": time.perf_counter() - start, "epochs": epochs}
+    if distributed.rank() == 0:
+        archs = {"spread": spread_archs(supernet.family, task.n_alone), "random": random_archs(supernet.family)}
+        result |= {key: [_top1_percent(supernet.extract(arch), arch) for arch in some] for key, some in archs.items()}
+    return result
+
+
+def train_alone(task: Task, *, arch: dict[str, Any], seed: int, epochs: int) -> dict[str, Any]:
+    """Train one static network by a plain loop with the settings of the supernets' trainings, and evaluate it."""
+    family, data = task.create_family(), load_data()
+    checked_arch = family.space.arch(arch)
+    settings = {"phases": [{"strategy": "full", "epochs": epochs}], "lr": LR["full"]}
+    config = ofa.TrainConfig.model_validate(COMMON | settings)
     torch.manual_seed(seed)
-    network = made.build(checked).to(memory_format=torch.channels_last).train()
+    network = family.build(checked_arch).to(memory_format=torch.channels_last).train()
     optimizer = create_optimizer_v2(
-        network, settings.optimizer, lr=lr, weight_decay=settings.weight_decay, momentum=settings.momentum
+        network, config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
     )
-    per_epoch = len(images.train) // BATCH
-    schedule, loss = Schedule(optimizer, settings, per_epoch), label_loss(settings.label_smoothing)
+    schedule, loss = Schedule(optimizer, config, len(data.train) // BATCH), label_loss(config.label_smoothing)
     ema = ModelEmaV3(network, COMMON["ema_decay"], use_warmup=True)
-    begin, step = time.perf_counter(), 0
-    pixels = int(checked["resolution"])
+    start, step, pixels = time.perf_counter(), 0, int(checked_arch["resolution"])
     for epoch in range(epochs):
         batches = train_batches(
-            images, DATA.augment, resolution=lambda _: pixels, batch_size=BATCH, seed=seed, epoch=epoch
+            data, DATA.augment, resolution=lambda _: pixels, batch_size=BATCH, seed=seed, epoch=epoch
         )
-        for batch, labels in batches:
+        for images, labels in batches:
             schedule.set(step)
             optimizer.zero_grad()
-            loss(network(batch.contiguous(memory_format=torch.channels_last)), labels).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
+            loss(network(images.contiguous(memory_format=torch.channels_last)), labels).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
             optimizer.step()
             ema.update(network, step=step)
             step += 1
-    seconds = time.perf_counter() - begin
-    return {"accuracy": _test(ema.module, checked), "seconds": seconds}
+    seconds = time.perf_counter() - start
+    return {"top1_percent": _top1_percent(ema.module, checked_arch), "seconds": seconds}
 
 
-def _test(network: nn.Module, arch: Arch) -> dict[str, float]:
-    """Validation and test accuracy in percent, with BatchNorm statistics of training images."""
+JOBS: dict[str, Callable[..., Any]] = {"costs": measure_costs, "supernet": train_supernet, "alone": train_alone}
+
+
+def _top1_percent(network: nn.Module, arch: ofa.Arch) -> dict[str, float]:
+    """Return validation and test accuracies; BatchNorm statistics are re-estimated on training images."""
     resolution = int(arch["resolution"])
     network = network.to(memory_format=torch.channels_last)
-    calibrate(network, _batches("train", resolution))
-    return {split: evaluate(network, _batches(split, resolution)).top1_percent for split in ("validation", "test")}
+    ofa.calibrate(network, _batches("train", resolution))
+    return {split: ofa.evaluate(network, _batches(split, resolution)).top1_percent for split in ("validation", "test")}
 
 
 @cache
 def _batches(split: str, resolution: int) -> Batches:
-    return eval_batches(data(), getattr(data(), split), resolution, limit=2000 if split == "train" else None)
+    data = load_data()
+    return ofa.eval_batches(data, getattr(data, split), resolution, limit=2000 if split == "train" else None)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""A family of plain convolutional networks, and its training: `python docs/examples/plain_cnn.py`.
-
-A recipe can name this file instead of a registered family: `family: {name: docs/examples/plain_cnn.py}`.
-"""
+"""A family of plain convolutional networks; `python docs/examples/plain_cnn.py` trains it, a recipe may name the file."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,31 +19,32 @@ from supernets.blocks.convolutions import ConvNorm
 
 
 @dataclass(frozen=True)
-class Head:  # a block says all there is to know about a piece of network, and builds it as an ordinary module
+class Head:  # a block describes a piece of the network completely and builds it as an ordinary module
     channels: int
     num_classes: int
 
     def build(self):
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.channels, self.num_classes))
 
-    def input_shape(self, size):  # of one sample, on a map of size by size pixels
+    def input_shape(self, size):  # of one sample, for a feature map of size by size pixels
         return (self.channels, size, size)
 
 
-def body(b):  # from choices to a block, or to None where the layer is skipped
-    return lambda depth, width, kernel: ConvNorm(width, width, kernel) if b < depth else None
+def body(b, depth, width, kernel):  # from values of choices to a block, or to None where the layer is skipped
+    return ConvNorm(width, width, kernel) if b < depth else None
 
 
 def family(num_classes=10, in_channels=1, resolutions=(8, 12, 16)):
     resolution, width = Choice("resolution", tuple(resolutions)), Choice("stage0.width", (16, 24, 32))
     depth = Choice("stage0.depth", (1, 2, 3))
-    kernels = [Choice(f"stage0.block{b}.kernel", (3, 5), depth.needs_for(b)) for b in range(3)]  # if b is not skipped
-    slots = (  # where a block sits, what makes it, which choices that reads, how much smaller its input is
-        Slot("stem", lambda w: ConvNorm(in_channels, w, 3, stride=2), (width.name,)),
-        *(Slot(f"stages.0.{b}", body(b), (depth.name, width.name, kernels[b].name), 2) for b in range(3)),
-        Slot("head", lambda w: Head(w, num_classes), (width.name,), 2),
+    kernels = [Choice(f"stage0.block{b}.kernel", (3, 5), depth.needs_for(b)) for b in range(3)]  # active if b < depth
+    slots = (  # path, function to the block, choices that it reads, ratio of the image's size to its input's
+        Slot("stem", partial(ConvNorm, in_channels, stride=2), (width.name,)),
+        *(Slot(f"stages.0.{b}", partial(body, b), (depth.name, width.name, kernels[b].name), 2) for b in range(3)),
+        Slot("head", partial(Head, num_classes=num_classes), (width.name,), 2),
     )
-    return Family("plain_cnn", SearchSpace([resolution, width, depth, *kernels]), slots, in_channels)
+    space = SearchSpace([resolution, width, depth, *kernels])
+    return Family("plain_cnn", space, slots, in_channels, classifiers=("head.2",))
 
 
 if __name__ == "__main__":

@@ -106,8 +106,7 @@ def _shipped_table(family: str, name: str, device: str) -> Path:
     from ofa.cost.latency.shipped import shipped_tables
 
     tables = {path: summary for path, summary in shipped_tables().items() if summary["family"] == name}
-    in_folder, of_device = ([path for path in tables if tables[path][key] == device] for key in ("table", "device"))
-    paths = in_folder or of_device
+    paths = [path for path, summary in tables.items() if device in (summary["table"], summary["device"])]
     folders = ", ".join(sorted(tables[path]["table"] for path in paths or tables)) or "none"
     if not paths:
         raise TableError(

@@ -88,17 +88,13 @@ class _InertMapping:
         return Counter()
 
 
-def _placeholder(name: str) -> type:
-    """Return the placeholder for a class: the state of numpy's and functools' objects is a tuple, of most a dict."""
-    return _Inert if name.startswith(("numpy.", "functools.")) else _InertMapping
-
-
 def _load(path: Path) -> Any:
     """Load a file of `torch.save` with torch's restricted unpickler, which calls only what rebuilds tensors."""
     names: list[str] = []
     try:
         names = sorted(_global_names(path))
-        placeholders: list[Any] = [(_placeholder(name), name) for name in names]
+        tuples = ("numpy.", "functools.")  # whose objects have tuples as their states; others have dictionaries
+        placeholders: list[Any] = [(_Inert if name.startswith(tuples) else _InertMapping, name) for name in names]
         with torch.serialization.safe_globals(placeholders):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -32,17 +32,17 @@ class BlockTable:
 
     Args:
         family: family of the archs.
-        block_cost: cost of a block.
+        cost: cost of a block.
         name: name of the cost, such as `macs_m`.
         unit: unit of the cost, in words.
         reduce: reduction over the slots.
     """
 
     def __init__(
-        self, family: Family, block_cost: BlockCost, *, name: str = "", unit: str = "", reduce: Reduction = np.sum
+        self, family: Family, cost: BlockCost, *, name: str = "", unit: str = "", reduce: Reduction = np.sum
     ) -> None:
         self.name, self.unit = name, unit
-        self._family, self._block_cost, self._reduce = family, block_cost, reduce
+        self._family, self._block_cost, self._reduce = family, cost, reduce
         self._block_costs: dict[tuple[Block, int], float] = {}
         n_values = [len(choice.values) for choice in family.space.choices]
         n_resolutions = len(family.resolutions)

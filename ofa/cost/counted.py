@@ -37,7 +37,7 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     parameters may be on any device, the meta device included.
     """
     device = next((p.device for p in module.parameters()), torch.device("meta"))
-    detached = {name: p.detach() for name, p in module.named_parameters()}  # the counter fails on views of trained ones
+    detached = {name: p.detach() for name, p in module.named_parameters()}  # it fails on expanded parameters with gradients
     math_attention = sdpa_kernel(SDPBackend.MATH)  # fused attention on CPUs is not counted by every version of torch
     with FlopCounterMode(display=False) as counter, torch.no_grad(), math_attention:
         torch.func.functional_call(module, detached, (torch.empty(1, *input_shape, device=device),))

@@ -68,7 +68,8 @@ class Rapl:
         Raises:
             DeviceError: the counters cannot be read.
         """
-        zones = tuple(zone for zone in sorted(root.glob("intel-rapl:*")) if _is_counted(_read(zone / "name")))
+        folders = sorted(root.glob("intel-rapl:*"))
+        zones = tuple(f for f in folders if _read(f / "name").startswith(("package", "dram")))  # cores are in packages
         if not zones:
             return None
         rapl = cls(zones, tuple(_read_uj(zone / "max_energy_range_uj") for zone in zones))
@@ -109,11 +110,6 @@ def measure_energy_mj(runner: Runner, n: int, rapl: Rapl) -> float:
     if total_mj == 0:
         raise DeviceError(f"the energy counters did not advance during {n} runs; give more runs, that last a second")
     return total_mj / (n + 1)
-
-
-def _is_counted(name: str) -> bool:
-    """Return whether a zone counts energy of its own: cores are part of a package, and psys contains the packages."""
-    return name.startswith("package") or name == "dram"
 
 
 def _read(path: Path) -> str:

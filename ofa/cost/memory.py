@@ -37,10 +37,10 @@ def peak_activation_mib(family: Family) -> BlockTable:
     because it fuses more operators, or holds on to buffers for later (`tests/export/devices/test_memory_check.py`).
     """
 
-    def block_peak_mib(block: Block, size: int) -> float:
+    def count_peak_mib(block: Block, size: int) -> float:
         return _count(block, size).peak_activation / _MIB
 
-    return BlockTable(family, block_peak_mib, name="peak_activation_mib", unit="MiB", reduce=np.max)
+    return BlockTable(family, count_peak_mib, name="peak_activation_mib", unit="MiB", reduce=np.max)
 
 
 class Memory(NamedTuple):
@@ -86,11 +86,7 @@ class _Operator(NamedTuple):
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is not typed
-    """Records the storages that operators read, and those of activations that they write.
-
-    Attributes:
-        read: storages that are read, without those that the export folds away.
-    """
+    """Recorder of the storages that operators read (without weights that the export folds away) and write."""
 
     def __init__(self, sample: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's is not typed
@@ -105,29 +101,28 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         inputs, outputs = _tensors((args, kwargs)), _tensors(result)
-        self._tensors += [*inputs, *outputs]
-        is_norm = "batch_norm" in func.name()
-        weights = inputs
-        if is_norm and _storage(args[0]) in self._has_bias:  # folded; one vector stands for a bias that is missing
-            weights = inputs[:1] if self._has_bias[_storage(args[0])] else inputs[:2]
-        self.read |= _storages(weights)
+        self._tensors += [*inputs.values(), *outputs.values()]
+        is_norm, read = "batch_norm" in func.name(), list(inputs)
+        if is_norm and read[0] in self._has_bias:  # folded; one vector stands for a bias that is missing
+            read = read[:1] if self._has_bias[read[0]] else read[:2]
+        self.read.update(read)
         if func is torch.ops.aten.convolution.default:
             self._has_bias[_storage(result)] = args[2] is not None
-        activations = _storages(inputs) & self._nbytes.keys()
+        activations = inputs.keys() & self._nbytes.keys()
         if activations:
-            self._nbytes |= {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in outputs}
+            self._nbytes |= {storage: tensor.untyped_storage().nbytes() for storage, tensor in outputs.items()}
             elementwise = torch.Tag.pointwise in func.tags and func is not torch.ops.aten.clone.default
-            self._operators.append(_Operator(activations, _storages(outputs), elementwise or is_norm))
+            self._operators.append(_Operator(activations, set(outputs), elementwise or is_norm))
         return result
 
     def peak(self, output: Any) -> int:
         """Return the peak of activations in bytes, given the module's output."""
-        (sample,) = _storages(self._tensors[:1])
+        sample = _storage(self._tensors[0])
         first, last = {sample: 0}, {sample: 0}  # the operators between which a storage is alive
         for i, operator in enumerate(self._operators):
             first = dict.fromkeys(operator.writes, i) | first
             last |= dict.fromkeys(operator.reads, i)
-        last |= dict.fromkeys(_storages(_tensors(output)), len(self._operators))
+        last |= dict.fromkeys(_tensors(output), len(self._operators))
         alive = np.zeros(len(self._operators) + 1, dtype=np.int64)
         for storage in first.keys() & last.keys():
             alive[first[storage] : last[storage] + 1] += self._nbytes[storage]
@@ -144,9 +139,6 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _storages(tensors: list[Tensor]) -> set[int]:
-    return {_storage(tensor) for tensor in tensors}
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+def _tensors(tree: Any) -> dict[int, Tensor]:
+    """Return the tensors in nested arguments by their storage, in order."""
+    return {_storage(leaf): leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}

@@ -50,9 +50,6 @@ class MeasureConfig(Config):
         return self
 
 
-DEFAULT = MeasureConfig()
-
-
 class NoisyDevice(UserWarning):
     """The timings of a device vary too much to be trusted."""
 
@@ -63,7 +60,7 @@ def measure(
     reference: Model,
     rng: np.random.Generator,
     *,
-    config: MeasureConfig = DEFAULT,
+    config: MeasureConfig | None = None,
     samples: Samples | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Timing]:
@@ -85,7 +82,7 @@ def measure(
     Raises:
         DeviceError: a model cannot be run, a time is not positive, or all hosts are lost.
     """
-    samples = {} if samples is None else samples
+    config, samples = config or MeasureConfig(), {} if samples is None else samples
     hosts = list(device.hosts)
     campaign = _Campaign(models, reference, config, samples, on_progress)
     todo = [name for name in models if name not in campaign.loaded]

@@ -30,7 +30,7 @@ class PredictorConfig(Config):
 
     members: int = Field(5, ge=1, le=50)
     """Networks in the ensemble; they differ in their initial weights and in the archs that they are fitted to."""
-    hidden: int = Field(64, ge=1, le=1024)
+    hidden: int = Field(64, ge=1, le=512)
     """Width of the two hidden layers."""
     alpha: float = Field(0.3, ge=0, le=1e6)
     """L2 penalty on the weights."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,8 +16,6 @@ from torch.nn.utils import parametrize
 
 from ofa.core.errors import FamilyError
 from ofa.supernet.rules import Grouped, Kernel, Rule, nested_view
-
-_T = TypeVar("_T", bound=Tensor)
 
 
 def add_extras(largest: nn.Module, rules: Mapping[str, Rule]) -> None:
@@ -48,27 +45,31 @@ def share(module: nn.Module, largest: nn.Module, path: str, rules: Mapping[str, 
     Raises:
         FamilyError: the smaller module's parameters are not parts of the largest's.
     """
-    parameters = dict(largest.named_parameters(remove_duplicate=False))
-    buffers, views = dict(largest.named_buffers()), dict[nn.Parameter, nn.Parameter]()
-    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
-        whole_name, shape = _join(path, name), tuple(parameter.shape)
-        full = _lookup(parameters, name, whole_name)
+    full = dict(largest.named_parameters(remove_duplicate=False)) | dict(largest.named_buffers())
+    parameters, buffers = list(module.named_parameters(remove_duplicate=False)), shared_buffers(module)
+    prefix = f"{path}." if path else ""
+    for name, _ in (*parameters, *buffers):
+        if name not in full:
+            raise FamilyError(
+                f"{prefix}{name} is in a smaller network but not in the largest, which must hold every parameter"
+            )
+    views: dict[nn.Parameter, nn.Parameter] = {}
+    for name, parameter in parameters:
+        whole_name, shape, shared = prefix + name, tuple(parameter.shape), full[name]
         (owner, leaf), (largest_owner, _) = _owner(module, name), _owner(largest, name)
         rule = _rule_for(whole_name, rules or {}) or _default_rule(owner, largest_owner)
-        view = views.get(parameter)  # a module may hold one parameter under several names
-        if view is None:
-            view = nn.Parameter(rule.view(full.detach(), shape, whole_name), full.requires_grad)
-            views[parameter] = view
-        if full.grad is not None:
-            view.grad = rule.view(full.grad, shape, whole_name)
+        if parameter not in views:  # a module may hold one parameter under several names
+            views[parameter] = nn.Parameter(rule.view(shared.detach(), shape, whole_name), shared.requires_grad)
+        view = views[parameter]
+        if shared.grad is not None:
+            view.grad = rule.view(shared.grad, shape, whole_name)
         conversion = rule.parametrization(shape, largest_owner, leaf)
         if conversion is not None:
             parametrize.register_parametrization(owner, leaf, conversion, unsafe=True)
             owner, leaf = owner.get_submodule(f"parametrizations.{leaf}"), "original"
         owner._parameters[leaf] = view
-    for name, buffer in shared_buffers(module):
-        whole_name = _join(path, name)
-        bind(module, name, nested_view(_lookup(buffers, name, whole_name), tuple(buffer.shape), whole_name))
+    for name, buffer in buffers:
+        bind(module, name, nested_view(full[name], tuple(buffer.shape), prefix + name))
 
 
 def shared_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -101,15 +102,3 @@ def _rule_for(name: str, rules: Mapping[str, Rule]) -> Rule | None:
 def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     owner, _, leaf = name.rpartition(".")
     return module.get_submodule(owner), leaf
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _lookup(tensors: dict[str, _T], name: str, whole_name: str) -> _T:
-    if name not in tensors:
-        raise FamilyError(
-            f"{whole_name} is in a smaller network but not in the largest, which must hold every parameter"
-        )
-    return tensors[name]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ofa.supernet.block import ChannelGroup
+from supernets.blocks.convolutions import ImageBlock
 
 HEAD_DIM = 64
 _MAX_DISTANCE = 14  # in patches; relative positions are clamped to it
@@ -22,8 +23,8 @@ MLP_CHANNELS: ChannelGroup = (("mlp.fc1.weight", 0), ("mlp.fc1.bias", 0), ("mlp.
 """The hidden channels of a transformer block's MLP."""
 
 
-@dataclass(frozen=True)
-class PatchEmbed:
+@dataclass(frozen=True, repr=False)
+class PatchEmbed(ImageBlock):
     """Tokens of an image: patches through a convolution, after a class token, plus absolute position embeddings.
 
     Attributes:
@@ -31,7 +32,6 @@ class PatchEmbed:
         grid: patches per side that the position embeddings are for; they are resampled for other images.
     """
 
-    in_channels: int
     embed_dim: int
     patch: int = 16
     grid: int = 14
@@ -40,13 +40,18 @@ class PatchEmbed:
         """Return a module from `[batch, in_channels, size, size]` to `[batch, 1 + (size / patch)^2, embed_dim]`."""
         return _init(_PatchEmbed(self))
 
+
+@dataclass(frozen=True)
+class _TokenBlock:
+    embed_dim: int
+
     def input_shape(self, size: int) -> tuple[int, ...]:
-        """See `ofa.supernet.block.Block`."""
-        return (self.in_channels, size, size)
+        """See `ofa.supernet.block.Block`; `size` is in patches."""
+        return (size * size + 1, self.embed_dim)
 
 
 @dataclass(frozen=True)
-class TransformerBlock:
+class TransformerBlock(_TokenBlock):
     """Self-attention with relative positions, then an MLP, each with a LayerNorm before it and a residual.
 
     Attributes:
@@ -54,7 +59,6 @@ class TransformerBlock:
         hidden: hidden channels of the MLP.
     """
 
-    embed_dim: int
     heads: int
     hidden: int
 
@@ -66,25 +70,16 @@ class TransformerBlock:
         """Return the group of the MLP's hidden channels."""
         return (MLP_CHANNELS,)
 
-    def input_shape(self, size: int) -> tuple[int, ...]:
-        """See `ofa.supernet.block.Block`; `size` is in patches."""
-        return (size * size + 1, self.embed_dim)
-
 
 @dataclass(frozen=True)
-class TokenHead:
+class TokenHead(_TokenBlock):
     """LayerNorm, the mean over the patch tokens (without the class token), classifier."""
 
-    embed_dim: int
     num_classes: int
 
     def build(self) -> nn.Module:
         """Return a module from `[batch, tokens, embed_dim]` to logits `[batch, num_classes]`."""
         return _init(_TokenHead(self))
-
-    def input_shape(self, size: int) -> tuple[int, ...]:
-        """See `ofa.supernet.block.Block`; `size` is in patches."""
-        return (size * size + 1, self.embed_dim)
 
 
 class _PatchEmbed(nn.Module):

@@ -36,11 +36,11 @@ def to_timm(family: Family, arch: Mapping[str, Value], network: nn.Module) -> nn
     """
     if type(network).__module__.startswith("timm."):
         return network
-    refusal = f"timm has no model that equals this network of {family.name!r}; export it to ONNX instead"
+    refusal = ExportError(f"timm has no model that equals this network of {family.name!r}; export it to ONNX instead")
     stem, *body, head = [block for _, block in family.blocks(family.space.row(arch)) if block is not None]
     inner = [block for block in body if isinstance(block, MBConv) and block.act in _ACTS]
     if not (isinstance(stem, ConvNorm) and isinstance(head, Head) and head.hidden and inner == body):
-        raise ExportError(refusal)
+        raise refusal
     model = MobileNetV3(
         decode_arch_def([*([_definition(block)] for block in inner), [f"cn_r1_k1_s1_c{head.conv_channels}"]]),
         num_classes=head.num_classes,
@@ -55,10 +55,10 @@ def to_timm(family: Family, arch: Mapping[str, Value], network: nn.Module) -> nn
     )
     ours, theirs = network.state_dict(), model.state_dict()
     if [tensor.shape for tensor in ours.values()] != [tensor.shape for tensor in theirs.values()]:
-        raise ExportError(refusal)
+        raise refusal
     model.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
     if not _compute_the_same(network, model, family.input_shape(arch)):
-        raise ExportError(refusal)
+        raise refusal
     return model.train(network.training)
 
 

@@ -42,8 +42,8 @@ def test_the_space_is_the_papers(size, n_archs):
 
 
 @pytest.mark.parametrize(("size", "params", "macs"), [("tiny", 5.7, 1.3), ("small", 22.9, 5.1), ("base", 53.7, 11)])
-def test_released_networks_cost_what_is_published(size, params, macs):
-    """To 3 % in parameters (the code's page says 5.8M for tiny) and 6 % in operations."""
+def test_released_networks_have_their_published_cost(size, params, macs):
+    """Within 3% in parameters (the README has 5.8M for tiny) and 6% in multiply-accumulates."""
     width, heads, ratios = RELEASED[size]
     family = MADE[size](mlp_ratios=(3, 3.5, 4))
     arch = {"resolution": 224, "embed_dim": width, "depth": len(heads)}
@@ -57,8 +57,7 @@ def test_released_networks_cost_what_is_published(size, params, macs):
 @pytest.mark.parametrize(
     ("size", "params"), [("tiny", (5.37, 10.52)), ("small", (13.06, 34.79)), ("base", (39.79, 76.88))]
 )
-def test_parameters_of_the_ends(size, params):
-    """As the official code counts them for the same subnets."""
+def test_the_smallest_and_largest_network_have_the_official_number_of_parameters(size, params):
     space = MADE[size]().space
     ends = params_m(MADE[size]())(space.rows([space.smallest, space.largest]))
     assert ends == pytest.approx(params, abs=0.005)
@@ -69,7 +68,7 @@ def test_blocks_of_all_positions_share_rows_of_a_latency_table():
 
 
 @pytest.mark.parametrize("resolution", [16, 48, 240])
-def test_other_resolutions_and_single_images(resolution):
+def test_networks_take_other_resolutions_and_single_images(resolution):
     options = {"embed_dims": (64, 96), "depths": (1, 2), "heads": (1, 2), "num_classes": 7, "in_channels": 1}
     supernet = ofa.Supernet(autoformer.tiny(resolutions=(resolution,), **options)).eval()
     for arch in (supernet.family.space.largest, supernet.family.space.smallest):

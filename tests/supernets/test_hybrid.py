@@ -17,7 +17,7 @@ SEVEN = ("resolution", "depth", "width", "kernel", "embed_dim", "heads", "mlp_ra
 
 
 def at(space, resolution):
-    """The rows of the smallest and largest network, both at one resolution."""
+    """Return the rows of the smallest and largest network at one resolution."""
     return space.rows([dict(arch) | {"resolution": resolution} for arch in (space.smallest, space.largest)])
 
 
@@ -49,14 +49,14 @@ def test_the_small_space_is_large():
 
 @pytest.mark.parametrize("make", FAMILIES)
 @pytest.mark.parametrize("resolution", [28, 32, 33, 64])
-def test_shapes(make, resolution):
+def test_logits_have_the_number_of_classes_at_any_resolution(make, resolution):
     family = make(num_classes=7, in_channels=1, resolutions=(28, 32, 33, 64))
     for arch in (family.space.smallest, family.space.largest):
         network = family.build(dict(arch) | {"resolution": resolution}).eval()
         assert network(torch.zeros(2, 1, resolution, resolution)).shape == (2, 7)
 
 
-def test_maps_larger_than_a_window_are_cut():
+def test_maps_larger_than_a_window_are_partitioned():
     family = hybrid.hybrid_small(resolutions=(28, 160))
     network = family.build(family.space.smallest).eval()
     assert network(torch.randn(1, 3, 160, 160)).isfinite().all()
@@ -96,13 +96,13 @@ def test_onnx_computes_the_same(make, awake, smooth_images, tmp_path):
         export_onnx(network, family.input_shape(arch), tmp_path / "network.onnx", images=batches)
 
 
-def test_the_recipe_is_of_this_family():
+def test_the_recipe_names_this_family():
     recipe = load_recipe("hybrid_fashion_mnist")
     assert recipe.family.name == "hybrid_small"
     hybrid.hybrid_small(num_classes=10, in_channels=1, **recipe.family.options)
 
 
-def test_bad_values_are_one_clear_error():
+def test_values_outside_of_the_space_are_refused():
     space = hybrid.hybrid_small().space
     with pytest.raises(SpaceError, match=re.escape("stage2.block0.heads = 5 is not allowed; choose from (1, 2)")):
         space.arch(dict(space.largest) | {"stage2.block0.heads": 5})

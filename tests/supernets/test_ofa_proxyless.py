@@ -14,18 +14,18 @@ def family():
 def test_the_space_is_that_of_once_for_all(family):
     per_stage = (3 * 3) ** 2 + (3 * 3) ** 3 + (3 * 3) ** 4
     assert len(family.resolutions) == 25
-    assert family.space.size == 25 * per_stage**5 * (3 * 3)  # the last stage always has its one block
+    assert family.space.size == 25 * per_stage**5 * (3 * 3)  # the last stage has one block
 
 
-def test_costs_of_the_largest_are_the_official_codes(family):
-    """7.942056M parameters and 1004.907968M MACs at 224 pixels, which that code adds up in float32."""
+def test_the_largest_network_has_the_official_cost(family):
+    """7.942056M parameters and 1004.907968M MACs at 224 pixels, summed in float32 by the official code."""
     rows = family.space.rows([family.space.smallest, family.space.largest])
     assert macs_m(family)(rows)[1] == pytest.approx(1004.907968, rel=1e-6)
     assert params_m(family)(rows)[1] == pytest.approx(7.942056, rel=1e-9)
     assert 80 < macs_m(family)(rows)[0] < 100
 
 
-def test_stages(family):
+def test_stages_have_the_published_shapes(family):
     seen = []
     for arch in (family.space.smallest, family.space.largest):
         with torch.device("meta"):
@@ -40,7 +40,7 @@ def test_stages(family):
     ]
 
 
-def test_layers(family):
+def test_layers_are_mobilenet_v2s(family):
     with torch.device("meta"):
         network = family.build(family.space.largest)
     assert {norm.eps for norm in network.modules() if isinstance(norm, nn.BatchNorm2d)} == {1e-3}

@@ -12,13 +12,13 @@ def family():
 
 
 def test_the_space_is_that_of_once_for_all(family):
-    """But for the two of three widths of the stem's first layers that are the same."""
+    """The stem's first layers have two distinct widths instead of three."""
     two, four = (3 * sum(3 ** (base + more) for more in (0, 1, 2)) for base in (2, 4))
     assert family.space.size == 8 * (2 * 2 * 3) * two**3 * four
 
 
-def test_costs_of_the_largest_are_the_official_codes(family):
-    """48.105992M parameters and 7491.642368M MACs at 224 pixels, which that code adds up in float32."""
+def test_the_largest_network_has_the_official_cost(family):
+    """48.105992M parameters and 7491.642368M MACs at 224 pixels, summed in float32 by the official code."""
     space = family.space
     rows = space.rows([space.smallest, space.arch(dict(space.largest) | {"resolution": 224})])
     assert macs_m(family)(rows)[1] == pytest.approx(7491.642368, rel=1e-6)
@@ -34,7 +34,7 @@ def test_costs_of_the_largest_are_the_official_codes(family):
         (1.0, [256, 512, 1024, 2048], [88, 176, 360, 720]),
     ],
 )
-def test_stages(family, width, channels, hidden):
+def test_stages_have_the_published_shapes(family, width, channels, hidden):
     arch = dict(family.space.largest) | {f"stage{s}.width": width for s in range(4)} | {"resolution": 224}
     with torch.device("meta"):
         network = family.build(arch).eval()
@@ -50,7 +50,7 @@ def test_stages(family, width, channels, hidden):
 @pytest.mark.parametrize(("mid", "channels"), [(0.65, 24), (1.0, 32)])
 @pytest.mark.parametrize(("width", "out"), [(0.65, 40), (0.8, 48), (1.0, 64)])
 @pytest.mark.parametrize(("depth", "convolutions"), [(0, 2), (2, 3)])
-def test_the_stem(family, mid, channels, width, out, depth, convolutions):
+def test_the_stem_follows_its_three_choices(family, mid, channels, width, out, depth, convolutions):
     arch = dict(family.space.smallest) | {"stem.mid_width": mid, "stem.width": width, "stem.depth": depth}
     stem = family.build(arch).stem
     assert [m.out_channels for m in stem.modules() if isinstance(m, nn.Conv2d)] == (convolutions - 1) * [channels] + [

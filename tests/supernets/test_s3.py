@@ -15,7 +15,7 @@ FAMILIES = {"tiny": s3.tiny, "small": s3.small, "base": s3.base}
 
 
 def released(depths, windows, resolution=224):
-    """The arch of a released configuration."""
+    """Return the arch of a released configuration."""
     arch = {"resolution": resolution}
     for s, (depth, window) in enumerate(zip(depths, windows, strict=True)):
         arch |= {f"stage{s}.depth": depth, f"stage{s}.embed_dim": 96 * 2**s}
@@ -36,7 +36,7 @@ def test_released_networks_are_members_of_the_published_size(size):
 
 
 def of_swin(state, swin):
-    """A Swin's weights under this project's names and in its order of rows and columns."""
+    """Return a Swin's weights under our names and in our order of rows and columns."""
     renamed = {}
     for name, tensor in swin.items():
         for old, new in (
@@ -50,9 +50,9 @@ def of_swin(state, swin):
         ):
             name = name.replace(old, new)
         name = f"head.{name}" if name.startswith("norm.") else name
-        if ".qkv." in name:  # three thirds to neighbors
+        if ".qkv." in name:  # from all of q, then k, then v to adjacent rows
             tensor = tensor.unflatten(0, (3, -1)).swapaxes(0, 1).flatten(0, 1)
-        elif ".merging." in name:  # four tokens of (column, row), to four values of a channel of (row, column)
+        elif ".merging." in name:  # tokens are by column, channels adjacent in Swin
             tensor = tensor.unflatten(-1, (2, 2, -1)).transpose(-1, -3).flatten(-3)
         if name.endswith("bias_table"):
             tensor = tensor.reshape(*2 * [round(len(tensor) ** 0.5)], -1)
@@ -62,8 +62,8 @@ def of_swin(state, swin):
 
 
 @pytest.mark.parametrize("window", [7, 14])
-def test_swin_is_a_member_and_computes_what_timm_has_it_compute(window):
-    """Also in the last stage, whose map is smaller than a window of 14: there timm keeps the smaller table."""
+def test_swin_is_a_member_and_computes_what_timms_swin_does(window):
+    """The last stage's map is smaller than a window of 14, where timm has the smaller table."""
     depths = (2, 2, 4, 2)
     family = s3.tiny(num_classes=10)
     network = family.build(released(depths, (window,) * 4)).eval()
@@ -87,7 +87,7 @@ def test_swin_is_a_member_and_computes_what_timm_has_it_compute(window):
 
 
 def test_macs_of_the_released_tiny_network():
-    """Layer by layer on paper, at 224 pixels."""
+    """The sum over layers at 224 pixels."""
     family = s3.tiny()
     side, expected, before = 56, 56 * 56 * 48 * 96, 0
     for s, (depth, window) in enumerate(zip(DEPTHS["tiny"], WINDOWS["tiny"], strict=True)):
@@ -105,10 +105,10 @@ def test_every_combination_of_values_can_be_built():
     family = s3.tiny()
     for slot, columns in zip(family.slots, family.columns, strict=True):
         for indices in np.ndindex(*(len(family.space.choices[column].values) for column in columns)):
-            family.slot_block(family.slots.index(slot), indices)  # refuses heads that do not divide
+            family.slot_block(family.slots.index(slot), indices)  # raises if heads do not divide qkv_dim
 
 
-def test_the_space():
+def test_the_space_has_the_documented_size():
     space = s3.tiny(resolutions=(224,)).space
     per_block = 2 * 3 * 3 * 3
     per_stage = 3 * (per_block + per_block**2 + per_block**3)
@@ -118,7 +118,7 @@ def test_the_space():
         space.arch(dict(space.largest) | {"stage2.block0.heads": 7})
 
 
-def test_windows_of_both_sizes_share_the_middle_of_the_table():
+def test_windows_of_both_sizes_share_the_center_of_the_table():
     family = s3.tiny(num_classes=10, resolutions=(32, 64))
     supernet = ofa.Supernet(family)
     subnet = supernet.subnet(family.space.smallest)
@@ -133,8 +133,8 @@ def test_windows_of_both_sizes_share_the_middle_of_the_table():
     assert full.grad[~inside].abs().max() == 0
 
 
-def test_blocks_of_a_stage_differ_in_nothing_but_the_shift():
+def test_blocks_of_a_stage_differ_only_in_the_shift():
     family = s3.tiny()
     largest = family.space.row(family.space.largest)
     blocks = {repr(block) for slot, block in family.blocks(largest) if slot.path.startswith("stages.2.")}
-    assert len(blocks) == 1 + 2  # the merging, and blocks with and without shift
+    assert len(blocks) == 1 + 2  # patch merging, and blocks with and without shift

@@ -11,7 +11,7 @@ def test_the_space_is_large_though_the_networks_are_small():
 
 
 @pytest.mark.parametrize("width_mult", [0.5, 1.0, 2.0])
-def test_widths(width_mult):
+def test_widths_follow_the_multiplier(width_mult):
     family = ofa.create_family("small_mobilenet_v3", width_mult=width_mult)
     state = family.build(family.space.smallest).state_dict()
     assert state["stages.2.0.project.conv.weight"].shape[0] == 64 * width_mult

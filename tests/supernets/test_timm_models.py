@@ -187,7 +187,7 @@ def test_a_subnet_computes_what_the_extracted_network_does_to_the_last_bit(super
     assert len(answers) >= 2
 
 
-def test_costs_of_the_family_are_those_of_the_extracted_network(supernet):
+def test_costs_are_those_of_the_extracted_network(supernet):
     family, some = supernet.family, archs(supernet.family.space)[1:]
     rows = family.space.rows(some)
     for arch, macs, params in zip(some, macs_m(family)(rows), params_m(family)(rows), strict=True):
@@ -261,7 +261,7 @@ def test_a_list_is_a_choice_and_a_tuple_has_an_item_per_stage():
     assert (made.name, made.resolution_multiple) == ("convnext_atto", 1)
 
 
-def test_classes_channels_and_resolution():
+def test_networks_have_the_classes_channels_and_resolution_of_the_family():
     made = timm_family("vit_tiny_patch16_224", num_classes=7, in_channels=1, resolutions=(32, 48), depth=[1, 2])
     assert made.resolution_multiple == 16
     for arch in (made.space.smallest, made.space.largest):
@@ -274,7 +274,11 @@ def test_classes_channels_and_resolution():
         ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": [64, 128]}, 1),  # 64 channels each
         ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": [64, 128], "num_heads": [2, 4]}, 2),
         ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": 96, "num_heads": [2, 4]}, 2),
-        ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": [96, 144, 192]}, 3),  # not whole heads of 64: timm's three
+        (
+            "vit_tiny_patch16_224",
+            {"depth": 1, "embed_dim": [96, 144, 192]},
+            3,
+        ),  # not multiples of 64
         (
             "vit_tiny_patch16_224",
             {
@@ -286,12 +290,12 @@ def test_classes_channels_and_resolution():
         ),
     ],
 )
-def test_heads_follow_the_width_unless_they_are_given(model, arguments, heads):
+def test_heads_follow_embed_dim_unless_they_are_given(model, arguments, heads):
     made = timm_family(model, resolutions=(32,), **arguments)
     assert made.build(made.space.smallest).blocks[0].attn.num_heads == heads
 
 
-def test_heads_of_stages_follow_the_width():
+def test_heads_of_stages_follow_embed_dim():
     made = timm_family("swin_tiny_patch4_window7_224", resolutions=(32, 64), depths=(1, 1, 1, 1), embed_dim=[32, 64])
     network = made.build(made.space.smallest)
     assert [layer.blocks[0].attn.num_heads for layer in network.layers] == [1, 2, 4, 8]
@@ -343,7 +347,7 @@ def test_rules_follow_timms_layers():
     assert rule("blocks.1.attn.relative_position_bias_table", SPECS["beit"]()) == CenterTable(extra=3)
     swin = rule("layers.0.blocks.0.attn.relative_position_bias_table", SPECS["swin"]())
     assert swin == CenterTable()
-    coatnet = SPECS["coatnet"]()  # its heads have q, k and v one after another
+    coatnet = SPECS["coatnet"]()  # q, k and v of one head are adjacent
     assert not any(isinstance(rule, Grouped) for rule in coatnet.rules.values())
     assert any(isinstance(rule, CornerTable) for rule in SPECS["levit"]().rules.values())
     assert Grouped(2) in timm_family("pvt_v2_b0", depths=(1, 1, 1, [1, 2])).rules.values()
@@ -396,20 +400,20 @@ def test_rules_follow_timms_layers():
         ("rexnet_100", {"depth_mult": [0.5, 1.0]}, r"shape \(34, 96, 1, 1\) does not nest in the .* \(27, 96, 1, 1\)"),
     ],
 )
-def test_what_cannot_be_a_family(model, arguments, message):
+def test_arguments_that_make_no_family_are_refused(model, arguments, message):
     with pytest.raises(FamilyError, match=message):
         timm_family(model, **arguments)
 
 
 @pytest.mark.parametrize("depths", [[2, 1], [1, 1], [1, "2"]])
-def test_choices_are_ascending_numbers(depths):
+def test_values_that_are_not_ascending_numbers_are_refused(depths):
     with pytest.raises(SpaceError, match="choice 'depth' has values"):
         timm_family("vit_tiny_patch16_224", depth=depths)
 
 
 @pytest.fixture
 def weights(tmp_path):
-    """A file of weights of timm's model `test_vit`, as for ImageNet."""
+    """Weights of timm's model `test_vit` for ImageNet, and the overlay that names their file."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         state = create_model("test_vit").state_dict()
@@ -445,7 +449,7 @@ def test_weights_of_another_network_are_refused(weights, arguments):
         timm_family("test_vit", pretrained=True, pretrained_cfg_overlay=weights[1], **arguments)
 
 
-def test_weights_that_cannot_be_loaded(tmp_path):
+def test_weights_that_cannot_be_loaded_are_refused(tmp_path):
     save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
     for file in ("nowhere.safetensors", "other.safetensors"):
         overlay = {"file": str(tmp_path / file)}
@@ -464,7 +468,7 @@ def family(num_classes=10, in_channels=1, resolutions=(8, 12)):
 """
 
 
-def test_a_whole_run_of_a_family_file(tmp_path, tiny_recipe_text):
+def test_a_family_file_runs_through_all_stages(tmp_path, tiny_recipe_text):
     (tmp_path / "digits_vit.py").write_text(FAMILY_FILE)
     content = yaml.safe_load(tiny_recipe_text)
     content["family"] = {"name": str(tmp_path / "digits_vit.py"), "options": {"resolutions": [8, 12]}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from bisect import bisect
 from collections import defaultdict
@@ -56,11 +55,9 @@ class BlockModel:
         training = self._features if measurements.family is measured else _Features(measurements, measured)
         rows, latency_ms = to_arrays(measurements.networks, measured)
         fastest = measurements.device.get("bursts") == "fastest"
-        error = float(np.median([timing.relative_error(fastest) for timing in measurements.networks.values()]))
-        overhead_ms = measurements.overhead.median_ms
-        self._regression = BlockRegression.fit(
-            training(rows), latency_ms, overhead_ms, error if math.isfinite(error) else 0.0
-        )
+        error = np.median([timing.relative_error(fastest) for timing in measurements.networks.values()])
+        noise = float(error) if np.isfinite(error) else 0.0
+        self._regression = BlockRegression.fit(training(rows), latency_ms, measurements.overhead.median_ms, noise)
 
     def __call__(self, rows: Rows) -> Floats:
         """Return the latency in ms `[n]` of rows `[n, n_choices]`, the mean of `predict` in less time."""
@@ -78,12 +75,11 @@ class BlockModel:
 
     def _find_unmeasured(self, rows: Rows) -> NDArray[np.bool_]:
         """Return which archs have a resolution that was not measured `[n]`, with a warning if any has."""
-        measured_resolutions = list(self._measurements.measured.resolutions)
-        unmeasured = ~np.isin(self._features.resolutions(rows), measured_resolutions)
+        unmeasured: NDArray[np.bool_] = self._features.unmeasured[rows[:, self._features.column]]
         if unmeasured.any():
             warnings.warn(
-                f"{self._measurements!r} was measured at {measured_resolutions} pixels: latencies at others are "
-                "interpolated; profile the device for this family to be sure",
+                f"{self._measurements!r} was measured at {list(self._measurements.measured.resolutions)} pixels, and "
+                "latencies at others are interpolated; profile the device for this family to be sure",
                 InterpolatedLatency,
                 stacklevel=4,
             )
@@ -94,23 +90,20 @@ class _Features:
     """What the regression sees of the archs of a family."""
 
     def __init__(self, measurements: Measurements, family: Family) -> None:
-        self._family, measured = family, measurements.measured.resolutions
+        self._space, self.column = family.space, family.space.column("resolution")
         self._blocks_ms, self._params_m = BlockTable(family, block_latency(measurements)), params_m(family)
-        # Choices at different resolutions have different codes; all resolutions that were not measured share theirs.
-        self._resolution_codes = np.array([(*measured, r).index(r) for r in family.resolutions])
-
-    def resolutions(self, rows: Rows) -> Floats:
-        """Return the image resolution in pixels `[n]`."""
-        return np.array(self._family.resolutions, dtype=float)[rows[:, self._family.space.column("resolution")]]
+        self._resolutions = np.array(family.resolutions, dtype=float)
+        measured = measurements.measured.resolutions
+        self._codes = np.array([(*measured, r).index(r) for r in family.resolutions])  # those not measured share one
+        self.unmeasured = self._codes == len(measured)
 
     def __call__(self, rows: Rows) -> Networks:
-        space, codes = self._family.space, self._blocks_ms.codes(rows)
-        resolution_codes = self._resolution_codes[rows[:, space.column("resolution")]]
-        n_values = 1 + max(len(choice.values) for choice in space.choices)
+        codes, resolutions = self._blocks_ms.codes(rows), rows[:, self.column]
         blocks_ms, present = self._blocks_ms.slot_costs(rows, codes)
         params = self._params_m.slot_costs(rows, codes)[0].sum(axis=1)
-        choices = np.where(space.active(rows), rows + 1, 0) + n_values * resolution_codes[:, None]
-        return Networks(blocks_ms, present, self.resolutions(rows), params, codes, choices)
+        n_values = 1 + max(len(choice.values) for choice in self._space.choices)
+        choices = np.where(self._space.active(rows), rows + 1, 0) + n_values * self._codes[resolutions][:, None]
+        return Networks(blocks_ms, present, self._resolutions[resolutions], params, codes, choices)
 
 
 def block_latency(measurements: Measurements) -> BlockCost:

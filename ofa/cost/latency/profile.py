@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from ofa.devices.device import Device, Model
 from ofa.devices.estimator import LatencyEstimator
 from ofa.devices.measure import MeasureConfig, measure
 from ofa.space.arch import Arch
+from ofa.space.search_space import SearchSpace
 from ofa.supernet.block import Block
 from ofa.supernet.family import Family
 
@@ -36,16 +36,13 @@ class TableConfig(MeasureConfig):
     """Number of other networks, measured in the same rounds, that show how accurate predictions are."""
 
 
-DEFAULT = TableConfig()
-
-
 def profile(
     family: Family,
     device: Device,
     rng: np.random.Generator,
     *,
     like: LatencyTable | None = None,
-    config: TableConfig = DEFAULT,
+    config: TableConfig | None = None,
     samples_path: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LatencyTable:
@@ -67,12 +64,12 @@ def profile(
     """
     if like is not None and not like.rows:
         raise TableError(f"{like!r} has no blocks; profile the new device without it")
-    family = family if like is None else like.measured
+    family, config = family if like is None else like.measured, config or TableConfig()
     blocks = [] if like is not None or family.is_whole else list(distinct_blocks(family))
-    archs = _draw_archs(family, config.networks + config.checks, rng)
+    archs = _draw_archs(family.space, config.networks + config.checks, rng)
     models = {} if like is not None else {_OVERHEAD: Model(nn.Identity, (1, 1, 1))}
     models |= {_row(block, size): Model(block.build, block.input_shape(size)) for block, size in blocks}
-    models |= {_name(arch): network(family, arch) for arch in archs}
+    models |= {arch.to_json(): network(family, arch) for arch in archs}
     subject = {"family": {"name": family.name, "options": dict(family.options)}, "device": device.description}
     file = SampleFile(samples_path, subject)
 
@@ -90,8 +87,8 @@ def profile(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         overhead=timings[_OVERHEAD] if like is None else like.overhead,
         rows={(repr(block), size): timings[_row(block, size)] for block, size in blocks},
-        networks={arch: timings[_name(arch)] for arch in archs[:n_fitted]},
-        checks={arch: timings[_name(arch)] for arch in archs[n_fitted:] or archs},  # a small space has no others
+        networks={arch: timings[arch.to_json()] for arch in archs[:n_fitted]},
+        checks={arch: timings[arch.to_json()] for arch in archs[n_fitted:] or archs},  # a small space has no others
     )
     if like is None:
         return table
@@ -109,16 +106,11 @@ def reference(family: Family) -> Model:
     return network(family, family.space.decode(rows[np.argsort(macs_m(family)(rows))[25]]))
 
 
-def _draw_archs(family: Family, n: int, rng: np.random.Generator) -> list[Arch]:
+def _draw_archs(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Arch]:
     """Draw `n` different archs, the smallest and the largest first; fewer if the space has fewer."""
-    space = family.space
     rows = np.concatenate([space.rows([space.smallest, space.largest]), space.sample(4 * n, rng)])
     return [space.decode(row) for row in space.unique(rows)[:n]]
 
 
 def _row(block: Block, size: int) -> str:
     return f"{block!r} at {size}"
-
-
-def _name(arch: Arch) -> str:
-    return json.dumps(dict(arch))

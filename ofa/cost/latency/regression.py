@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +59,8 @@ class BlockRegression:
         training: networks that the model was fitted to.
         coefficients: posterior mean for the columns of the dense groups, in their order.
         covariance: posterior covariance of `coefficients`, relative to the noise variance.
-        effects: posterior means of the one-hot groups: by how much a block or a choice changes the latency, relative to
-            the sum of the blocks.
+        effects: posterior mean of how much each code of each column changes the latency, relative to the sum of the
+            blocks, for the one-hot groups.
         half_width: half width of intervals relative to the latency, for networks like the training ones.
     """
 
@@ -68,7 +68,7 @@ class BlockRegression:
     training: Networks
     coefficients: Floats
     covariance: Floats
-    effects: Mapping[str, Sequence[Floats]]
+    effects: Mapping[str, Sequence[NDArray[Any]]]
     half_width: float = math.inf
 
     @classmethod
@@ -87,7 +87,7 @@ class BlockRegression:
         n, scores = len(latency_ms), []
         with threadpool_limits(1):  # the matrices are small, and threads wait for each other on a busy machine
             design, residual = _relative_design(training, latency_ms, overhead_ms)
-            variances = _prior_variances(design, residual, max(relative_error**2, _MIN_NOISE))
+            variances = _prior_variances(_grams(design, training), residual, max(relative_error**2, _MIN_NOISE))
             for fold in range(min(_FOLDS, n) if n > 1 else 0):
                 held_out = np.arange(n) % _FOLDS == fold
                 tested, others = (Networks(*(array[mask] for array in training)) for mask in (held_out, ~held_out))
@@ -103,17 +103,17 @@ class BlockRegression:
     ) -> BlockRegression:
         """Return the posterior for given prior variances, in its dual form: one row per network, not per column."""
         design, residual = _relative_design(training, latency_ms, overhead_ms)
-        precision = np.linalg.inv(_marginal_covariance(design, variances))
-        dual = precision @ residual
-        means = {name: variances[name] * (columns.T @ dual) for name, columns in design.items()}
-        one_hot = _codes(training)
-        dense = [name for name in design if name not in one_hot]
-        coefficients = np.concatenate([means[name] for name in dense])
+        precision = np.linalg.inv(_marginal_covariance(_grams(design, training), variances))
+        dual, total = precision @ residual, design["plain_sum"][:, 1]
+        columns = np.concatenate(list(design.values()), axis=1)
+        prior = np.repeat([variances[name] for name in design], [group.shape[1] for group in design.values()])
+        coefficients = np.concatenate([variances[name] * (group.T @ dual) for name, group in design.items()])
         coefficients[:2] += 1.0  # the prior mean is the plain sum
-        columns = np.concatenate([design[name] for name in dense], axis=1)
-        prior = np.repeat([variances[name] for name in dense], [design[name].shape[1] for name in dense])
         covariance = np.diag(prior) - (prior[:, None] * columns.T) @ precision @ (columns * prior)
-        effects = {name: _effects(codes, means[name]) for name, codes in one_hot.items()}
+        effects = {
+            name: [variances[name] * np.bincount(column, total * dual, int(column.max()) + 2) for column in codes.T]
+            for name, codes in _codes(training).items()
+        }
         return cls(overhead_ms, training, coefficients, covariance, effects)
 
     def __call__(self, networks: Networks) -> Floats:
@@ -134,32 +134,15 @@ class BlockRegression:
         return latency_ms, np.sqrt(1 + np.maximum(variance, 0.0))
 
     def _evaluate(self, networks: Networks) -> tuple[Floats, Floats]:
-        """Return the dense columns `[n, n_columns]` and the latency in ms `[n]`."""
-        groups = _dense_groups(networks, self.training, self.overhead_ms)
-        columns = np.concatenate(list(groups.values()), axis=1)
+        """Return the columns of the dense groups `[n, n_columns]` and the latency in ms `[n]`."""
+        columns = np.concatenate(list(_dense_groups(networks, self.training, self.overhead_ms).values()), axis=1)
         latency_ms = columns @ self.coefficients
         for name, codes in _codes(networks).items():
-            latency_ms += groups["plain_sum"][:, 1] * _total_effect(codes, self.effects[name])
+            effect = np.zeros(len(codes))
+            for column, by_code in zip(codes.T, self.effects[name], strict=True):
+                effect += by_code.take(column, mode="clip")  # the last entry is 0, for codes of no training network
+            latency_ms += columns[:, 1] * effect
         return columns, latency_ms
-
-
-def _effects(codes: Codes, coefficients: Floats) -> list[Floats]:
-    """Return the coefficients of `_one_hot(codes)` by column and code; 0 for codes that no training network has."""
-    effects, start = [], 0
-    for column in codes.T:
-        seen = np.unique(column)
-        effects.append(np.zeros(seen[-1] + 2))  # the last entry is for all larger codes
-        effects[-1][seen] = coefficients[start : start + len(seen)]
-        start += len(seen)
-    return effects
-
-
-def _total_effect(codes: Codes, effects: Sequence[Floats]) -> Floats:
-    """Return the sum of the effects over the columns `[n]`."""
-    total = np.zeros(len(codes))
-    for column, by_code in zip(codes.T, effects, strict=True):
-        total += by_code.take(column, mode="clip")
-    return total
 
 
 def _dense_groups(networks: Networks, training: Networks, overhead_ms: float) -> Groups:
@@ -186,38 +169,34 @@ def _codes(networks: Networks) -> dict[str, Codes]:
 
 
 def _relative_design(training: Networks, latency_ms: Floats, overhead_ms: float) -> tuple[Groups, Floats]:
-    """Return all groups of the design matrix relative to the latency, and the residual of the plain sum `[n]`."""
-    design = _dense_groups(training, training, overhead_ms)
-    total_ms = design["plain_sum"][:, 1:]
-    design |= {name: total_ms * _one_hot(codes) for name, codes in _codes(training).items()}
-    relative = {name: columns / latency_ms[:, None] for name, columns in design.items()}
-    return relative, 1 - relative["plain_sum"].sum(axis=1)
+    """Return the dense groups relative to the latency, and the relative residual of the plain sum `[n]`."""
+    groups = _dense_groups(training, training, overhead_ms)
+    design = {name: columns / latency_ms[:, None] for name, columns in groups.items()}
+    return design, 1 - design["plain_sum"].sum(axis=1)
 
 
-def _one_hot(codes: Codes) -> Floats:
-    """Return the indicators of the codes that occur in each column `[n, codes of all columns]`."""
-    return np.concatenate([column[:, None] == np.unique(column) for column in codes.T], axis=1).astype(np.float64)
+def _grams(design: Groups, training: Networks) -> Groups:
+    """Return the Gram matrix `X @ X.T` of each group `[n, n]`; one-hot columns are scaled by the sum of the blocks."""
+    groups = dict(design)
+    for name, codes in _codes(training).items():
+        one_hot = np.concatenate([column[:, None] == np.unique(column) for column in codes.T], axis=1)
+        groups[name] = design["plain_sum"][:, 1:] * one_hot
+    return {name: columns @ columns.T for name, columns in groups.items()}
 
 
-def _marginal_covariance(design: Groups, variances: Mapping[str, float]) -> Floats:
+def _marginal_covariance(grams: Groups, variances: Mapping[str, float]) -> Floats:
     """Return the covariance of the residuals under the prior `[n, n]`, relative to the noise variance."""
-    covariance = np.eye(len(design["plain_sum"]))
-    for name, columns in design.items():
-        covariance += variances[name] * (columns @ columns.T)
-    return covariance
+    return sum((variances[name] * gram for name, gram in grams.items()), np.eye(len(grams["plain_sum"])))
 
 
-def _prior_variances(design: Groups, residual: Floats, min_noise: float) -> dict[str, float]:
+def _prior_variances(grams: Groups, residual: Floats, min_noise: float) -> dict[str, float]:
     """Return the prior variance of each group relative to the noise's: coordinate ascent on the evidence."""
-    variances = dict.fromkeys(design, 1.0) | {"plain_sum": _FREE_VARIANCE}
-    covariance = _marginal_covariance(design, variances)
+    variances = dict.fromkeys(grams, 1.0) | {"plain_sum": _FREE_VARIANCE}
     for _ in range(_SWEEPS):
-        for name in list(design)[1:]:
-            own = design[name] @ design[name].T
-            others = covariance - variances[name] * own
-            evidence = [_log_evidence(others + variance * own, residual, min_noise) for variance in _PRIOR_VARIANCES]
+        for name in list(grams)[1:]:
+            others = _marginal_covariance(grams, variances | {name: 0.0})
+            evidence = [_log_evidence(others + v * grams[name], residual, min_noise) for v in _PRIOR_VARIANCES]
             variances[name] = float(_PRIOR_VARIANCES[np.argmax(evidence)])
-            covariance = others + variances[name] * own
     return variances
 
 

@@ -14,8 +14,7 @@ from ofa.core.errors import TableError
 def shipped_tables() -> dict[Path, dict[str, Any]]:
     """Return a summary of each shipped latency table by its path: the files `*/*.json` of the group's packages.
 
-    A summary has the name of the folder (`table`) and of the family, the number of `rows`, the `date`, and the keys of
-    the device's description.
+    Its keys are `table` (the folder), `family`, `rows` (their number), `date`, and those of the device's description.
 
     Raises:
         TableError: a file is not a latency table.

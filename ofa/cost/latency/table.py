@@ -33,13 +33,9 @@ class LatencyTable(Measurements):
         return BlockModel(self) if self.networks else BlockSum(self)
 
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
-        """Return the latency `[n]` of rows `[n, n_choices]`, the mean of `predict` in less time.
-
-        Raises:
-            SpaceError: the rows are not of the family's search space.
-            TableError: a block of an arch was not measured.
-        """
-        return self._model(self.family.space.check_rows(rows))
+        """Return the latency `[n]` of rows `[n, n_choices]`: the mean of `predict`, with its errors, in less time."""
+        self.family.space.check_rows(rows)
+        return self._model(rows)
 
     def predict(self, rows: Rows) -> Prediction:
         """Return the latency and its interval for rows `[n, n_choices]`.
@@ -51,7 +47,8 @@ class LatencyTable(Measurements):
             SpaceError: the rows are not of the family's search space.
             TableError: a block of an arch was not measured.
         """
-        return self._model.predict(self.family.space.check_rows(rows))
+        self.family.space.check_rows(rows)
+        return self._model.predict(rows)
 
     def evaluate(self) -> LatencyMetrics:
         """Compare predictions with the measured checks, to which the model was not fitted.

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from ofa.core.errors import SpaceError
 from ofa.cost import block_table
@@ -79,6 +80,27 @@ def test_slots_that_read_too_many_choices_for_a_table_cost_the_same(family, monk
     assert cost(rows) == pytest.approx(reduced(family, rows, sum), rel=1e-12)
     _, present = cost.slot_costs(rows, cost.codes(rows))
     assert present.tolist() == [[cost is not None for cost in costs] for costs in block_costs(family, rows)]
+
+
+def test_what_is_known_is_not_looked_up_again_and_slots_without_a_table_have_no_codes(family, monkeypatch):
+    monkeypatch.setattr(block_table, "_MAX_ENTRIES", 5)
+    cost, rows, looked_up = BlockTable(family, made_up_cost), all_rows(family), []
+    assert cost.codes(rows).tolist() == np.zeros((len(rows), 4)).tolist()  # the other slots have a single block
+    look_up = cost._look_up
+    monkeypatch.setattr(cost, "_look_up", lambda slot, *indices: looked_up.append(slot) or look_up(slot, *indices))
+    cost(rows)
+    assert [looked_up.count(slot) for slot in range(4)] == [3, len(rows), len(rows), 3]
+    cost(rows)
+    assert [looked_up.count(slot) for slot in range(4)] == [3, 2 * len(rows), 2 * len(rows), 3]
+
+
+def test_a_family_from_a_builder_may_have_more_archs_than_any_table():
+    choices = [Choice(f"layer{i}.width", (1, 2)) for i in range(70)]
+    family = Family.from_builder(SearchSpace(choices), lambda arch: torch.nn.Linear(int(sum(arch.values())), 2))
+    rows = family.space.sample(5, np.random.default_rng(0))
+    widths = [sum(family.space.decode(row).values()) for row in rows]
+    cost = BlockTable(family, lambda block, size: float(block.build().in_features + size))
+    assert cost(rows).tolist() == [width + 224 for width in widths]
 
 
 def test_the_costs_of_slots_tell_empty_ones_from_free_ones(family):

@@ -40,7 +40,23 @@ def test_counting_leaves_the_global_generator(tiny):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_views_of_a_supernet_are_counted_as_the_static_network(tiny):
+class Token(nn.Module):
+    """A linear layer over a parameter that is expanded to the batch, as class tokens are."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.linear = nn.Parameter(torch.zeros(1, 8)), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.linear(self.token.expand(len(x), -1)) + x.mean()
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_expanded_parameters_that_require_gradients_are_counted(device):
+    assert count_macs(Token().eval().to(device), (3, 2, 2)) == 40
+
+
+def test_a_subnet_is_counted_like_the_static_network(tiny):
     arch, supernet = tiny.space.smallest, ofa.Supernet(tiny).eval()
     static = count_macs(tiny.build(arch).eval(), tiny.input_shape(arch))
     assert count_macs(supernet.subnet(arch).eval(), tiny.input_shape(arch)) == static

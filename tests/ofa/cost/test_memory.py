@@ -58,6 +58,8 @@ def into_zeros(x, _):
             (4 + 7 + 4) * MAP,
         ),
         (Function(lambda x, layer: x * x.mean((2, 3), keepdim=True)), (4, 10, 10), 0, 4 * MAP + 16),
+        (Function(lambda x, layer: x * x.mean((2, 3), keepdim=True) + x), (4, 10, 10), 0, 2 * 4 * MAP + 16),
+        (Function(lambda x, layer: x * x.transpose(2, 3)), (4, 10, 1), 0, 4 * MAP + 160),
         (Function(lambda x, layer: x.transpose(1, 2).contiguous()), (4, 10, 10), 0, 2 * 4 * MAP),
         (Function(lambda x, layer: torch.cat([x, x + 1.0], 1)), (4, 10, 10), 0, (4 + 4 + 8) * MAP),
         (Function(lambda x, layer: x + (layer.weight * 2).sum(), conv(4, 4)), (4, 10, 10), 4 * 144, 4 * MAP),

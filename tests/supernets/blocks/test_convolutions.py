@@ -12,7 +12,7 @@ ACTS = {"relu": F.relu, "hard_swish": F.hardswish}
 
 
 def plain_scaled(channels):
-    """The nearest multiple of 8, the larger of two as near, at least 8, and never below nine tenths."""
+    """Return the nearest multiple of 8 (the larger one of two), at least 8 and nine tenths of the channels."""
     down, up = 8 * math.floor(channels / 8), 8 * math.floor(channels / 8) + 8
     nearest = max(8, down if channels - down < up - channels else up)
     return nearest if nearest >= 0.9 * channels else nearest + 8
@@ -31,7 +31,7 @@ def norm(x, state, name, eps=1e-5):
 
 
 def plain_mbconv(block, state, x):
-    """The formula, from the tensors of the built block."""
+    """Compute an inverted residual from the tensors of the built block."""
     act, out = ACTS[block.act], x
     if block.expand != 1:
         out = act(norm(F.conv2d(out, state["expand.conv.weight"]), state, "expand.bn"))
@@ -65,7 +65,7 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_an_inverted_residual_is_its_formula(block):
+def test_an_inverted_residual_computes_its_formula(block):
     module = with_noise(block.build())
     x = torch.randn(2, *block.input_shape(9))
     out = module(x)
@@ -73,7 +73,7 @@ def test_an_inverted_residual_is_its_formula(block):
     torch.testing.assert_close(out, plain_mbconv(block, module.state_dict(), x), rtol=1e-4, atol=1e-4)
 
 
-def test_hidden_channels():
+def test_hidden_channels_follow_the_expansion():
     state = MBConv(24, 40, 5, 2, 4, se=True, act="relu", residual=False).build().state_dict()
     assert state["expand.conv.weight"].shape == (96, 24, 1, 1)
     assert state["depthwise.conv.weight"].shape == (96, 1, 5, 5)
@@ -85,7 +85,7 @@ def test_hidden_channels():
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_conv_norm_is_its_formula(kernel):
+def test_conv_norm_computes_its_formula(kernel):
     block = ConvNorm(3, 8, kernel, stride=2, act="hard_swish")
     module = with_noise(block.build())
     state, x = module.state_dict(), torch.randn(2, *block.input_shape(11))
@@ -94,7 +94,7 @@ def test_conv_norm_is_its_formula(kernel):
     torch.testing.assert_close(module(x), plain, rtol=1e-4, atol=1e-4)
 
 
-def test_the_head_is_its_formula():
+def test_the_head_computes_its_formula():
     block = Head(16, 48, 32, 10)
     module = with_noise(block.build())
     state, x = module.state_dict(), torch.randn(2, *block.input_shape(4))
@@ -103,7 +103,7 @@ def test_the_head_is_its_formula():
     torch.testing.assert_close(module(x), out + state["classifier.bias"], rtol=1e-4, atol=1e-4)
 
 
-def test_dropout_of_the_head_works_in_training_only():
+def test_the_heads_dropout_is_active_in_training_only():
     module = Head(16, 48, 512, 10, dropout=0.5).build()
     kept = []
     module.dropout.register_forward_hook(lambda _, inputs, out: kept.append((out != 0).float().mean().item()))
@@ -122,14 +122,14 @@ def test_smaller_blocks_nest_in_the_largest(kernel, expand):
         assert nested_view(largest[name], tensor.shape, name).shape == tensor.shape
 
 
-def test_equal_blocks_are_one_key_of_a_table():
+def test_equal_blocks_have_one_key_in_a_table():
     block = BLOCKS[0]
     same = MBConv(16, 24, 3, 2, 4, se=False, act="relu", residual=False)
     assert (hash(block), repr(block)) == (hash(same), repr(same))
     assert len({*BLOCKS, same}) == len({repr(block) for block in BLOCKS}) == len(BLOCKS)
 
 
-def test_initialization():
+def test_initialization_has_the_documented_scales():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(64, 256, 3), nn.Conv2d(512, 512, 5, groups=512), nn.Linear(300, 400))
@@ -151,7 +151,7 @@ def test_a_residual_conv_norm_adds_its_input_after_the_activation():
     assert state.keys() == ConvNorm(8, 8).build().state_dict().keys()
 
 
-def test_epsilon():
+def test_blocks_pass_epsilon_to_all_their_norms():
     blocks = [
         ConvNorm(8, 8, norm_eps=1e-3),
         MBConv(8, 8, 3, 1, 2, True, "relu", True, norm_eps=1e-3),
@@ -163,7 +163,7 @@ def test_epsilon():
 
 @pytest.mark.parametrize("size", [7, 8])
 @pytest.mark.parametrize(("stride", "out_channels"), [(1, 24), (2, 16), (2, 24)])
-def test_a_residual_that_changes_shape_is_averaged_and_projected(size, stride, out_channels):
+def test_a_shortcut_that_changes_the_shape_is_pooled_and_projected(size, stride, out_channels):
     module = with_noise(MBConv(16, out_channels, 3, stride, 2, se=False, act="relu", residual=True).build())
     state, x = module.state_dict(), torch.randn(2, 16, size, size)
     shortcut = F.avg_pool2d(x, stride, ceil_mode=True)
@@ -173,7 +173,7 @@ def test_a_residual_that_changes_shape_is_averaged_and_projected(size, stride, o
     torch.testing.assert_close(module(x), shortcut + plain_mbconv(block, state, x), rtol=1e-4, atol=1e-4)
 
 
-def test_a_spare_shortcut_is_held_and_not_used():
+def test_a_spare_shortcut_is_not_used():
     plain = MBConv(16, 16, 3, 1, 1, se=False, act="relu", residual=True)
     spare = MBConv(16, 16, 3, 1, 1, se=False, act="relu", residual=True, spare_shortcut=True)
     module, x = with_noise(spare.build()), torch.randn(2, 16, 5, 5)
@@ -184,7 +184,7 @@ def test_a_spare_shortcut_is_held_and_not_used():
 
 @pytest.mark.parametrize("size", [7, 8])
 @pytest.mark.parametrize(("in_channels", "stride", "downsample"), [(40, 1, False), (24, 1, True), (40, 2, True)])
-def test_a_bottleneck_is_its_formula(size, in_channels, stride, downsample):
+def test_a_bottleneck_computes_its_formula(size, in_channels, stride, downsample):
     block = Bottleneck(in_channels, 40, stride, 0.35, downsample)
     module = with_noise(block.build())
     state, x = module.state_dict(), torch.randn(2, *block.input_shape(size))
@@ -199,14 +199,14 @@ def test_a_bottleneck_is_its_formula(size, in_channels, stride, downsample):
 
 
 @pytest.mark.parametrize("size", [7, 8])
-def test_max_pool(size):
+def test_max_pool_takes_the_maximum_of_windows(size):
     block = MaxPool(8)
     x = torch.randn(2, *block.input_shape(size))
     padded = F.pad(x, (1, 1, 1, 1), value=-math.inf)
     assert torch.equal(block.build()(x), padded.unfold(2, 3, 2).unfold(3, 3, 2).amax((4, 5)))
 
 
-def test_heads_without_some_layers():
+def test_heads_may_omit_the_convolution_and_the_hidden_layer():
     x = torch.randn(2, 16, 4, 4)
     bare, narrow = (
         with_noise(head.build()) for head in (Head(16, None, None, 10), Head(16, 48, None, 10, act="relu6"))
@@ -219,7 +219,7 @@ def test_heads_without_some_layers():
     torch.testing.assert_close(bare(x), F.linear(x.mean((2, 3)), state["classifier.weight"], state["classifier.bias"]))
 
 
-def test_tables_measured_before_a_field_was_added_still_fit():
+def test_a_new_field_with_its_default_does_not_change_the_key_of_a_table():
     assert repr(ConvNorm(3, 8)) == "ConvNorm(in_channels=3, out_channels=8, kernel=3, stride=1, act='hard_swish')"
     head = "Head(in_channels=8, conv_channels=16, hidden=32, num_classes=10, dropout=0.0)"
     assert repr(Head(8, 16, 32, 10)) == head

@@ -20,7 +20,7 @@ def with_noise(module, scale=0.3):
 
 
 def pair_vectors(state, name, grid):
-    """The vector of every pair of tokens `[tokens, tokens, 64]`, one by one; distances beyond 14 count as 14."""
+    """Return the embedding of each pair of tokens `[tokens, tokens, 64]`, with distances clamped to 14."""
     vertical, horizontal = state[f"attn.{name}_positions.vertical"], state[f"attn.{name}_positions.horizontal"]
 
     def vector(a, b):
@@ -34,7 +34,7 @@ def pair_vectors(state, name, grid):
 
 
 def plain_transformer(block, state, x, grid):
-    """The formula of the paper, from the tensors of the built block, head by head."""
+    """Compute the paper's formula from the tensors of the built block, head by head."""
     normed = F.layer_norm(x, x.shape[-1:], state["norm1.weight"], state["norm1.bias"])
     width, weight, bias = 64 * block.heads, state["attn.qkv.weight"], state["attn.qkv.bias"]
     q, k, v = (normed @ weight[i::3].T + bias[i * width : (i + 1) * width] for i in range(3))
@@ -55,8 +55,8 @@ def plain_transformer(block, state, x, grid):
 
 @pytest.mark.parametrize("grid", [1, 2, 3, 5, 17])
 @pytest.mark.parametrize("block", [TransformerBlock(48, 1, 72), TransformerBlock(40, 3, 160)], ids=str)
-def test_a_transformer_block_is_its_formula(block, grid):
-    """Grid 17 has pairs further apart than the tables go."""
+def test_a_transformer_block_computes_its_formula(block, grid):
+    """Grid 17 has distances beyond those of the tables."""
     module = with_noise(block.build())
     for batch in (1, 2):
         x = torch.randn(batch, *block.input_shape(grid), generator=torch.Generator().manual_seed(grid))
@@ -66,7 +66,7 @@ def test_a_transformer_block_is_its_formula(block, grid):
             )
 
 
-def test_gradients_of_relative_positions_are_those_of_the_formula():
+def test_gradients_are_those_of_the_formula():
     block = TransformerBlock(40, 2, 80)
     module, x = with_noise(block.build()), torch.randn(2, *block.input_shape(3))
     leaves = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
@@ -77,7 +77,7 @@ def test_gradients_of_relative_positions_are_those_of_the_formula():
 
 
 def test_fewer_heads_are_the_first_heads():
-    """Leading rows of the weight keep queries, keys and values of the first heads; the bias is a plain prefix."""
+    """Leading rows of the weight compute the first heads; the bias is a plain prefix."""
     large, small = TransformerBlock(32, 3, 64).build(), TransformerBlock(32, 2, 64).build()
     nn.init.normal_(large.attn.qkv.bias)
     small.load_state_dict(
@@ -91,7 +91,7 @@ def test_fewer_heads_are_the_first_heads():
     assert torch.equal(small.attn.qkv.bias, large.attn.qkv.bias[: 3 * 128])
 
 
-def test_patch_embedding_is_its_formula():
+def test_patch_embedding_computes_its_formula():
     block = PatchEmbed(3, 24, patch=8, grid=4)
     module = with_noise(block.build())
     images = torch.randn(2, *block.input_shape(32))
@@ -111,7 +111,7 @@ def test_positions_are_resampled_to_other_grids(grid):
     assert module(torch.zeros(1, 3, 16 * grid, 16 * grid)).shape == (1, 1 + grid * grid, 24)
 
 
-def test_the_head_leaves_the_class_token_out():
+def test_the_head_ignores_the_class_token():
     block = TokenHead(24, 10)
     module, tokens = with_noise(block.build()), torch.randn(2, *block.input_shape(3))
     normed = F.layer_norm(tokens, (24,), module.norm.weight, module.norm.bias)
@@ -119,18 +119,17 @@ def test_the_head_leaves_the_class_token_out():
     torch.testing.assert_close(module(tokens), plain, rtol=1e-4, atol=1e-5)
 
 
-def test_drop_path_works_in_training_only():
+def test_drop_path_is_active_in_training_only():
     module, x = with_noise(TransformerBlock(32, 1, 64).build()), torch.randn(1, 5, 32).expand(64, -1, -1)
     module.drop_path.drop_prob = 0.5
     assert len(module(x).detach().flatten(1).round(decimals=3).unique(dim=0)) == 1
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        assert len(module.train()(x).detach().flatten(1).round(decimals=3).unique(dim=0)) == 4  # either half or none
+        assert len(module.train()(x).detach().flatten(1).round(decimals=3).unique(dim=0)) == 4  # 2 branches
 
 
 @pytest.mark.parametrize("grid", [2, 14])
-def test_relative_positions_cost_little(grid):
-    """Per token and head 64 channels times one row and one column of patches, instead of all of them."""
+def test_relative_positions_cost_a_row_and_a_column_of_patches_per_token(grid):
     block, tokens = TransformerBlock(192, 3, 672), 1 + grid * grid
     linear = tokens * 192 * (4 * 192 + 2 * 672)
     attention = 2 * 3 * 64 * tokens * tokens
@@ -139,7 +138,7 @@ def test_relative_positions_cost_little(grid):
 
 
 @pytest.mark.parametrize("block", [PatchEmbed(3, 24), TransformerBlock(24, 2, 48), TokenHead(24, 10)], ids=str)
-def test_blocks_become_onnx_for_any_batch(block, tmp_path):
+def test_blocks_export_to_onnx_for_any_batch(block, tmp_path):
     size = 64 if isinstance(block, PatchEmbed) else 4
     shape = block.input_shape(size)
     batches = [torch.randn(n, *shape, generator=torch.Generator().manual_seed(n)) for n in (1, 3)]
@@ -147,13 +146,13 @@ def test_blocks_become_onnx_for_any_batch(block, tmp_path):
     assert (result.n_images, result.max_abs_diff <= 1e-4) == (4, True)
 
 
-def test_initialization():
+def test_initialization_has_the_documented_scales():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         modules = [b.build() for b in (PatchEmbed(3, 96), TransformerBlock(96, 4, 384), TokenHead(96, 100))]
     for name, parameter in (pair for module in modules for pair in module.named_parameters()):
         if name.startswith("proj"):
-            continue  # the convolution stays as torch makes it
+            continue  # the convolution keeps torch's initialization
         if name.endswith("bias"):
             assert parameter.abs().max() == 0, name
         elif name.startswith("norm"):

@@ -1,4 +1,4 @@
-"""Attention in windows against a loop over single tokens; the other blocks against their formulas."""
+"""Window attention compared with a loop over single tokens; the other blocks with their formulas."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from supernets.blocks.windows import PatchEmbed, PatchMerging, TokenHead, Window
 
 
 def seeded(block, seed=0):
-    """The built block in eval mode with larger, seeded weights, so that a wrong bias or mask shows."""
+    """Build a block in eval mode with larger, seeded weights, so that a wrong bias or mask has an effect."""
     generator = torch.Generator().manual_seed(seed)
     module = block.build().eval()
     with torch.no_grad():
@@ -21,7 +21,7 @@ def seeded(block, seed=0):
 
 
 def window_of(length, at, window, shift):
-    """Which window the token at a place of a side is in, and where the windows start, by counting."""
+    """Return the number of the window that holds a position along a side, found by counting."""
     number = 1
     while window * number < length:
         number += 1
@@ -33,7 +33,7 @@ def window_of(length, at, window, shift):
 
 
 def plain_attention(block, state, x):
-    """Masked attention over the whole map, score by score; `x` is `[h, w, embed_dim]`."""
+    """Compute masked attention over the whole map `[h, w, embed_dim]`, score by score."""
     height, width, _ = x.shape
     head_dim = block.qkv_dim // block.heads
     rows = x @ state["qkv.weight"].T + state["qkv.bias"]
@@ -63,7 +63,7 @@ MAPS = [(6, 6), (4, 4), (7, 7), (5, 9), (2, 3), (1, 1)]  # for windows of 3: eve
 
 @pytest.mark.parametrize("size", MAPS, ids=str)
 @pytest.mark.parametrize("shift", [False, True])
-def test_attention_is_that_of_a_loop_over_tokens(size, shift):
+def test_attention_computes_what_a_loop_over_tokens_does(size, shift):
     block = WindowBlock(embed_dim=8, heads=2, qkv_dim=12, window=3, mlp_ratio=2, shift=shift)
     attention = seeded(block).attention
     x = torch.randn(2, *size, 8, generator=torch.Generator().manual_seed(3))
@@ -73,7 +73,7 @@ def test_attention_is_that_of_a_loop_over_tokens(size, shift):
     torch.testing.assert_close(out, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_windows_are_the_whole_map_where_it_is_small():
+def test_a_small_map_is_one_window():
     block = WindowBlock(8, 2, 16, window=14, mlp_ratio=2, shift=True)
     attention = seeded(block).attention
     x = torch.randn(1, 5, 4, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -81,7 +81,7 @@ def test_windows_are_the_whole_map_where_it_is_small():
     assert (x.grad != 0).all()
 
 
-def test_a_shift_lets_neighboring_windows_meet():
+def test_a_shift_connects_neighboring_windows():
     for shift in (False, True):
         attention = seeded(WindowBlock(8, 2, 16, window=4, mlp_ratio=2, shift=shift)).attention
         x = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -92,8 +92,8 @@ def test_a_shift_lets_neighboring_windows_meet():
         assert torch.equal(seen, expected if shift else expected.roll((-2, -2), (0, 1)))
 
 
-def test_a_smaller_window_has_the_middle_of_the_table():
-    """On a map that both hold whole, the two compute the same."""
+def test_a_smaller_window_uses_the_center_of_the_table():
+    """Both windows hold the whole map, so both networks compute the same."""
     large, small = (WindowBlock(8, 2, 16, window, mlp_ratio=2) for window in (7, 4))
     network, smaller = seeded(large), small.build().eval()
     state = network.state_dict()
@@ -105,7 +105,7 @@ def test_a_smaller_window_has_the_middle_of_the_table():
 
 
 def test_fewer_channels_of_q_k_v_are_leading_rows():
-    """Those of the first heads, if heads keep their size; the others then add nothing but their projection."""
+    """With heads of equal size these are the first heads; the projection of the others is set to zero."""
     block, smaller = WindowBlock(8, 3, 12, 3, mlp_ratio=2), WindowBlock(8, 2, 8, 3, mlp_ratio=2)
     whole, part = seeded(block).attention, smaller.build().attention
     state = {k: v[tuple(slice(n) for n in part.state_dict()[k].shape)] for k, v in whole.state_dict().items()}
@@ -116,7 +116,7 @@ def test_fewer_channels_of_q_k_v_are_leading_rows():
 
 
 @pytest.mark.parametrize("act", ["gelu", "hard_swish"])
-def test_a_block_is_its_formula(act):
+def test_a_block_computes_its_formula(act):
     module = seeded(WindowBlock(8, 2, 16, 3, mlp_ratio=2.5, act=act))
     state, x = module.state_dict(), torch.randn(2, 8, 5, 5)
     tokens = x.permute(0, 2, 3, 1)
@@ -128,7 +128,7 @@ def test_a_block_is_its_formula(act):
     torch.testing.assert_close(module(x), tokens.permute(0, 3, 1, 2), rtol=1e-4, atol=1e-4)
 
 
-def test_patches_are_linear_layers_over_pixels():
+def test_patch_embedding_is_a_linear_layer_over_pixels():
     block = PatchEmbed(3, 8)
     module = seeded(block)
     state, x = module.state_dict(), torch.randn(2, *block.input_shape(8))
@@ -159,7 +159,7 @@ def test_odd_sizes_are_rounded_up(size):
         torch.testing.assert_close(module(x), module(repeated))
 
 
-def test_the_head_is_its_formula():
+def test_the_head_computes_its_formula():
     module = seeded(TokenHead(8, 5))
     state, x = module.state_dict(), torch.randn(2, 8, 3, 3)
     tokens = F.layer_norm(x.flatten(2).transpose(1, 2), (8,), state["norm.weight"], state["norm.bias"])
@@ -167,7 +167,7 @@ def test_the_head_is_its_formula():
     torch.testing.assert_close(module(x), plain, rtol=1e-4, atol=1e-5)
 
 
-def test_macs_are_those_on_paper():
+def test_macs_are_those_of_the_formula():
     block = WindowBlock(96, 3, 96, window=7, mlp_ratio=4)
     tokens, width = 28 * 28, 96
     expected = tokens * width * (3 * width + width + 8 * width) + 2 * tokens * 49 * width
@@ -182,7 +182,7 @@ def test_gradients_flow_into_every_parameter():
         assert (parameter.grad != 0).float().mean() > 0.9, name
 
 
-def test_a_map_seen_in_inference_can_be_trained_on_next():
+def test_a_partition_cached_in_inference_mode_can_be_trained_with():
     module = seeded(WindowBlock(8, 2, 16, window=3, mlp_ratio=2, shift=True))
     x = torch.randn(1, 8, 11, 11)
     with torch.inference_mode():
@@ -196,7 +196,7 @@ def test_heads_that_do_not_divide_are_refused():
         WindowBlock(96, 3, 64, 7, mlp_ratio=4)
 
 
-def test_branches_are_skipped_in_training_only():
+def test_drop_path_is_active_in_training_only():
     module, x = seeded(WindowBlock(8, 2, 16, 7, mlp_ratio=2)), torch.randn(2, 8, 3, 3)
     assert not torch.equal(module.train()(x), x)
     module.drop_path.drop_prob = 1.0

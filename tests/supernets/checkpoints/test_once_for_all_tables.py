@@ -38,7 +38,7 @@ def family(request):
 
 @pytest.fixture
 def folder(family, tmp_path):
-    """A table as published, with made-up means: the position of the entry in milliseconds."""
+    """A folder with a table as published, in which the mean of entry i is i + 1 ms."""
     entries = {}
     for block, size in distinct_blocks(family):
         for key in once_for_all_tables.keys(block, size, family.name == "ofa_proxyless"):
@@ -54,7 +54,7 @@ def change(folder, edit):
     path.write_text(yaml.safe_dump(entries))
 
 
-def test_keys_are_written_as_once_for_all_does(family, folder):
+def test_keys_are_those_of_once_for_all(family, folder):
     entries = yaml.safe_load((folder / "128_lookup_table.yaml").read_text())
     assert set(HEADS[family.name] + OTHERS[family.name]) <= set(entries)
 
@@ -73,7 +73,7 @@ def test_the_latency_of_a_network_is_the_sum_of_its_entries(family, folder):
         assert milliseconds == pytest.approx(sum(entries[key]["mean"] for key in keys))
 
 
-def test_a_read_table_is_kept_as_any_other(family, folder, tmp_path):
+def test_a_table_can_be_saved_and_loaded(family, folder, tmp_path):
     table = once_for_all_tables.read(folder, family)
     table.save(tmp_path / "table.json")
     rows = family.space.sample(20, np.random.default_rng(0))
@@ -86,31 +86,31 @@ def test_a_read_table_is_kept_as_any_other(family, folder, tmp_path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda entries: entries.pop(next(iter(entries))), "are they of this family and width"),
+        (lambda entries: entries.pop(next(iter(entries))), "give those of this family and width"),
         (lambda entries: entries[next(iter(entries))].pop("mean"), "the tables have no 'mean' for"),
         (lambda entries: entries[next(iter(entries))].update(mean="a"), "is not a timing"),
         (lambda entries: entries.update({next(iter(entries)): 3}), "is not a timing"),
     ],
 )
-def test_entries_that_are_missing_or_wrong(family, folder, edit, message):
+def test_missing_or_wrong_entries_are_refused(family, folder, edit, message):
     change(folder, edit)
     with pytest.raises(TableError, match=message):
         once_for_all_tables.read(folder, family)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "!!python/object/apply:os.getcwd []"])
-def test_files_that_are_no_tables(family, folder, content):
+def test_files_that_are_no_tables_are_refused(family, folder, content):
     (folder / "128_lookup_table.yaml").write_text(content)
     with pytest.raises(TableError, match="128_lookup_table"):
         once_for_all_tables.read(folder, family)
 
 
-def test_a_resolution_without_a_file(family, tmp_path):
-    with pytest.raises(TableError, match="give the family the resolutions that there are"):
+def test_a_resolution_without_a_file_is_refused(family, tmp_path):
+    with pytest.raises(TableError, match="give resolutions that have a file"):
         once_for_all_tables.read(tmp_path, family)
 
 
-def test_other_families(tmp_path):
+def test_other_families_are_refused(tmp_path):
     (tmp_path / "16_lookup_table.yaml").write_text("{a: {mean: 1}}")
     with pytest.raises(TableError, match="read them for ofa_mobilenet_v3 or ofa_proxyless"):
         once_for_all_tables.read(tmp_path, ofa.create_family("hybrid_small", resolutions=[16]))

@@ -11,7 +11,7 @@ from supernets.checkpoints.timm import to_timm
 
 
 @pytest.mark.parametrize("name", ["ofa_mobilenet_v3", "small_mobilenet_v3"])
-def test_a_mobilenet_computes_the_same_as_timms_model_that_loads_its_weights_strictly(name, awake, smooth_images):
+def test_timms_model_computes_the_same_with_the_weights_of_a_mobilenet(name, awake, smooth_images):
     family = ofa.create_family(name, num_classes=10, resolutions=(32, 48))
     supernet = ofa.Supernet(family)
     awake(supernet.network, smooth_images(16, 3, 48))
@@ -26,7 +26,7 @@ def test_a_mobilenet_computes_the_same_as_timms_model_that_loads_its_weights_str
             torch.testing.assert_close(model(images), network(images), rtol=1e-5, atol=1e-5)
 
 
-def test_a_vision_transformer_is_timms_already_and_loads_strictly():
+def test_a_network_of_timm_is_returned_as_it_is():
     def build(arch):
         return timm.create_model(
             "vit_tiny_patch16_224", img_size=32, depth=arch["depth"], embed_dim=64, num_heads=2, num_classes=10
@@ -42,7 +42,7 @@ def test_a_vision_transformer_is_timms_already_and_loads_strictly():
 
 
 @pytest.mark.parametrize("name", ["ofa_resnet50", "autoformer_tiny", "ofa_proxyless", "attentive_mobilenet"])
-def test_what_timm_does_not_have_is_refused(name):
+def test_a_network_that_timm_lacks_is_refused(name):
     family = ofa.create_family(name, num_classes=10, resolutions=(32, 64))
     arch = family.space.smallest
     with pytest.raises(ExportError, match="timm has no model that equals this network"):
