@@ -4,8 +4,6 @@ Runs the recipe, or resumes the run, then compares its front with random archs: 
 which the search never saw, and as whole networks on the run's device.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +18,7 @@ from ofa.cli.output import progress
 from ofa.cost.latency.profile import reference
 from ofa.devices import measure as devices
 from ofa.devices.device import Model
+from ofa.evaluate.subnets import extract_calibrated
 from ofa.pipeline.accuracy_store import Sample, denoised
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress
@@ -37,6 +36,7 @@ images. Latencies are measured with onnxruntime, 1 thread, batch 1.
 """
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 def main(folder: Path) -> None:
@@ -48,12 +48,11 @@ def main(folder: Path) -> None:
     random = [space.decode(row) for row in space.sample(N_RANDOM, rng)]
     with progress("measure") as on_progress:
         measurements = measure(run, [*front, *random], on_progress)
-    write_page(
-        "fashion_mnist", INTRODUCTION, *run_sections(run), *comparison(*measurements, n_front=len(front), rng=rng)
-    )
+    sections = comparison(*measurements, n_front=len(front), rng=rng)
+    write_page("fashion_mnist", INTRODUCTION, *run_sections(run), *sections)
 
 
-def measure(run: Run, archs: list[ofa.Arch], on_progress: Progress) -> tuple[Floats, NDArray[np.bool_], Floats]:
+def measure(run: Run, archs: list[ofa.Arch], on_progress: Progress) -> tuple[Floats, Mask, Floats]:
     """Measure archs on validation images, test images, and the run's device.
 
     Returns:
@@ -62,7 +61,7 @@ def measure(run: Run, archs: list[ofa.Arch], on_progress: Progress) -> tuple[Flo
     """
     supernet, data, config = run.supernet(), run.data, run.recipe.sample
     samples: dict[int, Sample] = {}
-    is_correct: dict[int, NDArray[np.bool_]] = {}
+    is_correct: dict[int, Mask] = {}
     models: dict[str, Model] = {}
     for resolution in run.family.resolutions:
         train = ofa.eval_batches(data, data.train, resolution, limit=config.calibration_images)
@@ -70,8 +69,7 @@ def measure(run: Run, archs: list[ofa.Arch], on_progress: Progress) -> tuple[Flo
         test = ofa.eval_batches(data, data.test, resolution)
         for i, arch in enumerate(archs):
             if arch["resolution"] == resolution:
-                network = supernet.extract(arch).to(memory_format=torch.channels_last)
-                ofa.calibrate(network, train)
+                network = extract_calibrated(supernet, arch, train)
                 metrics = ofa.evaluate(network, validation)
                 samples[i] = Sample(metrics.top1_percent, metrics.loss)
                 with torch.no_grad():
@@ -86,7 +84,6 @@ def measure(run: Run, archs: list[ofa.Arch], on_progress: Progress) -> tuple[Flo
 
 
 def run_sections(run: Run) -> list[str]:
-    """Return the levels, the predictor's quality and the stages' times."""
     summary, predictor = run.read_json("summary.json"), run.read_json("predictor.json")
     rows = [
         f"{i} | {level['top1_percent']:.2f} | {level['latency_ms']:.3f} | {level['predicted_latency_ms']:.3f} "
@@ -105,12 +102,7 @@ def run_sections(run: Run) -> list[str]:
 
 
 def comparison(
-    validation_percent: Floats,
-    is_correct: NDArray[np.bool_],
-    latency_ms: Floats,
-    *,
-    n_front: int,
-    rng: np.random.Generator,
+    validation_percent: Floats, is_correct: Mask, latency_ms: Floats, *, n_front: int, rng: np.random.Generator
 ) -> list[str]:
     """Compare the hypervolumes of the front (the first archs) and of sets of random archs (the others)."""
     n, n_images = is_correct.shape

@@ -3,8 +3,6 @@
 Each measurement is the peak of a process of its own, which runs this module with `--worker FAMILY MODE`.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import subprocess
@@ -39,10 +37,8 @@ def main(names: list[str]) -> None:
     rows = []
     for name in names:
         for memory, malloc in MALLOC.items():
-            sandwich, static, baseline = (
-                median_peak_mib(name, mode, malloc) for mode in ("sandwich", "static", "none")
-            )
-            sandwich, static = sandwich - baseline, static - baseline
+            peaks_mib = [median_peak_mib(name, mode, malloc) for mode in ("sandwich", "static", "none")]
+            sandwich, static = (peak - peaks_mib[2] for peak in peaks_mib[:2])
             batch = batch_size(create_family(name))
             rows.append(f"`{name}` | {batch} | {memory} | {sandwich:.0f} | {static:.0f} | {sandwich / static:.3f}")
             print(rows[-1], flush=True)

@@ -1,10 +1,7 @@
 """ONNX against PyTorch: `python -m benchmarks.parity [FAMILY ...]` writes docs/results/parity.md.
 
-For 20 random archs of every family: the largest difference of a logit and the share of equal top-1 classes on the whole
-digits test split. Each supernet is trained for some steps first, as untrained networks give logits near zero.
+Each supernet is trained for some steps first, as untrained networks give logits near zero.
 """
-
-from __future__ import annotations
 
 import sys
 import tempfile
@@ -14,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks.machine import machine
+from benchmarks.page import table, write_page
 from export.formats.onnx import Parity, export_onnx
 from ofa import Supernet, create_family, list_families
 from ofa.data.config import DataConfig
@@ -23,38 +20,33 @@ from ofa.data.load import load_data
 from ofa.data.loaders import eval_batches
 from ofa.evaluate.calibrate import calibrate
 
-RESULT = Path("docs/results/parity.md")
 N_ARCHS, STEPS, BATCH = 20, 40, 16
 MAX_RESOLUTION = 160
 """Larger resolutions of a family are left out: the whole test split is run on every arch."""
 
 
+HEADER = "family | pixels | archs | largest difference of a logit | median over archs | largest logit | same top-1"
+
+
 def main(names: list[str]) -> None:
     data = load_data(DataConfig(name="digits"))
-    lines = [
-        "# ONNX against PyTorch",
-        "",
-        f"Written by `python -m benchmarks.parity`: {N_ARCHS} random archs of each family, trained for {STEPS} steps,",
-        f"on the whole digits test split ({len(data.test)} images). A file whose logits differ by more than 1e-4, or",
-        "whose top-1 class differs for any image, is not written.",
-        "",
-        f"Machine: {machine()}.",
-        "",
-        "| family | pixels | archs | largest difference of a logit | median over archs | largest logit | same top-1 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for name in names:
-        lines.append(row(name, data))
-        print(lines[-1], flush=True)
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text("\n".join(lines) + "\n")
+        rows.append(measured_row(name, data))
+        print(rows[-1], flush=True)
+    introduction = f"""
+# ONNX against PyTorch
+
+Made by `python -m benchmarks.parity`: {N_ARCHS} random archs of each family, trained for {STEPS} steps, on the whole
+digits test split ({len(data.test)} images). A file whose logits differ by more than 1e-4, or whose top-1 class differs
+for any image, is not written.
+"""
+    write_page("parity", introduction, table(HEADER, rows))
 
 
-def row(name: str, data: Data) -> str:
-    """Return the line of one family."""
+def measured_row(name: str, data: Data) -> str:
     resolutions = tuple(r for r in create_family(name).resolutions if r <= MAX_RESOLUTION) or (96, 128)
-    options = {"num_classes": len(data.labels), "in_channels": data.in_channels, "resolutions": resolutions}
-    family = create_family(name, **options)
+    family = create_family(name, num_classes=len(data.labels), in_channels=data.in_channels, resolutions=resolutions)
     supernet = train(Supernet(family), data)
     archs = [family.space.decode(arch) for arch in family.space.sample(N_ARCHS, np.random.default_rng(0))]
     parities: list[Parity] = []
@@ -66,15 +58,14 @@ def row(name: str, data: Data) -> str:
                 if arch["resolution"] == resolution:
                     network = supernet.extract(arch)
                     calibrate(network, training)
-                    path = Path(folder) / "model.onnx"
-                    parity = export_onnx(network, family.input_shape(arch), path, images=images)
+                    parity = export_onnx(network, family.input_shape(arch), Path(folder, "model.onnx"), images=images)
                     assert parity is not None  # as images are given
                     parities.append(parity)
     diffs = [parity.max_abs_diff for parity in parities]
     largest, same = max(parity.max_abs_logit for parity in parities), min(parity.same_top1 for parity in parities)
     return (
-        f"| `{name}` | {', '.join(map(str, resolutions))} | {len(diffs)} | {max(diffs):.1e} | {np.median(diffs):.1e} "
-        f"| {largest:.1f} | {100 * same:.0f}% |"
+        f"`{name}` | {', '.join(map(str, resolutions))} | {len(diffs)} | {max(diffs):.1e} | {np.median(diffs):.1e} "
+        f"| {largest:.1f} | {100 * same:.0f}%"
     )
 
 

@@ -1,9 +1,8 @@
 """Measure what weight sharing costs: `python -m benchmarks.speed [FAMILY ...]` writes docs/results/speed.md."""
 
-from __future__ import annotations
-
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,12 +43,10 @@ def main(names: list[str]) -> None:
 
 
 def batch_size(family: Family) -> int:
-    """Return a batch size that suits the family's largest images."""
     return 64 if max(family.resolutions) <= 64 else 16
 
 
 def measured_row(family: Family) -> str:
-    """Measure one family and return its row of the table."""
     supernet = Supernet(family).to(memory_format=torch.channels_last)
     rng, batch = np.random.default_rng(0), batch_size(family)
     archs = [family.space.decode(row) for row in family.space.sample(MAX_ARCHS, rng)]
@@ -78,7 +75,6 @@ def step_ratio(supernet: Supernet, arch: Arch, batch: int) -> float:
 
 
 def step_seconds(network: nn.Module, optimizer: torch.optim.Optimizer, *, images: Tensor, labels: Tensor) -> float:
-    """Take one training step and return its seconds."""
     start = time.perf_counter()
     optimizer.zero_grad(set_to_none=False)
     functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
@@ -98,19 +94,11 @@ def subnet_ms(supernet: Supernet, archs: list[Arch]) -> float:
 
 def cost_seconds(family: Family, rng: np.random.Generator, n: int = 10_000) -> float:
     """Return the seconds to sample `n` archs, look up their latency (synthetic) and predict their accuracy."""
-    space, timing = family.space, Timing(0.1, 0.01, 1)
+    space, timing, overhead = family.space, Timing(0.1, 0.01, 1), Timing(0.01, 0.0, 1)
     networks = {space.decode(row): timing for row in space.sample(80, rng)}
     rows = {(repr(block), size): timing for block, size in distinct_blocks(family)}
-    latency_table = LatencyTable(
-        measured=family,
-        family=family,
-        device={},
-        date="",
-        overhead=Timing(0.01, 0.0, 1),
-        rows=rows,
-        networks=networks,
-        checks=networks,
-    )
+    timings: dict[str, Any] = {"overhead": overhead, "rows": rows, "networks": networks, "checks": networks}
+    latency_table = LatencyTable(measured=family, family=family, device={}, date="", **timings)
     training_rows = space.sample(300, rng)
     predictor = AccuracyPredictor.fit(space, training_rows, rng.normal(70, 3, 300), config=PredictorConfig(), seed=0)
     latency_table(training_rows)  # warms up

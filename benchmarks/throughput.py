@@ -5,15 +5,12 @@ of once-for-all, the PyPI package `ofa`. As that package shares this project's n
 one asks them in turn, so that one computes at a time, and first checks that they train the same network.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +49,9 @@ def main(rounds: int = ROUNDS) -> None:
         started(str(peer_python()), "-I", str(Path(__file__).with_name("throughput_peer.py"))) as peer,
         started(sys.executable, "-m", "benchmarks.throughput_ours") as ours,
     ):
-        settings = {
-            "sandwiches": [[official_description(arch) for arch in archs] for archs in sandwiches],
-            "batch": BATCH,
-            "pixels": PIXELS,
-            "threads": threads,
-            "weights": str(Path(folder, "weights.pt")),
-        }
+        described = [[official_description(arch) for arch in archs] for archs in sandwiches]
+        settings = {"sandwiches": described, "batch": BATCH, "pixels": PIXELS, "threads": threads}
+        settings["weights"] = str(Path(folder, "weights.pt"))
         n_parameters = ask(peer, settings) | ask(ours, settings)  # the peer first, as it writes the weights
         workers = dict.fromkeys(OURS, ours) | dict.fromkeys(PEERS, peer)
         equality = check(workers, n_parameters)
@@ -68,7 +61,6 @@ def main(rounds: int = ROUNDS) -> None:
 
 
 def introduction(timings: Timings, rounds: int, threads: int) -> str:
-    """Return how much faster this project is, and how that was measured."""
     published, channels_last = (np.median(timings[peer][:, 0] / timings[SHARED][:, 0]) for peer in PEERS)
     return f"""
 # Training throughput, compared with once-for-all
@@ -98,7 +90,6 @@ NOTES = f"""
 
 
 def timing_table(timings: Timings) -> str:
-    """Return images per second, milliseconds and ratios of each contender."""
     our_seconds, our_update_seconds = timings[SHARED].T
     rows = []
     for contender, name in CONTENDERS.items():
@@ -122,9 +113,7 @@ def check(workers: Workers, n_parameters: dict[str, int]) -> str:
         expected, scale = np.array(logits[SHARED]), np.abs(logits[SHARED]).max()
         logits_differences += [np.abs(values - expected).max() / scale for values in logits.values()]
     for i in (0, 1):  # one SGD step apart; later, rounding errors grow
-        losses = {
-            contender: request(workers, contender, "step", sandwich=i)["losses"] for contender in (SHARED, *PEERS)
-        }
+        losses = {it: request(workers, it, "step", sandwich=i)["losses"] for it in (SHARED, *PEERS)}
         loss_differences += [np.abs(np.divide(losses[peer], losses[SHARED]) - 1).max() for peer in PEERS]
     worst = np.array([np.max(logits_differences), np.max(loss_differences)])
     if not (worst < TOLERANCE).all():
@@ -152,14 +141,9 @@ def measure(workers: Workers, rounds: int) -> Timings:
     return {contender: np.array(seconds) for contender, seconds in timings.items()}
 
 
-@contextmanager
-def started(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a worker; afterwards, close its input, which makes it end."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.communicate()
+def started(*command: str) -> subprocess.Popen[str]:
+    """Start a worker; used as a context, it closes the worker's input at the end, which makes the worker end."""
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def request(workers: Workers, contender: str, action: str, *, sandwich: int) -> dict[str, Any]:

@@ -4,8 +4,6 @@ As that package shares this project's name, a Python of its own runs this file, 
 Both workers use what is defined here: the step, its timing, and the protocol, one line of JSON per request and answer.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib
@@ -56,9 +54,8 @@ def serve(contenders: Callable[[dict[str, Any]], dict[str, Contender]]) -> None:
         images = torch.randn(settings["batch"], 3, settings["pixels"], settings["pixels"])
         labels = torch.randint(0, 1000, (settings["batch"],))
         by_name = contenders(settings)
-        print(
-            json.dumps({name: n_parameters(it.sandwiches[0]) for name, it in by_name.items()}), file=answers, flush=True
-        )
+        numbers = {name: n_parameters(contender.sandwiches[0]) for name, contender in by_name.items()}
+        print(json.dumps(numbers), file=answers, flush=True)
         for line in sys.stdin:
             request = json.loads(line)
             contender = by_name[request["contender"]]
@@ -68,7 +65,6 @@ def serve(contenders: Callable[[dict[str, Any]], dict[str, Contender]]) -> None:
 
 
 def n_parameters(updates: list[Update]) -> int:
-    """Return the number of parameters that some updates train."""
     return sum(p.numel() for trainer, _ in updates for p in trainer.owner.parameters())
 
 

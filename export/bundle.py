@@ -1,7 +1,5 @@
 """Bundles: one folder with the models of several levels, from the slowest to the fastest; see `docs/bundle.md`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -16,7 +14,7 @@ from typing import Any
 from export.errors import local_path
 from export.preprocess import Preprocess
 from ofa.core.errors import BundleError
-from ofa.core.files import write_json
+from ofa.core.files import replacing, write_json
 from ofa.pipeline.levels import Level, from_json, to_json
 
 MANIFEST = "manifest.json"
@@ -62,17 +60,10 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle whole or not at all; an older bundle in `folder` stays until the new one is complete.
 
-    Args:
-        folder: of the bundle. Anything in it that is not a bundle is left alone.
-        levels: from the slowest to the fastest. Accuracies need not be ordered: on a small test split, either of
-            two close levels may be ahead.
-        source: the folder that the levels' files are relative to; they are copied.
-        name: of the bundle.
-        labels: class names, in the order of the logits.
-        device: description of what the latencies were measured on.
-
-    Raises:
-        BundleError: no levels or labels, levels out of order, a file that is missing, or `folder` in use.
+    Levels go from the slowest to the fastest; their files, relative to `source`, are copied. Accuracies need not be
+    ordered: on a small test split, either of two close levels may be ahead. Labels are in the order of the logits, and
+    `device` describes what the latencies were measured on. No levels or labels, levels out of order, a missing file,
+    or a folder that holds something else are a BundleError.
     """
     for i, (slower, faster) in enumerate(pairwise(levels)):
         if slower.latency_ms < faster.latency_ms:
@@ -151,10 +142,8 @@ def _read(path: Path, advice: str) -> bytes:
 
 def _copy(level: BundledLevel, source: Path, target: Path) -> BundledLevel:
     model = _read(source / level.file, "export this level first")
-    with target.open("wb") as file:
-        file.write(model)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(target) as temporary:
+        temporary.write_bytes(model)
     return replace(level, file=target.name, sha256=hashlib.sha256(model).hexdigest())
 
 

@@ -1,7 +1,5 @@
 """`ofa bundle`, which bundles the levels of a run or replays a discharging battery over them, and `ofa agent`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated, Any
 

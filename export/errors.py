@@ -1,7 +1,5 @@
 """One-line errors from what exporters and runtimes raise, and checks of numeric options and paths."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +21,8 @@ MAX_SECONDS = 1_000_000
 def one_line(kind: type[OfaError], what: str, advice: str | Callable[[str], str]) -> Iterator[None]:
     """Turn any other exception into a `kind` that reads "`what`: its message; `advice`" on one line.
 
-    Errors of this package and of the operating system pass through: their messages are for users already.
-
-    Args:
-        kind: the class to raise.
-        what: what failed, such as "ONNX Runtime cannot load model.onnx".
-        advice: the next step, or a function from the message to it.
+    Errors of this package and of the operating system pass through: their messages are for users already. `what` says
+    what failed, such as "ONNX Runtime cannot load model.onnx"; `advice` may be a function from the message to it.
     """
     try:
         yield
@@ -44,15 +38,9 @@ def one_line(kind: type[OfaError], what: str, advice: str | Callable[[str], str]
 def check_number(
     name: str, value: Any, low: float, high: float, *, whole: bool = False, kind: type[OfaError] = DeviceError
 ) -> None:
-    """Refuse an option that is not a number from `low` to `high`; booleans and NaN are not numbers.
+    """Raise a `kind` for an option, such as "adb: timeout_s", that is not a number from `low` to `high`.
 
-    Args:
-        name: of the option, with its owner: "adb: timeout_s".
-        value: of the option.
-        low: smallest value allowed.
-        high: largest value allowed.
-        whole: whether only integers are allowed.
-        kind: the class to raise.
+    Booleans and NaN are not numbers; with `whole`, only integers are.
     """
     number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if not (number and low <= value <= high):
@@ -61,7 +49,7 @@ def check_number(
 
 
 def check_choice(name: str, value: Any, allowed: Sequence[Any], *, kind: type[OfaError] = DeviceError) -> None:
-    """Refuse an option that is not one of `allowed`; see `check_number`."""
+    """Raise a `kind` for an option that is not one of `allowed`."""
     if not any(type(value) is type(one) and value == one for one in allowed):
         raise kind(f"{name} = {value!r:.60} is not known; choose from {', '.join(map(str, allowed))}")
 

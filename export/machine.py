@@ -1,9 +1,9 @@
-"""The machine that a runtime runs on, as latency tables record it. Free of torch."""
-
-from __future__ import annotations
+"""The machine that a runtime runs on, as latency tables record it, and the timing of runs on it. Free of torch."""
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter_ns
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -23,3 +23,14 @@ def processor() -> str:
     names = [value for name, value in pairs if name in ("model name", "Model", "Hardware") and value]
     parts = sorted({value for name, value in pairs if name == "CPU part"})
     return next(iter(names), "") or platform.processor() or " ".join([platform.machine(), *parts])
+
+
+def time_runs(run: Callable[[], object], n: int) -> list[float]:
+    """Return the milliseconds of each of `n` runs, after one that is not timed and fills the processor's caches."""
+    clock, times_ms = perf_counter_ns, []
+    run()
+    for _ in range(n):
+        start = clock()
+        run()
+        times_ms.append((clock() - start) / 1e6)
+    return times_ms

@@ -13,12 +13,7 @@ from ofa.core.errors import BundleError
 
 @dataclass(frozen=True)
 class Battery:
-    """A reading of the battery.
-
-    Attributes:
-        percent: the charge, 0 to 100.
-        charging: whether the device is on mains power.
-    """
+    """A reading of the battery: the charge, 0 to 100, and whether the device is on mains power."""
 
     percent: float
     charging: bool
@@ -46,10 +41,10 @@ class BatteryPolicy:
         check_number("hysteresis_percent", self.hysteresis_percent, 0, 100, kind=BundleError)
 
     @classmethod
-    def even(cls, n_levels: int, hysteresis_percent: float = 3.0) -> BatteryPolicy:
+    def even(cls, n_levels: int) -> BatteryPolicy:
         """Return a policy with an equal share of the charge for each level: 75, 50 and 25 percent for 4 levels."""
         check_number("n_levels", n_levels, 1, 1000, whole=True, kind=BundleError)
-        return cls(tuple(100 * (n_levels - i) / n_levels for i in range(1, n_levels)), hysteresis_percent)
+        return cls(tuple(100 * (n_levels - i) / n_levels for i in range(1, n_levels)))
 
     @property
     def n_levels(self) -> int:
@@ -59,10 +54,7 @@ class BatteryPolicy:
     def level(self, battery_percent: float, current_level: int | None, charging: bool = False) -> int:
         """Return the level to run now; BundleError for a charge or a current level that cannot be.
 
-        Args:
-            battery_percent: the charge, 0 to 100.
-            current_level: the level that runs now; None at the start, when hysteresis does not apply.
-            charging: whether the device is on mains power.
+        At the start, `current_level` is None and hysteresis does not apply.
         """
         check_number("battery_percent", battery_percent, 0, 100, kind=BundleError)
         if current_level is not None:

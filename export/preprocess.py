@@ -1,7 +1,5 @@
 """Preprocessing as in training, without torch: resize the shorter side, crop the center, normalize."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +26,7 @@ class Preprocess:
     cropped; then values are divided by 255 and normalized per channel. Pillow's float mode has the filter of
     torchvision's tensors: the two agree to about 1e-5 of full scale.
 
-    Attributes:
-        resolution: height and width of the model's input in pixels.
-        in_channels: 1 for gray, 3 for red, green, blue.
-        mean: per channel, of values from 0 to 1.
-        std: per channel, of values from 0 to 1.
+    A model takes 1 channel, gray, or 3: red, green, blue. `mean` and `std` are per channel, of values from 0 to 1.
     """
 
     resolution: int

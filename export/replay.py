@@ -1,7 +1,5 @@
 """A discharging battery in fast motion: what a bundle's runtime does from full to empty, and on mains power."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,15 +27,9 @@ def replay(
 ) -> list[ReplayStep]:
     """Serve images from a bundle while a simulated battery falls from 100 to 0 percent and is charged again.
 
-    Args:
-        bundle_folder: folder of the bundle.
-        images: real pictures, served in turn; see `export.preprocess.Preprocess`.
-        labels: class index of each image.
-        steps: number of charges from 100 to 0, at least 2.
-        charging_steps: number of charges from 0 to 100 on mains power.
-        images_per_step: number of images served at each step.
-        policy: see `export.runtime.Runtime`.
-        threads: of one run.
+    There are `steps` charges from 100 to 0, at least 2, and `charging_steps` from 0 to 100 on mains power. At each,
+    `images_per_step` pictures are served in turn; `labels` are the indices of their classes. `export.runtime.Runtime`
+    explains the rest.
 
     Raises:
         BundleError: the bundle is corrupt.

@@ -1,9 +1,4 @@
-"""Serving a bundle on a device: the battery chooses the level, and no request waits for a switch.
-
-Requires NumPy, Pillow, ONNX Runtime and psutil; no torch. See `docs/bundle.md`.
-"""
-
-from __future__ import annotations
+"""Serving a bundle on a device, by NumPy, Pillow, ONNX Runtime and psutil, without torch; see `docs/bundle.md`."""
 
 import threading
 import time
@@ -50,7 +45,7 @@ class _Serving:
 
 
 class Runtime(AbstractContextManager["Runtime"]):
-    """Serve a bundle; safe to call from many threads.
+    """Serve a bundle at the level that the battery calls for; safe to call from many threads.
 
     The battery is read at the start, then inside `predict` at most every `poll_seconds`, or by `update`. On a
     switch, the new level is loaded and warmed up before it replaces the old one in one assignment; requests that

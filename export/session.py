@@ -1,7 +1,5 @@
 """ONNX Runtime on the CPU, set up in one way for measuring, comparing and serving. Free of torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

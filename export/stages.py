@@ -1,8 +1,5 @@
 """The last stages of a run that know ONNX: exporting the levels, and bundling them."""
 
-from __future__ import annotations
-
-import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.bundle import BundledLevel, write_bundle
+from export.devices.local import onnx_file
 from export.errors import one_line
 from export.formats.onnx import compare, export_onnx
 from export.preprocess import Preprocess
@@ -56,11 +54,7 @@ def _picture(image: Tensor) -> NDArray[np.uint8]:
 
 
 def _check(run: Run) -> None:
-    """Export the smallest and the largest network of the family with random weights.
-
-    Raises:
-        ExportError: one of them cannot be exported, or differs from PyTorch.
-    """
+    """Export the smallest and the largest network of the family with random weights, and compare with PyTorch."""
     for size in ("smallest", "largest"):
         try:
             _check_arch(run, getattr(run.family.space, size))
@@ -75,9 +69,7 @@ def _check_arch(run: Run, arch: Arch) -> None:
     images = batches[0][0]
     with one_line(ExportError, "it does not run in PyTorch", "mend the family"):
         calibrate(network, batches)  # without, the logits of an untrained network hardly depend on the image
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        export_onnx(network, shape, path)
+    with onnx_file(Model.of(network, shape)) as path:
         model = session(path)
         parity = compare(model, network, [images[:1], images[1:4]])
     if not parity.max_abs_diff <= _CHECK_TOLERANCE * parity.max_abs_logit:
@@ -96,26 +88,26 @@ def _export(run: Run, progress: Progress) -> None:
     entries = run.read_json("front.json")["levels"]
     networks = [_calibrated(run, supernet, entry["arch"]) for entry in entries]
     timings = _measure(run, networks, [run.family.input_shape(entry["arch"]) for entry in entries])
-    slowest_first = sorted(range(len(entries)), key=lambda i: -timings[i].median_ms)
+    triples = zip(entries, networks, timings, strict=True)
     levels: list[Level] = []
-    for i in slowest_first:
-        arch, file = entries[i]["arch"], f"export/level-{len(levels)}.onnx"
+    for entry, network, timing in sorted(triples, key=lambda triple: -triple[2].median_ms):  # the slowest first
+        arch, file = entry["arch"], f"export/level-{len(levels)}.onnx"
         resolution, path = int(arch["resolution"]), run.path(file)
         validation = [images for images, _ in eval_batches(run.data, run.data.validation, resolution)]
         tolerance = run.recipe.export.max_abs_diff
-        parity = export_onnx(networks[i], run.family.input_shape(arch), path, images=validation, tolerance=tolerance)
+        parity = export_onnx(network, run.family.input_shape(arch), path, images=validation, tolerance=tolerance)
         assert parity is not None  # as images are given
         level = Level(
             arch=arch,
             file=file,
             top1_percent=onnx_top1_percent(path, eval_batches(run.data, run.data.test, resolution)),
-            validation_top1_percent=entries[i]["top1_percent"],
-            latency_ms=timings[i].median_ms,
-            latency_spread_ms=timings[i].spread_ms,
-            predicted_latency_ms=entries[i]["predicted_latency_ms"],
+            validation_top1_percent=entry["top1_percent"],
+            latency_ms=timing.median_ms,
+            latency_spread_ms=timing.spread_ms,
+            predicted_latency_ms=entry["predicted_latency_ms"],
             max_abs_diff=parity.max_abs_diff,
-            macs_m=entries[i]["macs_m"],
-            params_m=entries[i]["params_m"],
+            macs_m=entry["macs_m"],
+            params_m=entry["params_m"],
         )
         levels.append(level)
         progress(len(levels), len(entries), f"{path.name}: {level.top1_percent:.2f}% on test")

@@ -12,8 +12,6 @@
 Names are imported when first used, so that `import ofa` and the runtime on a device do without torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -23,11 +21,11 @@ if TYPE_CHECKING:
     from ofa.core.prediction import Prediction as Prediction
     from ofa.cost.counted import macs_m as macs_m
     from ofa.cost.counted import params_m as params_m
+    from ofa.cost.counted import peak_activation_mib as peak_activation_mib
+    from ofa.cost.counted import size_mib as size_mib
     from ofa.cost.energy import energy_mj as energy_mj
     from ofa.cost.latency.profile import profile as profile
     from ofa.cost.latency.table import LatencyTable as LatencyTable
-    from ofa.cost.memory import peak_activation_mib as peak_activation_mib
-    from ofa.cost.memory import size_mib as size_mib
     from ofa.data.load import load_data as load_data
     from ofa.data.loaders import eval_batches as eval_batches
     from ofa.devices.registry import create_device as create_device
@@ -56,11 +54,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "core.errors": ["OfaError"],
     "core.prediction": ["Prediction"],
-    "cost.counted": ["macs_m", "params_m"],
+    "cost.counted": ["macs_m", "params_m", "peak_activation_mib", "size_mib"],
     "cost.energy": ["energy_mj"],
     "cost.latency.profile": ["profile"],
     "cost.latency.table": ["LatencyTable"],
-    "cost.memory": ["peak_activation_mib", "size_mib"],
     "data.load": ["load_data"],
     "data.loaders": ["eval_batches"],
     "devices.registry": ["create_device", "list_devices"],

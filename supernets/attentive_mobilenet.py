@@ -1,7 +1,5 @@
 """The space of AttentiveNAS (arXiv 2011.09011) and AlphaNet (arXiv 2102.07954), after BigNAS (arXiv 2003.11142)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 
@@ -42,7 +40,7 @@ def family(
         blocks = [first, *[partial(_block, se)] * (max(depths) - 1)]
         layout.stage(s, depth, blocks, shared=shared, in_width=in_width, stride=stride)
     hidden = layout.choice("head.width", (1792, 1984))
-    layout.block("head", partial(_head, num_classes, dropout), width, hidden)
+    layout.block("head", lambda last, hidden: Head(last, 6 * last, hidden, num_classes, dropout, _ACT), width, hidden)
     return layout.family("attentive_mobilenet", in_channels)
 
 
@@ -56,7 +54,3 @@ def _first_block(
 
 def _block(se: bool, width: int, kernel: int, expand: int) -> MBConv:
     return MBConv(width, width, kernel, 1, expand, se, _ACT, residual=True)
-
-
-def _head(num_classes: int, dropout: float, width: int, hidden: int) -> Head:
-    return Head(width, 6 * width, hidden, num_classes, dropout, _ACT)

@@ -4,8 +4,6 @@ All blocks have one width, `embed_dim`; each has its own number of heads and its
 of 256, 448 and 640 channels are in part wider than their spaces: importing a checkpoint takes leading slices.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,71 +17,26 @@ from supernets.layout import Layout
 _PATCH = 16
 
 
-def tiny(
+def _family(
+    name: str,
     num_classes: int = 1000,
     in_channels: int = 3,
     resolutions: Sequence[int] = (224,),
-    embed_dims: Sequence[int] = (192, 216, 240),
-    depths: Sequence[int] = (12, 13, 14),
-    heads: Sequence[int] = (3, 4),
-    mlp_ratios: Sequence[float] = (3.5, 4),
+    *,
+    embed_dims: Sequence[int],
+    depths: Sequence[int],
+    heads: Sequence[int],
+    mlp_ratios: Sequence[float] = (3, 3.5, 4),
 ) -> Family:
-    """Return AutoFormer-T's family: 10^9 archs of 5.4M to 10.5M parameters.
+    """Return a family of allowed widths, numbers of blocks, and numbers of heads and MLP ratios per block.
 
-    The released subnet (5.9M) has MLP ratios of 3, outside of the published space: it needs `mlp_ratios=(3, 3.5, 4)`.
-
-    Args:
-        num_classes: length of the logits.
-        in_channels: channels of the images.
-        resolutions: height and width of the images in pixels, ascending multiples of 16.
-        embed_dims: allowed widths of all blocks.
-        depths: allowed numbers of blocks; a smaller network keeps the first ones.
-        heads: allowed numbers of heads per block, of 64 channels each.
-        mlp_ratios: allowed ratios of an MLP's hidden channels to `embed_dim`; each product must be a whole number.
+    A smaller network keeps the first blocks; heads have 64 channels each. Resolutions are multiples of 16 pixels, and
+    each product of an MLP ratio and a width, the hidden channels of an MLP, must be a whole number.
 
     Raises:
         FamilyError: no network can have one of the values.
         SpaceError: the values of an option are not ascending.
     """
-    return _family("autoformer_tiny", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
-
-
-def small(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    resolutions: Sequence[int] = (224,),
-    embed_dims: Sequence[int] = (320, 384, 448),
-    depths: Sequence[int] = (12, 13, 14),
-    heads: Sequence[int] = (5, 6, 7),
-    mlp_ratios: Sequence[float] = (3, 3.5, 4),
-) -> Family:
-    """Return AutoFormer-S's family: 8x10^13 archs of 13.1M to 34.8M parameters; 22.9M released. See `tiny`."""
-    return _family("autoformer_small", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
-
-
-def base(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    resolutions: Sequence[int] = (224,),
-    embed_dims: Sequence[int] = (528, 576, 624),
-    depths: Sequence[int] = (14, 15, 16),
-    heads: Sequence[int] = (8, 9, 10),
-    mlp_ratios: Sequence[float] = (3, 3.5, 4),
-) -> Family:
-    """Return AutoFormer-B's family: 6x10^15 archs of 39.8M to 76.9M parameters; 53.7M released. See `tiny`."""
-    return _family("autoformer_base", num_classes, in_channels, resolutions, embed_dims, depths, heads, mlp_ratios)
-
-
-def _family(
-    name: str,
-    num_classes: int,
-    in_channels: int,
-    resolutions: Sequence[int],
-    embed_dims: Sequence[int],
-    depths: Sequence[int],
-    heads: Sequence[int],
-    mlp_ratios: Sequence[float],
-) -> Family:
     _check(name, {"embed_dims": embed_dims, "depths": depths, "heads": heads}, mlp_ratios)
     layout = Layout(resolutions)
     embed_dim, depth = layout.choice("embed_dim", embed_dims), layout.choice("depth", depths)
@@ -92,6 +45,24 @@ def _family(
     layout.stage(None, depth, [_block] * max(depths), shared=(embed_dim,), own=own)
     layout.block("head", partial(TokenHead, num_classes=num_classes), embed_dim)
     return layout.family(name, in_channels, resolution_multiple=_PATCH)
+
+
+tiny = partial(
+    _family,
+    "autoformer_tiny",
+    embed_dims=(192, 216, 240),
+    depths=(12, 13, 14),
+    heads=(3, 4),
+    mlp_ratios=(3.5, 4),
+)
+"""AutoFormer-T's family: 10^9 archs of 5.4M to 10.5M parameters.
+
+The released subnet (5.9M) has MLP ratios of 3, outside of the published space: it needs `mlp_ratios=(3, 3.5, 4)`.
+"""
+small = partial(_family, "autoformer_small", embed_dims=(320, 384, 448), depths=(12, 13, 14), heads=(5, 6, 7))
+"""AutoFormer-S's family: 8x10^13 archs of 13.1M to 34.8M parameters; 22.9M released."""
+base = partial(_family, "autoformer_base", embed_dims=(528, 576, 624), depths=(14, 15, 16), heads=(8, 9, 10))
+"""AutoFormer-B's family: 6x10^15 archs of 39.8M to 76.9M parameters; 53.7M released."""
 
 
 def _block(embed_dim: int, heads: int, mlp_ratio: float) -> TransformerBlock:

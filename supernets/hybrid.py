@@ -5,8 +5,6 @@ Stages of inverted residuals, then stages of transformer blocks, as in CoAtNet (
 cheap on CPUs. Heads have 32 channels each, so that a network with fewer heads has the first ones of the largest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

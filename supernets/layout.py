@@ -1,7 +1,5 @@
 """Layouts: the choices and slots of a family, collected in the order of the data flow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -13,11 +11,7 @@ from ofa.supernet.rules import Rule
 
 
 class Layout:
-    """Choices and slots of a family whose classifier is `head.classifier`.
-
-    Args:
-        resolutions: allowed heights and widths of the images in pixels, ascending.
-    """
+    """Choices and slots of a family whose classifier is `head.classifier`, for images of ascending resolutions."""
 
     def __init__(self, resolutions: Sequence[int]) -> None:
         self.choices = [Choice("resolution", tuple(resolutions))]
@@ -49,12 +43,12 @@ class Layout:
 
         Args:
             stage: number of the stage, for names such as `stage2.block0.kernel`; None for `block0.kernel`.
-            depth: choice of the number of blocks.
+            depth: number of blocks.
             blocks: for each position, a function from the values of the choices that the block reads to the block.
-            shared: choices that every block reads.
+            shared: read by every block.
             own: names and values of the choices that each block has for itself, read after the shared ones.
-            in_width: choice of the stage's input channels, if the first block reads it before the others.
-            stride: stride of the first block.
+            in_width: the stage's input channels, if the first block reads them, before the others.
+            stride: of the first block.
         """
         prefix, path = ("", "blocks") if stage is None else (f"stage{stage}.", f"stages.{stage}")
         for b, block in enumerate(blocks):

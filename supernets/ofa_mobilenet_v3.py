@@ -1,7 +1,5 @@
 """The MobileNetV3 space of once-for-all (arXiv 1908.09791, section 3.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 
@@ -22,13 +20,9 @@ def family(
 ) -> Family:
     """Return the family: elastic depth, expansion and kernel; 2x10^19 archs per resolution, 7.7M shared parameters.
 
-    Args:
-        num_classes: length of the logits.
-        in_channels: channels of the images.
-        resolutions: height and width of the images in pixels, ascending.
-        width_mult: width multiplier; the published networks have 1.0 and 1.2.
-        dropout: probability before the classifier.
-        kernel_transforms: compute smaller kernels from larger ones by learned matrices; otherwise take their centers.
+    The published networks have a width multiplier of 1.0 and 1.2. Dropout is before the classifier. With
+    `kernel_transforms` smaller kernels are computed from larger ones by learned matrices; otherwise they are the
+    centers.
     """
     stem, first, *widths, conv, hidden = (scaled(c, width_mult) for c in (16, 16, 24, 40, 80, 112, 160, 960, 1280))
     strides, acts = (2, 2, 2, 1, 2), ("relu", "relu", "hard_swish", "hard_swish", "hard_swish")

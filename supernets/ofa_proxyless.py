@@ -1,7 +1,5 @@
 """The ProxylessNAS space of once-for-all (arXiv 1908.09791, section 3.2), with the widths of arXiv 1812.00332."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

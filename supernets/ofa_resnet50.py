@@ -1,7 +1,5 @@
 """The ResNet50-D space of once-for-all (arXiv 1908.09791; network: arXiv 1812.01187), as published in its code."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 
@@ -30,10 +28,10 @@ def family(
     layout = Layout(resolutions)
     depth = layout.choice("stem.depth", (0, 2))
     mid_width, width = layout.choice("stem.mid_width", (0.65, 1.0)), layout.choice("stem.width", WIDTHS)
-    layout.block("stem.0", partial(_stem_conv, in_channels), mid_width, stride=2)
+    layout.block("stem.0", lambda mid: ConvNorm(in_channels, _mid(mid), 3, 2, "relu"), mid_width, stride=2)
     layout.block("stem.1", _stem_residual, depth, mid_width)
-    layout.block("stem.2", _stem_last, mid_width, width)
-    layout.block("stem.pool", _stem_pool, width, stride=2)
+    layout.block("stem.2", lambda mid, last: ConvNorm(_mid(mid), scaled(64, last), 3, 1, "relu"), mid_width, width)
+    layout.block("stem.pool", lambda last: MaxPool(scaled(64, last)), width, stride=2)
     before = 64
     for s, (channels, stride, base) in enumerate(((256, 1, 2), (512, 2, 2), (1024, 2, 4), (2048, 2, 2))):
         depth = layout.choice(f"stage{s}.depth", (base, base + 1, base + 2))
@@ -42,36 +40,16 @@ def family(
         blocks, own = [first, *[later] * (base + 1)], {"expand": EXPANDS}
         layout.stage(s, depth, blocks, shared=(width,), own=own, in_width=in_width, stride=stride)
         before = channels
-    layout.block("head", partial(_head, num_classes, dropout), width)
+    layout.block("head", lambda last: Head(scaled(2048, last), None, None, num_classes, dropout), width)
     return layout.family("ofa_resnet50", in_channels)
 
 
-def _stem(width: float) -> int:
-    return scaled(64, width)
-
-
 def _mid(width: float) -> int:
-    return scaled(_stem(width) // 2)
-
-
-def _stem_conv(in_channels: int, mid_width: float) -> ConvNorm:
-    return ConvNorm(in_channels, _mid(mid_width), 3, 2, "relu")
+    return scaled(scaled(64, width) // 2)
 
 
 def _stem_residual(depth: int, mid_width: float) -> ConvNorm | None:
     return ConvNorm(_mid(mid_width), _mid(mid_width), 3, 1, "relu", residual=True) if depth else None
-
-
-def _stem_last(mid_width: float, width: float) -> ConvNorm:
-    return ConvNorm(_mid(mid_width), _stem(width), 3, 1, "relu")
-
-
-def _stem_pool(width: float) -> MaxPool:
-    return MaxPool(_stem(width))
-
-
-def _head(num_classes: int, dropout: float, width: float) -> Head:
-    return Head(scaled(2048, width), None, None, num_classes, dropout)
 
 
 def _first_block(

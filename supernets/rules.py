@@ -1,7 +1,5 @@
 """Sharing rules of single families: learned kernel transforms, and tables by position."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isqrt
@@ -20,20 +18,13 @@ class KernelTransform(Kernel):
 
     This is once-for-all's elastic kernel (arXiv 1908.09791, section 3.3). The largest network's convolution holds one
     matrix per step, such as `weight_7to5` `[25, 25]` and `weight_5to3` `[9, 9]`. All channels share it; it starts as
-    the identity.
-
-    Attributes:
-        kernels: odd kernel sizes, ascending.
+    the identity. `kernels` are odd sizes, ascending.
     """
 
     kernels: tuple[int, ...]
 
     def extras(self, full: Tensor, name: str) -> dict[str, Tensor]:
-        """See `Rule.extras`.
-
-        Raises:
-            FamilyError: the largest network's kernel is not the last of `kernels`.
-        """
+        """See `Rule.extras`; raises FamilyError unless the largest network's kernel is the last of `kernels`."""
         if full.shape[-1] != self.kernels[-1]:
             raise FamilyError(
                 f"{name}: the largest kernel is {full.shape[-1]}, but its transform is for kernels {self.kernels}; "
@@ -87,10 +78,9 @@ class Center(Rule):
 
 @dataclass(frozen=True)
 class _GridTable(Rule):
-    """Base of the rules for tables in which one dimension is a flattened square grid and `extra` other entries.
+    """A table in which one dimension is a flattened square grid and `extra` other entries; others are leading slices.
 
-    The view keeps that dimension whole; `resize` computes the smaller one in every forward pass. All other dimensions
-    are leading slices.
+    The view keeps that dimension whole; `resize` computes the smaller one in every forward pass.
     """
 
     extra: int = 0

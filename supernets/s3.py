@@ -4,8 +4,6 @@ The architecture is that of the released code (microsoft/Cream, AutoFormerV2). T
 figure only; docs/families.md says how the values here were chosen around the released networks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 
@@ -15,51 +13,15 @@ from supernets.layout import Layout
 from supernets.rules import Center
 
 
-def tiny(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    resolutions: Sequence[int] = (192, 224, 256),
-    dropout: float = 0.0,
-) -> Family:
-    """Return the space around AutoFormerV2-T (28M parameters): 9M to 59M parameters.
-
-    Args:
-        num_classes: length of the logits.
-        in_channels: channels of the images.
-        resolutions: height and width of the images in pixels, ascending.
-        dropout: probability before the classifier.
-    """
-    return _family("s3_tiny", (4, 6, 8), num_classes, in_channels, resolutions, dropout)
-
-
-def small(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    resolutions: Sequence[int] = (192, 224, 256),
-    dropout: float = 0.0,
-) -> Family:
-    """Return the space around AutoFormerV2-S (50M parameters): 19M to 90M parameters. Arguments: see `tiny`."""
-    return _family("s3_small", (16, 18, 20), num_classes, in_channels, resolutions, dropout)
-
-
-def base(
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    resolutions: Sequence[int] = (192, 224, 256),
-    dropout: float = 0.0,
-) -> Family:
-    """Return the space around AutoFormerV2-B (71M parameters): 30M to 122M parameters. Arguments: see `tiny`."""
-    return _family("s3_base", (28, 30, 32), num_classes, in_channels, resolutions, dropout)
-
-
 def _family(
     name: str,
     third_depths: tuple[int, ...],
-    num_classes: int,
-    in_channels: int,
-    resolutions: Sequence[int],
-    dropout: float,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    resolutions: Sequence[int] = (192, 224, 256),
+    dropout: float = 0.0,
 ) -> Family:
+    """Return a family; dropout is the probability before the classifier."""
     layout = Layout(resolutions)
     for s, depths in enumerate(((1, 2, 3), (1, 2, 3), third_depths, (1, 2, 3))):
         depth = layout.choice(f"stage{s}.depth", depths)
@@ -79,6 +41,14 @@ def _family(
         layout.stage(s, depth, blocks, shared=(embed_dim,), own=own)
     layout.block("head", partial(TokenHead, num_classes=num_classes, dropout=dropout), embed_dim)
     return layout.family(name, in_channels, rules={"*.bias_table": Center(2)})
+
+
+tiny = partial(_family, "s3_tiny", (4, 6, 8))
+"""The space around AutoFormerV2-T (28M parameters): 9M to 59M parameters."""
+small = partial(_family, "s3_small", (16, 18, 20))
+"""The space around AutoFormerV2-S (50M parameters): 19M to 90M parameters."""
+base = partial(_family, "s3_base", (28, 30, 32))
+"""The space around AutoFormerV2-B (71M parameters): 30M to 122M parameters."""
 
 
 def _scaled(values: tuple[int, ...], stage: int) -> tuple[int, ...]:

@@ -1,7 +1,5 @@
 """A MobileNetV3 space for images of 28 to 64 pixels, small enough to train in minutes on a laptop's CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Properties of timm's networks that families of them need: classifiers, heads, patch size, sharing rules."""
 
-from __future__ import annotations
-
 from math import isqrt
 from typing import Any
 

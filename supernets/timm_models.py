@@ -3,8 +3,6 @@
 The networks that `timm.create_model` builds share weights by parameter name (`Family.from_builder`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +56,7 @@ def timm_family(
         model: a name from `timm.list_models()`.
         num_classes: length of the logits; 0 for features.
         in_channels: channels of the images.
-        resolutions: height and width of the images in pixels, ascending; timm's own by default.
+        resolutions: sizes of the images in pixels, ascending; timm's own by default.
         pretrained: start from timm's weights. The largest network must be timm's own but for `num_classes`,
             `in_channels` and the resolution, to which timm adapts its weights.
         adjust: from a network's arguments to those that follow from them, such as `num_heads` from `embed_dim`; with a
@@ -105,23 +103,15 @@ def timm_family(
 
 @dataclass(frozen=True, eq=False)
 class _Builder:
-    """Build the network of an arch: timm's model with the arch's values in place of the lists.
-
-    Attributes:
-        fixed: numbers of classes and input channels.
-        arguments: as given to `timm_family`.
-        takes_size: whether the model's constructor takes the resolution.
-        heads_by_width: of timm's own network.
-        pretrained: the arch whose network starts from timm's weights.
-    """
+    """Builds the network of an arch: timm's model with the arch's values in place of the lists."""
 
     model: str
-    fixed: Mapping[str, int]
+    fixed: Mapping[str, int]  # numbers of classes and input channels
     arguments: Mapping[str, Any]
     adjust: Adjust | None
-    takes_size: bool
-    heads_by_width: Mapping[int, int]
-    pretrained: Arch | None
+    takes_size: bool  # whether the model's constructor takes the resolution
+    heads_by_width: Mapping[int, int]  # of timm's own network
+    pretrained: Arch | None  # whose network starts from timm's weights
 
     def __call__(self, arch: Arch) -> nn.Module:
         on_meta = torch.get_default_device().type == "meta"

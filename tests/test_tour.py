@@ -6,8 +6,6 @@ import sys
 import threading
 from pathlib import Path
 
-import pytest
-
 from ofa.pipeline.recipe_file import load_recipe
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import all_stages
@@ -26,40 +24,33 @@ def code_of(function, file):
     return inspect.unwrap(found).__code__
 
 
-@pytest.fixture(scope="module")
-def first_calls(tmp_path_factory, tiny_recipe_text):
-    """When each function of the page was called first in a run of all stages."""
-    folder = tmp_path_factory.mktemp("tour")
-    (folder / "tiny.yaml").write_text(tiny_recipe_text)
-    wanted, calls = {code_of(*step) for part in PARTS for step in part}, {}
-
-    def note(frame, event, argument):  # noqa: ARG001
-        if event == "call" and frame.f_code in wanted:
-            calls.setdefault(frame.f_code, len(calls))
-
-    threading.setprofile(note)
-    sys.setprofile(note)
-    try:
-        run = Run(load_recipe(str(folder / "tiny.yaml")), folder / "run")
-        run.check_inputs()
-        for stage in all_stages().values():
-            run.execute(stage, lambda done, total, message: None)
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
-    return calls
-
-
 def test_the_page_has_the_three_ways():
     assert [len(part) >= 6 for part in PARTS] == [True] * 3
 
 
-@pytest.mark.parametrize("part", PARTS, ids=["supernet", "latency", "file"])
-def test_functions_are_called_in_the_order_of_the_page(first_calls, part):
-    codes = [code_of(*step) for step in part]
-    assert [step for step, code in zip(part, codes, strict=True) if code not in first_calls] == []
-    order = [first_calls[code] for code in codes]
-    assert order == sorted(order), sorted(zip(order, part, strict=True))
+def test_a_run_calls_the_functions_of_each_part_in_the_order_of_the_page(tmp_path, tiny_recipe_text):
+    (tmp_path / "tiny.yaml").write_text(tiny_recipe_text)
+    steps, calls = {code_of(*step): step for part in PARTS for step in part}, []
+
+    def note(frame, event, argument):  # noqa: ARG001
+        step = steps.get(frame.f_code)
+        if step is not None and calls[-1:] != [step]:
+            calls.append(step)
+
+    previous = sys.gettrace()
+    threading.settrace(note)
+    sys.settrace(note)
+    try:
+        run = Run(load_recipe(str(tmp_path / "tiny.yaml")), tmp_path / "run")
+        run.check_inputs()
+        for stage in all_stages().values():
+            run.execute(stage, lambda done, total, message: None)
+    finally:
+        sys.settrace(previous)
+        threading.settrace(previous)
+    for part in PARTS:
+        later = iter(calls[calls.index(part[0]) :])
+        assert [step for step in part if step not in later] == []  # `in` advances to the step
 
 
 def test_every_file_of_the_page_is_as_it_says():

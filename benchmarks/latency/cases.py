@@ -1,7 +1,5 @@
 """The cases of the latency benchmark: families and devices, how they are measured, and where the tables are kept."""
 
-from __future__ import annotations
-
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor

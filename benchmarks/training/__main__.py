@@ -4,8 +4,6 @@
 interrupted comparison resumes. Remove the files to measure anew.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

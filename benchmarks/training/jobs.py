@@ -1,7 +1,5 @@
 """One training of the comparison, in a process of its own: `python -m benchmarks.training.jobs SETTINGS RESULT`."""
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile
@@ -25,7 +23,6 @@ from benchmarks.training.strategies import BATCH, COMMON, LR, STRATEGIES, train_
 from benchmarks.training.tasks import DATA, TASKS, Task, load_data, random_archs, spread_archs
 from ofa.core import distributed
 from ofa.core.files import write_json
-from ofa.core.tensors import write_tensors
 from ofa.data.loaders import Batches, train_batches
 from ofa.train.losses import label_loss
 from ofa.train.schedule import Schedule
@@ -49,8 +46,7 @@ def measure_costs(task: Task) -> dict[str, float]:
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder, "weights.safetensors")  # later phases need weights to start from
-        supernet = ofa.Supernet(task.create_family())
-        write_tensors(weights, supernet.network.state_dict(), {"family": supernet.family.name})
+        ofa.Supernet(task.create_family()).save(weights)
         for _ in range(COST_ROUNDS):
             for name, strategy in STRATEGIES.items():
                 for i, phase in enumerate(strategy["phases"]):

@@ -1,7 +1,5 @@
 """The page docs/results/training.md and its plots, from the stored results."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
@@ -12,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 import ofa
-from benchmarks.page import RESULTS, table, write_page
-from benchmarks.plots import save
+from benchmarks.page import save_plot, table, write_page
 from benchmarks.training.results import COSTS, alone_key, phase_key, read, seed_path, supernet_key
 from benchmarks.training.strategies import BATCH, COMPARED_WITH_ALONE, LARGE, RECIPES, REFERENCE, TRAININGS
 from benchmarks.training.tasks import N_TRAIN, TASKS, random_archs, spread_archs
@@ -44,9 +41,6 @@ below on average: 1.0 below for the 8 smallest, 1 to 2 above for the 2 largest; 
 """
     sections = [part for task in TASKS for part in inheritance_sections(results, task)]
     write_page("training", introduction, *sections, *strategy_sections(results))
-
-
-# Inherited weights against training alone
 
 
 def inheritance_sections(results: Results, name: str) -> list[str]:
@@ -100,16 +94,12 @@ def agreement(inherited: Floats, alone: Floats) -> str:
 
 
 def plot_inheritance(name: str, title: str, macs_m: Floats, *, inherited: Floats, alone: Floats) -> None:
-    """Plot accuracies `[seeds, archs]` against MACs."""
     figure, axes = plt.subplots(figsize=(6, 4))
     for label, percent in (("inherited", inherited), ("trained alone", alone)):
         axes.errorbar(macs_m, percent.mean(0), std(percent), marker="o", capsize=3, label=label)
     axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=title)
     axes.legend()
-    save(figure, RESULTS / f"training-{name}.svg")
-
-
-# Strategies at equal cost
+    save_plot(figure, f"training-{name}")
 
 
 def strategy_sections(results: Results) -> list[str]:
@@ -169,7 +159,7 @@ def plot_strategies(columns: dict[str, dict[str, Floats]]) -> None:
     axes.grid(axis="x", alpha=0.3)
     axes.set(xlabel="test top-1, %", title="strategies at equal cost")
     axes.legend(fontsize=8)
-    save(figure, RESULTS / "training-strategies.svg")
+    save_plot(figure, "training-strategies")
 
 
 def half_cost_summary(results: Results) -> str:
@@ -185,11 +175,7 @@ def half_cost_summary(results: Results) -> str:
     return "\n".join(lines) if len(lines) > 1 else ""
 
 
-# Statistics
-
-
 def top1_percent(accuracies: Any) -> list[float]:
-    """Return test accuracies in percent."""
     return [accuracy["test"] for accuracy in accuracies]
 
 

@@ -1,6 +1,4 @@
-"""Results of the trainings in docs/results/training/: a JSON file per seed, by name of training, and one of costs."""
-
-from __future__ import annotations
+"""Results in docs/results/training/: for each seed a JSON file of its trainings by key, and one file of costs."""
 
 import json
 from pathlib import Path
@@ -11,7 +9,6 @@ COSTS = FOLDER / "costs.json"
 
 
 def seed_path(seed: int) -> Path:
-    """Return the file with the results of a seed."""
     return FOLDER / f"seed-{seed}.json"
 
 
@@ -22,15 +19,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def phase_key(strategy: str, i: int) -> str:
-    """Return the key of a phase's cost."""
     return f"{strategy}/{i}"
 
 
 def supernet_key(task: str, training: str) -> str:
-    """Return the key of a supernet's result."""
     return f"supernet {task}: {training}"
 
 
 def alone_key(task: str, i: int) -> str:
-    """Return the key of the result of a network trained alone."""
     return f"alone {task}: {i}"

@@ -1,7 +1,5 @@
 """Tasks of the comparison: families, images and archs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -10,7 +8,7 @@ import numpy as np
 
 import ofa
 from ofa.data.config import AugmentConfig, DataConfig
-from ofa.data.dataset import Data, TensorImages
+from ofa.data.dataset import Data, Images, TensorImages
 
 N_TRAIN, N_VALIDATION = 2_000, 1_000
 """Images, chosen on another seed: on 1,000 training images, networks trained alone hardly differ from each other."""
@@ -19,14 +17,7 @@ DATA = DataConfig(name="fashion_mnist", augment=AugmentConfig(scale=(0.85, 1.0),
 
 @dataclass(frozen=True)
 class Task:
-    """A family and how long its supernet is trained.
-
-    Attributes:
-        family: name of the family.
-        options: options of the family.
-        epochs: epochs of the supernet and of each network trained alone.
-        n_alone: number of archs that are trained alone.
-    """
+    """A family with its options, the epochs of each training, and the number of archs that are trained alone."""
 
     family: str
     options: dict[str, Any]
@@ -34,7 +25,7 @@ class Task:
     n_alone: int
 
     def create_family(self) -> ofa.Family:
-        """Return the family for Fashion-MNIST."""
+        """Create the family for Fashion-MNIST."""
         return ofa.create_family(self.family, num_classes=10, in_channels=1, **self.options)
 
 
@@ -48,11 +39,12 @@ TASKS = {
 def load_data() -> Data:
     """Return Fashion-MNIST with some of its training and validation images and all of its test images."""
     data, rng = ofa.load_data(DATA), np.random.default_rng(0)
-    subsets: list[TensorImages] = []
-    for images, n in ((data.train, N_TRAIN), (data.validation, N_VALIDATION)):
+
+    def some(images: Images, n: int) -> Images:
         assert isinstance(images, TensorImages)
-        subsets.append(images.subset(np.sort(rng.permutation(len(images))[:n])))
-    return replace(data, train=subsets[0], validation=subsets[1])
+        return images.subset(np.sort(rng.permutation(len(images))[:n]))
+
+    return replace(data, train=some(data.train, N_TRAIN), validation=some(data.validation, N_VALIDATION))
 
 
 def spread_archs(family: ofa.Family, n: int) -> list[ofa.Arch]:

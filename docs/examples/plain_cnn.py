@@ -1,4 +1,4 @@
-"""A family of plain convolutional networks; `python docs/examples/plain_cnn.py` trains it, a recipe may name the file."""
+"""A family of plain convolutional networks. `python docs/examples/plain_cnn.py` trains it."""
 
 from dataclasses import dataclass
 from functools import partial

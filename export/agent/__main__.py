@@ -1,7 +1,5 @@
 """`python -m export.agent` starts an agent where PyTorch is not installed; `ofa agent` is the same."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys

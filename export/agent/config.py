@@ -1,7 +1,5 @@
 """How an agent is started: its options, their limits and its token. Free of torch."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,16 +37,9 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """How an agent is started.
+    """How an agent is started; `ofa agent --help` explains most options.
 
-    Attributes:
-        token: that clients must send; 16 or more ASCII characters without spaces.
-        limits: of its worker.
-        host: address to listen on.
-        port: to listen on; 0 for any free one.
-        cert: certificate for TLS, PEM; None for plain HTTP.
-        key: its private key, PEM.
-        patience_s: time for a request's head; a body may take as long, and a second more for each MiB.
+    A request's head may take `patience_s` seconds; a body may take as long, and a second more for each MiB.
     """
 
     token: str = field(repr=False)
@@ -67,7 +58,7 @@ class AgentConfig:
             raise DeviceError("agent: TLS needs both a certificate and a key; give cert and key, or neither")
 
 
-def read_token(path: Path) -> str:
+def read_token(path: str | Path) -> str:
     """Return the token in a file; DeviceError if it is unreadable, too short, or does not fit into a header."""
     path = local_path(path)
     try:

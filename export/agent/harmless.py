@@ -1,10 +1,7 @@
-"""Refuse ONNX models that do more than compute, whoever sent them.
+"""Refuse ONNX models that do more than compute. Free of torch, and of `onnx`, which many phones would have to compile.
 
-Free of torch, and of the package `onnx`, which many phones would have to compile. Few fields of the protobuf matter,
-and every occurrence of them is visited: the check is never less strict than ONNX Runtime's own reader.
+Every occurrence of the fields that matter is visited: the check is never less strict than ONNX Runtime's own reader.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 
@@ -25,18 +22,14 @@ _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 
-class HarmfulModelError(DeviceError):
-    """A model that does more than compute."""
-
-
 def check_harmless(onnx: bytes) -> None:
-    """Raise HarmfulModelError for a model that could run anything but ONNX operators, read files, or never end."""
+    """Raise DeviceError for a model that could run anything but ONNX operators, read files, or never end."""
     if onnx[4:8] == b"ORTM":  # ONNX Runtime's other format, which it takes instead of ONNX
-        raise HarmfulModelError("the body is in ONNX Runtime's own format, which is not allowed; send ONNX")
+        raise DeviceError("the body is in ONNX Runtime's own format, which is not allowed; send ONNX")
     try:
         _check("model", memoryview(onnx))
     except ValueError as error:
-        raise HarmfulModelError("the body is not an ONNX model; send a file that `onnx.checker` accepts") from error
+        raise DeviceError("the body is not an ONNX model; send a file that `onnx.checker` accepts") from error
 
 
 def _check(kind: str, message: memoryview) -> None:
@@ -44,14 +37,14 @@ def _check(kind: str, message: memoryview) -> None:
     for number, value in _fields(message):
         match kind, number:
             case "node", 4 if (operator := _text(value)) in _CONTROL_FLOW:
-                raise HarmfulModelError(f"operator {operator} is control flow, which may never end; export without it")
+                raise DeviceError(f"operator {operator} is control flow, which may never end; export without it")
             case "node", 7 if (domain := _text(value)) not in _DOMAINS:
                 allowed = ", ".join(map(repr, _DOMAINS))
-                raise HarmfulModelError(f"operators of domain {domain[:99]!r} are not allowed; use those of {allowed}")
+                raise DeviceError(f"operators of domain {domain[:99]!r} are not allowed; use those of {allowed}")
             case "attribute", 6 | 11:
-                raise HarmfulModelError("an operator has a graph inside, as control flow has; export without it")
+                raise DeviceError("an operator has a graph inside, as control flow has; export without it")
             case "tensor", 13 | 14 if value != 0:
-                raise HarmfulModelError("a tensor has external data, which may be any file; save the model as one file")
+                raise DeviceError("a tensor has external data, which may be any file; save the model as one file")
         if number in nested:
             _check(nested[number], _bytes(value))
 

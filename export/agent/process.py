@@ -3,8 +3,6 @@
 A model that crashes the runtime takes only this process with it; the next request starts another, without models.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -3,8 +3,6 @@
 This process answers requests. The models are in another, its worker.
 """
 
-from __future__ import annotations
-
 import hmac
 import io
 import json

@@ -4,8 +4,6 @@ A run that takes too long is stopped between two operators, where ONNX Runtime c
 killed with the process, by `export.agent.process`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -26,8 +24,8 @@ from export.agent.config import Limits
 from export.agent.harmless import check_harmless
 from export.agent.process import RefusedError, receive, send, too_long
 from export.errors import one_line
+from export.machine import time_runs
 from export.session import session
-from export.timing import time_runs
 from ofa.core.errors import DeviceError
 
 

@@ -1,7 +1,5 @@
 """The device `adb`: Android phones, which run ONNX Runtime's own performance test; see `export.devices.phone`."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What devices have in common: their description, ONNX files and inputs of models, and the timing of runs."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +14,7 @@ from numpy.typing import NDArray
 
 from export.errors import check_number, one_line
 from export.formats.onnx import export_onnx
-from export.machine import operating_system, processor
-from export.timing import time_runs
+from export.machine import operating_system, processor, time_runs
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Model
 
@@ -39,11 +36,7 @@ def describe(device: str, runtime: str, version: str, **more: Any) -> dict[str, 
 
 
 def shared_description(device: str, descriptions: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the description that all hosts of a device share, by name of the host.
-
-    Raises:
-        DeviceError: two hosts differ.
-    """
+    """Return the description that all hosts of a device share, from theirs by name; DeviceError if two differ."""
     (first, expected), *others = descriptions.items()
     for other, description in others:
         for key, value in description.items():

@@ -1,7 +1,5 @@
 """The device `openvino-cpu`: OpenVINO on this machine's processor; an extra, `pip install 'ofa[openvino]'`."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence
@@ -28,9 +26,6 @@ class OpenvinoCpu:
     Args:
         threads: of one run, from 1 to the number of processors.
         precision: "float32".
-
-    Raises:
-        DeviceError: OpenVINO is not installed, or an option is out of range.
     """
 
     name = "openvino-cpu"

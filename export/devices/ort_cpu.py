@@ -1,7 +1,5 @@
 """The device `ort-cpu`: ONNX Runtime on this machine's processor."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 
@@ -24,9 +22,6 @@ class OrtCpu:
     Args:
         threads: of one run, from 1 to the number of processors.
         precision: "float32", "int8_dynamic" or "int8_static"; see `export.formats.quantize`.
-
-    Raises:
-        DeviceError: an option is out of range.
     """
 
     name = "ort-cpu"

@@ -1,7 +1,5 @@
 """The device `ort-cuda`: ONNX Runtime on an NVIDIA GPU."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 
@@ -20,10 +18,8 @@ _PROVIDER = "CUDAExecutionProvider"
 class OrtCuda:
     """Run models with ONNX Runtime on the first GPU that CUDA shows; implements `ofa.devices.device.Device`.
 
-    Input and output stay on the GPU. A run ends when the GPU has computed it. TensorFloat-32 is off.
-
-    Raises:
-        DeviceError: ONNX Runtime is not built for CUDA, or no GPU can be used.
+    Input and output stay on the GPU. A run ends when the GPU has computed it. TensorFloat-32 is off. It is a
+    DeviceError if ONNX Runtime is not built for CUDA, or no GPU can be used.
     """
 
     name = "ort-cuda"

@@ -1,7 +1,5 @@
 """One Android phone, reached by `adb`, that times models by ONNX Runtime's performance test; see `docs/agent.md`."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import uuid
@@ -49,9 +47,7 @@ class Phone:
     def prepare(self) -> dict[str, Any]:
         """Create an empty folder for models, and return what a latency table records of the phone.
 
-        Raises:
-            DeviceError: the performance test is missing, or the phone has fewer processors than threads.
-            HostLost: the phone does not answer.
+        It is a DeviceError if the performance test is missing, or the phone has fewer processors than threads.
         """
         tool = f"{self.folder}/{TOOL}"
         if self.shell(f"[ -x {quote(tool)} ] || echo missing").strip():

@@ -1,7 +1,5 @@
 """The device `remote`: agents on other computers or phones; see `docs/agent.md`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -58,7 +56,7 @@ class Remote:
         for name, path in (("token_file", token_file), ("ca_file", ca_file or "")):
             if not isinstance(path, str):
                 raise DeviceError(f"remote: {name} = {path!r:.60} is not allowed; give the path of a file")
-        token, context = read_token(local_path(token_file)), _context(ca_file)
+        token, context = read_token(token_file), _context(ca_file)
         agents = [Agent(url, token=token, context=context, timeout_s=timeout_s) for url in urls]
         self.hosts: Sequence[Host] = agents
         self.description = shared_description(self.name, {agent.url: agent.about() for agent in agents})
@@ -107,12 +105,10 @@ class Agent:
         return name
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        """Return the agent's answer to a request.
+        """Return the agent's answer to a request; DeviceError with the agent's message if it refuses.
 
-        Raises:
-            UnknownError: the agent does not know the path or the model.
-            DeviceError: the agent refuses; the message is the agent's.
-            HostLost: the agent cannot be reached, fails, or its answer makes no sense.
+        UnknownError if it does not know the path or the model; HostLost if it cannot be reached, fails, or its answer
+        makes no sense.
         """
         connection = self._connect()
         try:

@@ -1,7 +1,5 @@
 """The device `torch-cuda`: PyTorch itself on an NVIDIA GPU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +25,6 @@ class TorchCuda:
     Args:
         precision: "float32" or "float16", of weights and activations.
         channels_last: whether images and convolutions have the memory format `torch.channels_last`.
-
-    Raises:
-        DeviceError: no GPU, or an option that is not allowed.
     """
 
     name = "torch-cuda"

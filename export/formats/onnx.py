@@ -1,7 +1,5 @@
 """Networks as ONNX files that are known to compute what PyTorch computes."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -97,13 +95,7 @@ def export_onnx(
 
 
 def compare(model: ort.InferenceSession, network: nn.Module, images: Iterable[Tensor]) -> Parity:
-    """Compare an ONNX model with the network it was exported from, in eval mode.
-
-    Args:
-        model: see `export.session.session`.
-        network: its own mode is left as it was.
-        images: preprocessed images, each `[batch, channels, height, width]`; at least one.
-    """
+    """Compare a session of an ONNX model with the network it was exported from, in eval mode, on batches of images."""
     parameter = next(network.parameters(), None)
     diffs, sizes, same = [], [], []
     for batch in images:

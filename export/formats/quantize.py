@@ -1,10 +1,8 @@
 """ONNX files in 8-bit integers, by ONNX Runtime's quantizer.
 
-- "int8_dynamic": weights are stored in 8 bits; ranges of activations are computed in each run. For transformers.
-- "int8_static": ranges of activations are set once, from calibration images. For convolutional networks.
+"int8_dynamic" computes ranges of activations in each run, for transformers; "int8_static" sets them once, from
+calibration images, for convolutional networks.
 """
-
-from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
@@ -32,10 +30,7 @@ def quantize(path: Path, precision: str, images: NDArray[np.float32]) -> None:
     8 bits: without VNNI instructions, x86 processors add pairs of products in 16 bits, where 8-bit weights overflow.
 
     "int8_static" takes the ranges of activations from `images`, preprocessed, `[n, ...]`. Where only latency matters,
-    random normal images do: it does not depend on values.
-
-    Raises:
-        DeviceError: an unknown precision, no images, or a model that cannot be quantized.
+    random normal images do: it does not depend on values. A model that cannot be quantized is a DeviceError.
     """
     check_choice("precision", precision, PRECISIONS)
     if precision == "float32" or not onnx.load(path).graph.initializer:

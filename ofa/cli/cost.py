@@ -86,9 +86,8 @@ def _costs(
     family: Family, rows: Rows, latency: LatencyTable | None, power: PowerConfig | None
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Return every cost that is known `[n]`, and its unit, by name."""
-    from ofa.cost.counted import macs_m, params_m
+    from ofa.cost.counted import macs_m, params_m, peak_activation_mib, size_mib
     from ofa.cost.energy import energy_mj
-    from ofa.cost.memory import peak_activation_mib, size_mib
 
     counted = (macs_m(family), params_m(family), size_mib(family), peak_activation_mib(family))
     costs, units = {cost.name: cost(rows) for cost in counted}, {cost.name: cost.unit for cost in counted}
@@ -103,7 +102,7 @@ def _costs(
 
 def _shipped_table(family: str, name: str, device: str) -> Path:
     """Return the path of the only shipped table of a family that is of a device or in a folder of that name."""
-    from ofa.cost.latency.shipped import shipped_tables
+    from ofa.cost.latency.measurements import shipped_tables
 
     tables = {path: summary for path, summary in shipped_tables().items() if summary["family"] == name}
     paths = [path for path, summary in tables.items() if device in (summary["table"], summary["device"])]
@@ -116,8 +115,3 @@ def _shipped_table(family: str, name: str, device: str) -> Path:
     if len(paths) > 1:
         raise TableError(f"several latency tables of {name!r} are of {device!r}; choose with --device: {folders}")
     return paths[0]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command of this file."""
-    app.command("cost")(cost)

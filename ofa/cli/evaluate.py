@@ -1,17 +1,12 @@
 """`ofa evaluate`: accuracy and loss of any subnets of a trained run."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ofa.cli.options import JsonOption, user_path
+from ofa.cli.options import JsonOption, existing_run, user_path
 from ofa.cli.output import emit, progress, table
-
-if TYPE_CHECKING:
-    from ofa.pipeline.run import Run
 
 _COLUMNS = {
     "top1_percent": "top-1 %",
@@ -47,7 +42,7 @@ def evaluate(
     from ofa.pipeline import evaluate as pipeline
     from ofa.space.arch_file import read_archs
 
-    run = _open(run_dir)
+    run = existing_run(run_dir)
     space = run.family.space
     if archs_file is None:
         archs, names = [space.largest, space.smallest], ["largest", "smallest"]
@@ -69,19 +64,3 @@ def evaluate(
         table(f"{result['images']} {split} images", columns, rows)
 
     emit(result, as_json, show)
-
-
-def _open(run_dir: str) -> Run:
-    """Open the run of a directory, or the one in the default directory of a recipe."""
-    from ofa.pipeline.recipe_file import load_recipe, shipped_recipes
-    from ofa.pipeline.run import open_run
-
-    folder = user_path(run_dir)
-    if not (folder / "recipe.yaml").exists() and (run_dir in shipped_recipes() or folder.is_file()):
-        folder = Path("runs") / load_recipe(run_dir).name
-    return open_run(folder)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command of this file."""
-    app.command()(evaluate)

@@ -1,7 +1,5 @@
 """`ofa import`: another project's checkpoint as weights to start from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -46,8 +44,3 @@ def _options(pairs: list[str]) -> dict[str, object]:
         except yaml.YAMLError as error:
             raise FamilyError(f"--option {pair!r} has no readable value, such as 1.2 or [160, 192]") from error
     return options
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command of this file."""
-    app.command("import")(import_weights)

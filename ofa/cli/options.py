@@ -44,6 +44,17 @@ def make_run(recipe: str, folder: Path | None) -> Run:
     return Run(loaded, folder or Path("runs") / loaded.name)
 
 
+def existing_run(name: str) -> Run:
+    """Open the run of a directory, or the one in the default directory of a recipe."""
+    from ofa.pipeline.recipe_file import load_recipe, shipped_recipes
+    from ofa.pipeline.run import open_run
+
+    folder = user_path(name)
+    if not (folder / "recipe.yaml").exists() and (name in shipped_recipes() or folder.is_file()):
+        folder = Path("runs") / load_recipe(name).name
+    return open_run(folder)
+
+
 def execute(run: Run, name: str) -> None:
     """Run one stage and show its progress."""
     from ofa.core import distributed
@@ -54,29 +65,19 @@ def execute(run: Run, name: str) -> None:
 
 
 def json_object(option: str, text: str) -> dict[str, Any]:
-    """Parse an option's text as a JSON object.
-
-    Raises:
-        RecipeError: it is not JSON, or not an object.
-    """
+    """Parse an option's text as a JSON object; RecipeError if it is something else."""
+    advice = 'give an object such as {"threads": 2}'
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RecipeError(
-            f'{option} {text!r} is not JSON ({error}); give an object such as {{"threads": 2}}'
-        ) from error
+        raise RecipeError(f"{option} {text!r} is not JSON ({error}); {advice}") from error
     if not isinstance(value, dict):
-        raise RecipeError(f'{option} {text!r} is not a JSON object; give one such as {{"threads": 2}}')
+        raise RecipeError(f"{option} {text!r} is not a JSON object; {advice}")
     return value
 
 
 def family_of(name: str, options: str) -> Family:
-    """Create a family from its name and the text of `--options`, and check it.
-
-    Raises:
-        RecipeError: the text is not a JSON object.
-        FamilyError: the family or an option is unknown, or the family is wrong.
-    """
+    """Create a family from its name and the text of `--options`, and check it."""
     from ofa.supernet.registry import check_family, create_family
 
     family = create_family(name, **json_object("--options", options))

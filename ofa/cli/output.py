@@ -1,7 +1,5 @@
 """What the commands print: tables for people, JSON for programs, progress on standard error."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """`ofa profile`: the latency table of a recipe's device, or of any family on any device."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -69,8 +67,3 @@ def profile(
     metrics = {key: value if math.isfinite(value) else None for key, value in asdict(measured.evaluate()).items()}
     result = counts | metrics
     emit(result, as_json, lambda: table("latency table", tuple(result), [tuple(result.values())]))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command of this file."""
-    app.command("profile")(profile)

@@ -1,7 +1,5 @@
 """`ofa families`, `ofa devices`, `ofa recipes` and `ofa env`."""
 
-from __future__ import annotations
-
 import os
 import platform
 from importlib.metadata import version
@@ -50,7 +48,7 @@ def families(as_json: JsonOption = False) -> None:
 
 def devices(as_json: JsonOption = False) -> None:
     """List the devices that can be measured and the latency tables that are shipped."""
-    from ofa.cost.latency.shipped import shipped_tables
+    from ofa.cost.latency.measurements import shipped_tables
     from ofa.devices.registry import describe_devices
 
     descriptions, tables = describe_devices(), list(shipped_tables().values())
@@ -77,10 +75,7 @@ def recipes(
     if markdown:
         print(page(), end="")
         return
-    found = {
-        "shipped": list(shipped_recipes()),
-        "keys": [dict(zip(("key", "type", "default", "meaning"), key, strict=True)) for key in keys()],
-    }
+    found = {"shipped": list(shipped_recipes()), "keys": [key._asdict() for key in keys()]}
 
     def show() -> None:
         table("shipped recipes", ("name", "file"), list(shipped_recipes().items()))
@@ -95,9 +90,3 @@ def env(as_json: JsonOption = False) -> None:
     found = {name: version(name) for name in names}
     found |= {"python": platform.python_version(), "platform": platform.platform(), "cores": str(os.cpu_count())}
     emit(found, as_json, lambda: table("environment", ("what", "version"), list(found.items())))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Adds the commands of this file."""
-    for command in (families, devices, recipes, env):
-        app.command(command.__name__)(command)

@@ -1,11 +1,55 @@
-"""The commands that run a single stage: train, sample, fit, export, report."""
+"""`ofa run`, which runs all stages of a recipe, and the commands that run a single stage."""
 
-from __future__ import annotations
+import math
+from typing import Annotated
 
 import typer
 
 from ofa.cli.options import JsonOption, RecipeArgument, RunOption, execute, make_run
 from ofa.cli.output import console, emit, table
+from ofa.core.errors import RunError
+
+_FRONT_KEYS = (
+    "predicted_latency_ms",
+    "predicted_top1_percent",
+    "top1_percent",
+    "estimated_top1_percent",
+    "macs_m",
+    "params_m",
+)
+
+
+def run(
+    recipe: RecipeArgument,
+    run_dir: RunOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run all stages: train, sample, fit, profile, search, export, bundle, report."""
+    from ofa.pipeline.stage import all_stages
+
+    made = make_run(recipe, run_dir)
+    if made.records() and not resume:
+        raise RunError(f"{made.folder} already holds a run; add --resume to continue it, or give another --run")
+    with made.exclusive():
+        for stage in all_stages().values():
+            made.check_unchanged(stage)
+        made.check_inputs()
+        for name, stage in all_stages().items():
+            if not made.finished(stage):
+                execute(made, name)
+    summary = made.read_json("summary.json")
+
+    def show() -> None:
+        names = ("top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
+        levels = enumerate(made.levels)
+        rows = [(i, *(getattr(level, name) for name in names), level.arch["resolution"]) for i, level in levels]
+        columns = ("level", "test top-1 %", "latency ms", "predicted", "MACs M", "params M", "pixels")
+        table(f"{made.recipe.name}: {len(rows)} levels out of {summary['space_size']:.3g} archs", columns, rows)
+        for name in ("report.html", "bundle"):
+            console.print(str(made.path(name)), highlight=False, soft_wrap=True)
+
+    emit(summary, as_json, show)
 
 
 def train(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
@@ -32,6 +76,30 @@ def fit(recipe: RecipeArgument, run_dir: RunOption = None, as_json: JsonOption =
     emit(metrics, as_json, lambda: table("accuracy predictor", tuple(metrics), [tuple(metrics.values())]))
 
 
+def search(
+    recipe: RecipeArgument,
+    run_dir: RunOption = None,
+    limit_ms: Annotated[
+        float | None, typer.Option("--limit-ms", help="Only show the best arch under this predicted latency.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search the Pareto front of accuracy and latency, and choose the levels to deploy."""
+    if limit_ms is not None and not 0 < limit_ms < math.inf:
+        raise RunError(f"--limit-ms {limit_ms:g} is not allowed; give milliseconds above 0")
+    run = make_run(recipe, run_dir)
+    if limit_ms is None:
+        execute(run, "search")
+        entries = run.read_json("front.json")["front"]
+    else:
+        from ofa.pipeline.search import best_under
+
+        entries = [best_under(run, limit_ms)]
+    keys = [key for key in _FRONT_KEYS if key in entries[0]]
+    rows = [[*(entry[key] for key in keys), entry["arch"]["resolution"]] for entry in entries]
+    emit(entries, as_json, lambda: table("Pareto front", [*keys, "resolution"], rows))
+
+
 def export(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
     """Export the levels to ONNX, compared with PyTorch on real images."""
     execute(make_run(recipe, run_dir), "export")
@@ -42,9 +110,3 @@ def report(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
     run = make_run(recipe, run_dir)
     execute(run, "report")
     console.print(str(run.path("report.html")), highlight=False)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    for command in (train, sample, fit, export, report):
-        app.command()(command)

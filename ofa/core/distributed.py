@@ -1,9 +1,4 @@
-"""Training by several processes that torchrun started: rank, world size, means over all processes.
-
-Everything here also works, and does nothing, in a single process.
-"""
-
-from __future__ import annotations
+"""Training by several processes that torchrun started; in a single process, everything here works and does nothing."""
 
 import os
 import time
@@ -46,9 +41,6 @@ def _agree_on_prefix(store: Store, number: int, n: int) -> str:
 
     torchrun keeps its store when it restarts killed processes, and with it the addresses of the dead; its restart
     count is per machine. So each process asks with a word of its own, and rank 0 answers until all have heard it.
-
-    Raises:
-        TrainError: a process did not join in time.
     """
     own, deadline = uuid4().hex, time.monotonic() + _JOIN_SECONDS
     if number > 0:
@@ -111,15 +103,11 @@ def share_out(
 ) -> dict[T, tuple[float, ...]]:
     """Compute `n` numbers for each distinct item, each by one of the processes, and give all results to all.
 
-    Args:
-        work: maps this process's share of the items to their numbers.
-        items: the same in all processes.
-        n: how many numbers each item has.
+    `work` maps a process's share of the items to their numbers; `items` are the same in all processes.
     """
     distinct = list(dict.fromkeys(items))
     mine = work(distinct[rank() :: world_size()])
-    zeros = (0.0,) * n
-    numbers = torch.tensor([mine.get(item, zeros) for item in distinct], dtype=torch.float64, device=device())
+    numbers = torch.tensor([mine.get(item, (0.0,) * n) for item in distinct], dtype=torch.float64, device=device())
     if dist.is_initialized():
         dist.all_reduce(numbers)
     return dict(zip(distinct, map(tuple, numbers.tolist()), strict=True))

@@ -1,7 +1,5 @@
 """Errors that a user can cause. Each message names the value, what is allowed and the next step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -69,8 +67,7 @@ class RunError(OfaError):
 def nearest(name: str, names: Iterable[str], limit: int = 8) -> str:
     """List the names most like a mistyped one, or the first `limit` if none is close, to end an error message."""
     names = list(names)
-    close = get_close_matches(name, names, n=3, cutoff=0.5)
-    if close:
+    if close := get_close_matches(name, names, n=3, cutoff=0.5):
         return f"did you mean {' or '.join(close)}?"
     return f"choose from {listed(names, limit)}"
 

@@ -1,7 +1,5 @@
 """Files that are written whole or not at all. Free of torch, as runtimes on devices use it."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

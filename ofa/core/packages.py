@@ -1,7 +1,5 @@
 """Packages that can be called: `ofa.train(...)` beside `ofa.train.config`."""
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -9,15 +7,10 @@ from typing import Any
 
 
 def make_callable(package: str, module: str, function: str) -> None:
-    """Let a package be called as its main function, which is imported on the first call.
+    """Let a package be called as a function of one of its modules, which is imported on the first call.
 
     Importing `ofa.train.config` binds the name `train` in `ofa` to the package, whatever it was before; a package that
     can be called is both at once.
-
-    Args:
-        package: the package's `__name__`.
-        module: name of the module in it that has the function.
-        function: name of the function.
     """
 
     class CallablePackage(ModuleType):

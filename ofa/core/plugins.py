@@ -1,7 +1,5 @@
 """What other packages add by entry points: families, devices, stages, commands, recipes, checkpoint importers."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -17,17 +15,10 @@ def plugin_names(group: str, pattern: str = "*") -> list[str]:
 
 
 def load_plugin(group: str, name: str, kind: str, error: type[OfaError], advice: str = "") -> Any:
-    """Import what an entry point refers to.
+    """Import what an entry point of a group such as `ofa.devices` refers to.
 
-    Args:
-        group: entry-point group, such as `ofa.devices`.
-        name: name in that group.
-        kind: what the group holds, for the error message.
-        error: class of the error for an unknown name.
-        advice: what else may be given, appended to the message.
-
-    Raises:
-        OfaError: the name is not registered; the message lists the nearest names.
+    If the name is not registered, raise an `error` that calls it an unknown `kind`, lists the nearest names, and ends
+    with the advice.
     """
     for point in entry_points(group=group, name=name):
         return point.load()
@@ -39,14 +30,7 @@ def bind_options(
 ) -> dict[str, Any]:
     """Return the arguments of a plugin's function: the given options, and the defaults of the others.
 
-    Args:
-        function: the plugin; every parameter is an option.
-        options: values by name.
-        subject: what is created, such as `device 'ort-cpu'`, to start an error message.
-        error: class of the errors.
-
-    Raises:
-        OfaError: an option is unknown, or one without default is missing.
+    An unknown option, or a missing one without default, is an `error` about the subject, such as `device 'ort-cpu'`.
     """
     parameters = inspect.signature(function).parameters
     for unknown in sorted(set(options) - set(parameters)):

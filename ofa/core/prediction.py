@@ -1,7 +1,5 @@
 """The one form of predictions, of accuracies and of latencies."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,10 +1,9 @@
-"""Tensors in files: safetensors, written whole or not at all, and files of `torch.save`; reading executes no code."""
-
-from __future__ import annotations
+"""Tensors in files, safetensors or of `torch.save`, and in networks that they must fit; reading executes no code."""
 
 import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from ofa.core.errors import CheckpointError
+from ofa.core.errors import CheckpointError, listed
 from ofa.core.files import replacing
 
 _STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -22,11 +21,7 @@ _STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors of any device and memory layout as one safetensors file.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written.
-    """
+    """Write tensors of any device and memory layout as one safetensors file, whole or not at all."""
     flat = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         try:
@@ -36,11 +31,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing, truncated, or not a safetensors file.
-    """
+    """Return the tensors and metadata of a safetensors file; CheckpointError if it is missing, truncated or another."""
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -69,6 +60,27 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if all(name.startswith("module.") for name in names):
         names = [name.removeprefix("module.") for name in names]
     return {name: tensor.detach() for name, tensor in zip(names, content.values(), strict=True)}
+
+
+def load_state_dict(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, advice: str) -> None:
+    """Load tensors, by their names in `network.state_dict()`, into a network that has exactly these names and shapes.
+
+    Otherwise a CheckpointError lists the missing, unknown and wrongly shaped tensors of `path`, and ends with advice.
+    """
+    present = network.state_dict()
+    problems = {
+        "missing": [name for name in present if name not in tensors],
+        "unknown": [name for name in tensors if name not in present],
+        "of another shape": [
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in present.items()
+            if name in tensors and tensors[name].shape != tensor.shape
+        ],
+    }
+    if any(problems.values()):
+        differences = "; ".join(f"{len(names)} {kind}: {listed(names, 5)}" for kind, names in problems.items() if names)
+        raise CheckpointError(f"{path} holds another network ({differences}); give {advice}")
+    network.load_state_dict(dict(tensors))
 
 
 class _Inert:

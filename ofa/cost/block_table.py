@@ -1,7 +1,5 @@
 """Costs that follow from the blocks of an arch: one table per slot, then a gather and a reduction for many archs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,30 +14,20 @@ from ofa.supernet.family import Family
 BlockCost = Callable[[Block, int], float]
 """`cost(block, size)`: the cost of a block whose input is `size` by `size` pixels."""
 
-Reduction = Callable[..., Any]
-"""Reduction of an array over an axis, such as `np.sum` or `np.max`."""
-
 _MAX_ENTRIES = 100_000  # of a slot's table
 _CHUNK = 4096  # archs whose intermediate arrays fit into the processor's caches
 
 
 class BlockTable:
-    """A cost of archs that is the sum, or another reduction, of a cost of their blocks.
+    """A cost of archs that is the sum, or another reduction such as `np.max`, of a cost of their blocks.
 
     Entries are computed when first needed, once for each distinct block and size. They lie in one array, ordered by
     slot, resolution, and code of the block. A slot that reads too many choices for that, such as the only one of a
-    family from a builder, is looked up arch by arch.
-
-    Args:
-        family: family of the archs.
-        cost: cost of a block.
-        name: name of the cost, such as `macs_m`.
-        unit: unit of the cost, in words.
-        reduce: reduction over the slots.
+    family from a builder, is looked up arch by arch. The cost has a `name`, such as `macs_m`, and a `unit` in words.
     """
 
     def __init__(
-        self, family: Family, cost: BlockCost, *, name: str = "", unit: str = "", reduce: Reduction = np.sum
+        self, family: Family, cost: BlockCost, *, name: str = "", unit: str = "", reduce: Callable[..., Any] = np.sum
     ) -> None:
         self.name, self.unit = name, unit
         self._family, self._block_cost, self._reduce = family, cost, reduce
@@ -49,9 +37,8 @@ class BlockTable:
         self._resolution = family.space.column("resolution")
         self._shapes = [tuple(n_values[column] for column in columns) for columns in family.columns]
         self._too_large = [i for i, s in enumerate(self._shapes) if math.prod(s) * n_resolutions > _MAX_ENTRIES]
-        n_codes = [0 if slot in self._too_large else math.prod(shape) for slot, shape in enumerate(self._shapes)]
-        self._n_codes = np.array(n_codes)
-        self._starts = n_resolutions * np.cumsum([0, *n_codes])
+        self._n_codes = np.array([0 if i in self._too_large else math.prod(s) for i, s in enumerate(self._shapes)])
+        self._starts = n_resolutions * np.cumsum([0, *self._n_codes])
         self._cost = np.zeros(self._starts[-1] + 1)  # the last entry stands for slots without a table
         self._present, self._known = np.zeros((2, len(self._cost)), dtype=bool)
         self._known[-1] = True
@@ -79,9 +66,7 @@ class BlockTable:
     def slot_costs(self, rows: Rows, codes: Rows) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return the cost of the block in each slot, 0 in empty slots, and whether there is one, both `[n, n_slots]`.
 
-        Args:
-            rows: archs `[n, n_choices]`, which are not checked.
-            codes: codes of their blocks, from this table or any other of the same family.
+        The rows `[n, n_choices]` are not checked; their codes may be those of any table of the same family.
         """
         resolutions = rows[:, self._resolution]
         entries = codes + (self._starts[:-1, None] + self._n_codes[:, None] * resolutions).T

@@ -1,8 +1,5 @@
 """Energy of an inference: from a model of the power, or measured with the processor's own counters."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,8 +11,6 @@ from pydantic import Field, model_validator
 from ofa.core.config import Config
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Runner
-
-POWERCAP = Path("/sys/class/powercap")
 
 
 class PowerConfig(Config):
@@ -36,13 +31,7 @@ class PowerConfig(Config):
 
 
 def energy_mj(latency_ms: NDArray[np.float64], macs_m: NDArray[np.float64], power: PowerConfig) -> NDArray[np.float64]:
-    """Return the energy in millijoules `[n]` of one inference each.
-
-    Args:
-        latency_ms: latencies in milliseconds `[n]`.
-        macs_m: millions of multiply-accumulates `[n]`.
-        power: model of the device's power.
-    """
+    """Return the energy in millijoules `[n]` of one inference each, from latencies `[n]` and millions of MACs `[n]`."""
     return (power.busy_w - power.idle_w) * latency_ms + 1e-3 * power.macs_pj * macs_m
 
 
@@ -51,18 +40,15 @@ class Rapl:
     """Energy counters (RAPL) that Linux shows: one per processor package, and one per package's memory.
 
     They count all work of the machine and its idle power. A counter that wraps around more than once between two
-    readings, which takes many minutes, counts too little.
-
-    Attributes:
-        zones: folders of the counters.
-        range_uj: the largest value of each counter in microjoules, after which it restarts from 0.
+    readings, which takes many minutes, counts too little. After the largest value in `range_uj`, in microjoules, each
+    restarts from 0; `zones` are their folders.
     """
 
     zones: tuple[Path, ...]
     range_uj: tuple[int, ...]
 
     @classmethod
-    def find(cls, root: Path = POWERCAP) -> Self | None:
+    def find(cls, root: Path = Path("/sys/class/powercap")) -> Self | None:
         """Return the counters of this machine, or None if it has none, like most virtual machines.
 
         Raises:
@@ -84,20 +70,12 @@ class Rapl:
         """
         return tuple(_read_uj(zone / "energy_uj") for zone in self.zones)
 
-    def difference_mj(self, before: Sequence[int], after: Sequence[int]) -> float:
-        """Return the energy in millijoules between two readings."""
-        readings = zip(before, after, self.range_uj, strict=True)
-        return sum(new - old if new >= old else new - old + range_uj for old, new, range_uj in readings) / 1e3
-
 
 def measure_energy_mj(runner: Runner, n: int, rapl: Rapl) -> float:
     """Measure the energy in millijoules that the whole machine takes for one run of a model.
 
-    Args:
-        runner: a loaded model.
-        n: number of runs, enough to last a second, because the counters advance only about once a millisecond. The
-            runner's untimed run is counted as well.
-        rapl: counters, see `Rapl.find`.
+    The `n` runs should last a second, because the counters advance only about once a millisecond. The runner's untimed
+    run is counted as well.
 
     Raises:
         DeviceError: `n` is below 1, or the counters cannot be read or did not advance.
@@ -106,10 +84,11 @@ def measure_energy_mj(runner: Runner, n: int, rapl: Rapl) -> float:
         raise DeviceError(f"n = {n} runs are not allowed; give at least 1")
     before = rapl.read_uj()
     runner(n)
-    total_mj = rapl.difference_mj(before, rapl.read_uj())
-    if total_mj == 0:
+    readings = zip(before, rapl.read_uj(), rapl.range_uj, strict=True)
+    total_uj = sum(new - old if new >= old else new - old + range_uj for old, new, range_uj in readings)
+    if total_uj == 0:
         raise DeviceError(f"the energy counters did not advance during {n} runs; give more runs, that last a second")
-    return total_mj / (n + 1)
+    return total_uj / 1e3 / (n + 1)
 
 
 def _read(path: Path) -> str:
@@ -122,7 +101,6 @@ def _read(path: Path) -> str:
 
 def _read_uj(path: Path) -> int:
     text = _read(path)
-    try:
-        return int(text)
-    except ValueError as error:
-        raise DeviceError(f"{path} holds {text!r}, not a number of microjoules; use a power model instead") from error
+    if not text.isdecimal():
+        raise DeviceError(f"{path} holds {text!r}, not a number of microjoules; use a power model instead")
+    return int(text)

@@ -1,10 +1,8 @@
 """Which images to use, and how to split and augment them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
 from ofa.core.config import Config, UserPath
 
@@ -13,6 +11,13 @@ def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
     if limits[0] > limits[1]:
         raise ValueError("the first value must not be above the second")
     return limits
+
+
+def _known_to_timm(policy: str) -> str:
+    from timm.data import create_transform
+
+    create_transform(32, is_training=True, auto_augment=policy)  # asserts that it knows the policy
+    return policy
 
 
 Area = Annotated[float, Field(ge=0.01, le=1)]
@@ -28,7 +33,7 @@ class AugmentConfig(Config):
     """Range of the aspect ratio of the random crop."""
     hflip: float = Field(0.0, ge=0, le=1)
     """Probability of a horizontal flip."""
-    auto_augment: str | None = None
+    auto_augment: Annotated[str, AfterValidator(_known_to_timm)] | None = None
     """Policy such as `rand-m9-mstd0.5-inc1` (RandAugment)."""
     erase: float = Field(0.0, ge=0, le=1)
     """Probability of random erasing."""
@@ -36,15 +41,6 @@ class AugmentConfig(Config):
     """Alpha of mixup over a batch, such as 0.8; 0 disables it."""
     cutmix: float = Field(0.0, ge=0, le=100)
     """Alpha of cutmix, such as 1.0; 0 disables it. With mixup and cutmix, each batch uses one of them."""
-
-    @field_validator("auto_augment")
-    @classmethod
-    def _is_known_to_timm(cls, policy: str | None) -> str | None:
-        if policy is not None:
-            from timm.data import create_transform
-
-            create_transform(32, is_training=True, auto_augment=policy)  # asserts that it knows the policy
-        return policy
 
 
 class DataConfig(Config):

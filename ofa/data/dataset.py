@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -28,12 +29,9 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class DataHeader:
-    """The classes and the normalization of a data set.
+    """The name of a data set, its classes in the order of the logits, and the normalization of its images.
 
-    Attributes:
-        name: the name of the data set.
-        labels: class names in the order of the logits.
-        mean: mean of each channel, of pixel values between 0 and 1; `std` is the standard deviation.
+    `mean` and `std` are the mean and the standard deviation of each channel, of pixel values between 0 and 1.
     """
 
     name: str
@@ -51,9 +49,7 @@ class DataHeader:
 class DataInfo(DataHeader):
     """What a run records of its data, so that stages without images need not load any.
 
-    Attributes:
-        n_train: number of training images; `n_validation` and `n_test` likewise.
-        digest: a text that changes when an image, a label or a split changes.
+    Beside the numbers of images, `digest` is a text that changes when an image, a label or a split changes.
     """
 
     n_train: int
@@ -63,11 +59,7 @@ class DataInfo(DataHeader):
 
     @classmethod
     def from_json(cls, text: str) -> DataInfo:
-        """Parse a JSON object with these attributes.
-
-        Raises:
-            DataError: `text` is something else.
-        """
+        """Parse a JSON object with these attributes; DataError if `text` is something else."""
         try:
             return TypeAdapter(cls).validate_json(text, strict=True)
         except ValidationError as error:
@@ -93,8 +85,7 @@ class Data(DataHeader):
     ) -> Data:
         """Create a data set with the mean and standard deviation of up to 1000 training images, evenly spread.
 
-        Raises:
-            DataError: there are fewer than two classes, or a channel is constant.
+        Fewer than two classes, or a channel that is constant, are a DataError.
         """
         if len(labels) < 2:
             raise DataError(f"data set {name!r} has the classes {labels}; a classifier needs at least two")
@@ -146,3 +137,23 @@ class TensorImages:
         """Return a hash of the shape, the images and the labels."""
         shape = str(tuple(self.images.shape)).encode()
         return hashlib.sha256(shape + self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
+
+
+def split_by_class(labels: np.ndarray, percent: float, names: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Move `percent` of the images of each class, at least one, to a second part.
+
+    Returns the ascending positions of the first and of the second part in `labels` `[n]`. A class, called as in
+    `names`, that has fewer than two images is a DataError.
+    """
+    rng = np.random.default_rng(0)
+    moved = []
+    for label in range(int(labels.max()) + 1):
+        positions = rng.permutation(np.flatnonzero(labels == label))
+        if len(positions) < 2:
+            raise DataError(
+                f"class {names[label] if names else label!r} has too few images to split; every class needs at least "
+                "3: one each for training, validation and test"
+            )
+        moved.append(positions[: max(1, round(len(positions) * percent / 100))])
+    second = np.sort(np.concatenate(moved))
+    return np.setdiff1d(np.arange(len(labels)), second), second

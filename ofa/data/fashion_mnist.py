@@ -1,7 +1,5 @@
 """Fashion-MNIST, from IDX files."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from pathlib import Path
@@ -12,8 +10,7 @@ from torchvision.datasets import FashionMNIST
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
-from ofa.data.dataset import Data, TensorImages
-from ofa.data.splits import split_by_class
+from ofa.data.dataset import Data, TensorImages, split_by_class
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -21,8 +18,7 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 def load_fashion_mnist(config: DataConfig) -> Data:
     """Load Fashion-MNIST, 70,000 gray images of 28 by 28 pixels, from a folder of IDX files, or download it.
 
-    Raises:
-        DataError: a file is missing, unreadable, or does not fit the others, or the download fails.
+    A file that is missing, unreadable, or does not fit the others, or a failed download, is a DataError.
     """
     folder = config.folder or DEBIAN_FASHION_MNIST
     if not folder.is_dir():

@@ -1,7 +1,5 @@
 """Folders of image files, one folder per class."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +14,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
-from ofa.data.dataset import Data
-from ofa.data.splits import split_by_class
+from ofa.data.dataset import Data, split_by_class
 
 _DIGEST_BYTES = 4096
 
@@ -56,10 +53,8 @@ class FileImages:
 def load_image_folder(config: DataConfig) -> Data:
     """Load a folder with one folder of image files per class, or with such a folder for each split.
 
-    Splits that have no folder are taken from the training images.
-
-    Raises:
-        DataError: the folder is missing, an image is broken, or classes do not suit the splits.
+    Splits that have no folder are taken from the training images. A missing folder, a broken image, or splits whose
+    classes differ are a DataError.
     """
     root = config.folder
     if root is None or not root.is_dir():

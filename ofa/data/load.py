@@ -1,16 +1,13 @@
 """Data sets by name."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
-from ofa.data.dataset import Data, TensorImages
+from ofa.data.dataset import Data, TensorImages, split_by_class
 from ofa.data.fashion_mnist import load_fashion_mnist
 from ofa.data.image_folder import load_image_folder
-from ofa.data.splits import split_by_class
 
 
 def load_data(config: DataConfig) -> Data:

@@ -1,7 +1,5 @@
 """The batches that training and evaluation read: normalized floats `[batch, channels, resolution, resolution]`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -35,19 +33,9 @@ def train_batches(
     The order of images depends on the seed and the epoch alone, and the augmentation of an image on these and its
     index. So a resumed epoch continues as the whole one does, and any number of processes can share an epoch.
 
-    Args:
-        data: the data set, of which the training images are read.
-        augment: augmentation of the images.
-        resolution: height and width of the images of a batch in pixels, given its number in the epoch.
-        batch_size: images per batch.
-        seed: the seed of the whole training.
-        epoch: the number of the epoch, from 0.
-        start: the number of the first batch to yield.
-        part: which images of each batch to yield.
-        workers: processes that load images; 0 loads them in this one.
-
-    Raises:
-        DataError: an image cannot be read.
+    `resolution` maps the number of a batch in the epoch to the height and width of its images in pixels. Batches come
+    from number `start` on, and of each only the images in `part`. `workers` processes load images; with 0, this one
+    does. An image that cannot be read is a DataError.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(data.train))
     batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)[:, part]
@@ -72,8 +60,8 @@ def eval_batches(
         data: the data set, which has the normalization.
         images: one of its splits.
         resolution: height and width of the images in pixels.
-        batch_size: the largest number of images per batch. Sizes differ by at most one, so that batches have the same
-            weight where they are averaged.
+        batch_size: the largest number of images per batch; sizes differ by at most one, so that each batch has the
+            same weight in an average.
         limit: if given, only so many images, evenly spread over the split.
 
     Raises:

@@ -1,7 +1,5 @@
 """Images as networks see them: resized and cropped for evaluation, augmented by timm for training."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,13 +1,11 @@
 """The interfaces of a device, and the models and timings that pass through them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import nn
@@ -18,12 +16,7 @@ from ofa.supernet.block import skeleton
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency of one model at batch 1: robust statistics over bursts of runs, corrected for drift.
-
-    Attributes:
-        median_ms: median over the bursts.
-        spread_ms: interquartile range over the bursts.
-        repeats: number of bursts.
+    """Latency of one model at batch 1: median and interquartile range of bursts of runs that are corrected for drift.
 
     Raises:
         DeviceError: a number is negative, infinite or NaN, or there is no burst.
@@ -40,9 +33,8 @@ class Timing:
     def relative_error(self, fastest: bool = False) -> float:
         """Return the standard error of `median_ms` relative to it, for normally distributed bursts.
 
-        Args:
-            fastest: whether the bursts are the fastest ones of a larger sample. Their median is a low quantile of that
-                sample, whose standard error follows from the binomial spread of its rank; infinite for one burst.
+        If the bursts are the `fastest` ones of a larger sample, their median is a low quantile of that sample, whose
+        standard error follows from the binomial spread of its rank; it is infinite for one burst.
         """
         relative_spread, n = self.spread_ms / self.median_ms, self.repeats
         if fastest:
@@ -52,18 +44,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Model:
-    """A network that a device can load.
-
-    Attributes:
-        build: function that returns the network.
-        input_shape: shape of one input, without the batch dimension.
-    """
+    """A network that a device can load: the function that builds it, and its input's shape without the batch."""
 
     build: Callable[[], nn.Module]
     input_shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, module: nn.Module, input_shape: tuple[int, ...]) -> Model:
+    def of(cls, module: nn.Module, input_shape: tuple[int, ...]) -> Self:
         """Wrap an existing module."""
         return cls(lambda: module, input_shape)
 

@@ -1,7 +1,5 @@
 """How bursts of runs become a latency: which bursts count, and relative to which reference."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -15,12 +13,9 @@ from ofa.devices.device import Timing
 
 
 class Burst(NamedTuple):
-    """A few runs of one model in a row.
+    """A few runs of one model in a row: their median, and that of the reference network around them.
 
-    Attributes:
-        run_ms: median over its runs.
-        reference_ms: median time of the reference network around it.
-        session: number of the session; the models of a session were loaded together and visited in the same rounds.
+    The models of a session were loaded together and visited in the same rounds.
     """
 
     run_ms: float
@@ -61,10 +56,7 @@ class LatencyEstimator:
 
     @classmethod
     def fit(cls, samples: Samples, selection: Selection = "auto") -> Self:
-        """Return the estimator for some samples.
-
-        With "auto", the fastest bursts count if odd and even visits clearly agree better on them than on all bursts.
-        """
+        """Choose which bursts count: with "auto" the fastest if odd and even visits clearly agree better on them."""
         references_ms = [burst.reference_ms for bursts in samples.values() for burst in bursts]
         undisturbed_ms: dict[int, float] = {}
         for burst in itertools.chain.from_iterable(samples.values()):

@@ -1,14 +1,12 @@
 """The protocol that measures latencies on any device; `latency_luts/README.md` explains why it is as it is."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -64,20 +62,14 @@ def measure(
     samples: Samples | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Timing]:
-    """Measure the latencies of models in interleaved rounds, relative to a reference network.
+    """Measure the latency of each model, by name, in interleaved rounds whose order `rng` draws.
 
-    Args:
-        device: device to measure on; its hosts share the models, and those of a host that is lost go to the others.
-        models: models by name.
-        reference: network that is timed after every few models to correct for drift; best about as slow as they are.
-        rng: draws the order of the models in each round.
-        config: how precisely to measure.
-        samples: earlier bursts, to which new ones are added; models that are precise already are not measured.
-        on_progress: called as `on_progress(done, total)` after each loaded model and each round, in the thread of a
-            host; both count loaded models and required visits.
+    The hosts of the device share the models; those of a host that is lost go to the others. The `reference`, a network
+    best about as slow as the models, is timed after every few of them to correct for drift. New bursts are added to
+    earlier `samples`; models that are precise already are not measured.
 
-    Returns:
-        The timing of each model, by name.
+    `on_progress(done, total)` is called after each loaded model and each round, in the thread of a host; both numbers
+    count loaded models and required visits.
 
     Raises:
         DeviceError: a model cannot be run, a time is not positive, or all hosts are lost.
@@ -110,6 +102,21 @@ def measure(
     return {name: estimator(samples[name]) for name in models}
 
 
+class _BurstTimer:
+    """Times bursts of a loaded model that last about `burst_ms`, after a warm-up that shows how many runs that is."""
+
+    def __init__(self, runner: Runner, burst_ms: float) -> None:
+        self._runner, self._n_runs = runner, _WARMUP_RUNS
+        self._n_runs = max(1, round(burst_ms / max(self(), 1e-3)))
+
+    def __call__(self) -> float:
+        """Return the median time of the runs of one burst, in milliseconds."""
+        run_ms = float(np.median(self._runner(self._n_runs)))
+        if not 0 < run_ms < math.inf:
+            raise DeviceError(f"a run of a model took {run_ms:g} ms, which is no time; check the device's clock")
+        return run_ms
+
+
 @dataclass
 class _Campaign:
     """The state of a measurement, shared by the threads of its hosts."""
@@ -119,9 +126,9 @@ class _Campaign:
     config: MeasureConfig
     samples: Samples
     on_progress: Callable[[int, int], None]
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        self._lock = threading.Lock()
         self._estimator = LatencyEstimator.fit(self.samples, self.config.bursts)
         sessions = [burst.session for bursts in self.samples.values() for burst in bursts]
         self._sessions = itertools.count(max(sessions, default=-1) + 1)
@@ -156,13 +163,13 @@ class _Campaign:
 
     def _load(self, host: Host, name: str) -> _BurstTimer:
         timer = _BurstTimer(host.load(self.models[name]), self.config.burst_ms)
-        with self.lock:
+        with self._lock:
             self.loaded.add(name)
             self._report()
         return timer
 
     def _add(self, bursts: Mapping[str, Burst]) -> None:
-        with self.lock:
+        with self._lock:
             for name, burst in bursts.items():
                 self.samples.setdefault(name, []).append(burst)
             self._estimator = LatencyEstimator.fit(self.samples, self.config.bursts)
@@ -185,21 +192,6 @@ def _groups(names: list[str], models: Mapping[str, Model], weights_mib: float) -
         groups[-1].append(name)
         free_mib -= models[name].weights_mib
     return groups
-
-
-class _BurstTimer:
-    """Times bursts of a loaded model that last about `burst_ms`, after a warm-up that shows how many runs that is."""
-
-    def __init__(self, runner: Runner, burst_ms: float) -> None:
-        self._runner, self._n_runs = runner, _WARMUP_RUNS
-        self._n_runs = max(1, round(burst_ms / max(self(), 1e-3)))
-
-    def __call__(self) -> float:
-        """Return the median time of the runs of one burst, in milliseconds."""
-        run_ms = float(np.median(self._runner(self._n_runs)))
-        if not 0 < run_ms < math.inf:
-            raise DeviceError(f"a run of a model took {run_ms:g} ms, which is no time; check the device's clock")
-        return run_ms
 
 
 def _visit(

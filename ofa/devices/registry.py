@@ -1,7 +1,5 @@
 """Registry of devices: entry points of the group `ofa.devices`, each a callable `device(**options) -> Device`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +11,7 @@ _GROUP = "ofa.devices"
 
 
 def create_device(name: str, **options: Any) -> Device:
-    """Create a device.
-
-    Args:
-        name: registered name, see `list_devices`.
-        options: keyword arguments of the device, such as `threads`.
+    """Create a device by its registered name; the options are its keyword arguments, such as `threads`.
 
     Raises:
         DeviceError: unknown name or option, missing option or wrong type, or the device cannot run on this machine.

@@ -4,8 +4,6 @@ The shared running statistics fit no subnet in particular, so every subnet that 
 re-estimated on a few training images first (arXiv 1903.05134; BigNAS, 2003.11142, 3.2).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,11 +15,8 @@ from ofa.data.loaders import Batches
 def calibrate(network: nn.Module, batches: Batches) -> None:
     """Replace the network's BatchNorm statistics by their plain average over training batches, in place.
 
-    The network is left in eval mode. Give it an extracted network: a subnet shares its statistics with all others.
-
-    Args:
-        network: any module; without BatchNorm nothing but the mode changes.
-        batches: training images `[batch, channels, h, w]` with labels, which are not used.
+    Batches are training images `[batch, channels, h, w]` with labels, which are not used. The network is left in eval
+    mode. Give it an extracted network: a subnet shares its statistics with all others.
     """
     network.eval()
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]

@@ -1,7 +1,5 @@
 """Metrics of classifiers: accuracy and loss."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Evaluation of subnets, each with BatchNorm statistics of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -37,13 +35,8 @@ def evaluate_subnets(
     Yields archs from the lowest resolution to the highest, so that images are prepared once for each; archs of one
     resolution keep their order. Duplicate archs are evaluated once.
 
-    Args:
-        supernet: its subnets are evaluated.
-        archs: of its family.
-        data: its training images calibrate BatchNorm.
-        images: the split to evaluate on.
-        calibration_images: number of training images.
-        max_images: evaluates on this many images at most, spread evenly over the split.
+    `images` is the split of `data` to evaluate on, of which `max_images` are used at most, spread evenly;
+    `calibration_images` is the number of training images for BatchNorm.
     """
     for resolution in sorted({int(arch["resolution"]) for arch in archs}):
         train_batches = eval_batches(data, data.train, resolution, limit=calibration_images)

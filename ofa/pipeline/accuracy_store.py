@@ -1,8 +1,6 @@
 """Validation accuracies and losses of subnets, kept in a file of the run so that an interrupted stage resumes."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -30,13 +28,7 @@ class Sample(NamedTuple):
 
 
 class AccuracyStore:
-    """The samples that a stage measures.
-
-    Args:
-        run: its supernet is evaluated.
-        stage: the file is of use only to this stage with the same settings.
-        name: file of the run.
-    """
+    """The samples that a stage measures, in a file of its run that is of use only to it with the same settings."""
 
     def __init__(self, run: Run, stage: Stage, name: str) -> None:
         self._run, self._name, self._fingerprint = run, name, run.fingerprint(stage)
@@ -49,9 +41,7 @@ class AccuracyStore:
     def measure(self, archs: list[Arch], on_progress: Callable[[int, str], None]) -> dict[Arch, Sample]:
         """Return the samples of archs; those that are missing are measured, shared among all processes.
 
-        Args:
-            archs: of the run's family.
-            on_progress: called with the number of samples in the store and a message.
+        `on_progress` is called with the number of samples in the store and a message.
         """
         missing = sorted((arch for arch in archs if arch not in self.samples), key=lambda arch: arch["resolution"])
         step = _ARCHS_PER_WRITE * distributed.world_size()
@@ -68,34 +58,17 @@ class AccuracyStore:
         return self._run.supernet()
 
     def _measure(self, on_progress: Callable[[int, str], None], archs: list[Arch]) -> dict[Arch, Sample]:
-        samples: dict[Arch, Sample] = {}
-        for arch, sample in measure_samples(self._run, self._supernet, archs):
-            samples[arch] = sample
+        data, config, samples = self._run.data, self._run.recipe.sample, dict[Arch, Sample]()
+        limits = {"calibration_images": config.calibration_images, "max_images": config.images}
+        for arch, metrics in evaluate_subnets(self._supernet, archs, data, data.validation, **limits):
+            samples[arch] = Sample(metrics.top1_percent, metrics.loss)
             done = len(self.samples) + len(samples) * distributed.world_size()
-            on_progress(done, f"accuracy {sample.top1_percent:.1f}%")
+            on_progress(done, f"accuracy {metrics.top1_percent:.1f}%")
         return samples
 
 
-def measure_samples(run: Run, supernet: Supernet, archs: list[Arch]) -> Iterator[tuple[Arch, Sample]]:
-    """Yield the validation scores of subnets, by resolution, each with its own BatchNorm statistics."""
-    data, config = run.data, run.recipe.sample
-    for arch, metrics in evaluate_subnets(
-        supernet,
-        archs,
-        data,
-        data.validation,
-        calibration_images=config.calibration_images,
-        max_images=config.images,
-    ):
-        yield arch, Sample(metrics.top1_percent, metrics.loss)
-
-
 def read_samples(run: Run) -> dict[Arch, Sample]:
-    """Return the archs that stage `sample` measured, with their scores.
-
-    Raises:
-        RunError: the file is missing or broken.
-    """
+    """Return the archs that stage `sample` measured, with their scores; RunError if the file is missing or broken."""
     return _parse(run, run.read_json("samples.json")["samples"])
 
 

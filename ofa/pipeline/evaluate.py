@@ -1,7 +1,5 @@
 """Accuracy, loss and costs of any subnets of a run, each with BatchNorm statistics of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -26,15 +24,10 @@ def evaluate(
     calibration_images: int | None = None,
     progress: Progress = lambda done, total, message: None,
 ) -> dict[str, Any]:
-    """Evaluate subnets of a trained run.
+    """Evaluate subnets of a trained run on `train` (without augmentation), `validation` or `test`.
 
-    Args:
-        run: its training is finished.
-        archs: of its family.
-        split: `train` (without augmentation), `validation` or `test`.
-        max_images: evaluates on this many images of the split at most, spread evenly.
-        calibration_images: training images for BatchNorm; by default the recipe's `sample.calibration_images`.
-        progress: called after each subnet.
+    At most `max_images` images of the split are used, spread evenly, and for BatchNorm `calibration_images` training
+    images, by default the recipe's `sample.calibration_images`.
 
     Returns:
         `run`, `split`, `images` (their number), and `archs`: for each of `archs`, in their order, `arch`, its `Metrics`

@@ -3,14 +3,12 @@
 Standard library only, as the runtime on a device reads them too.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ofa.core.errors import RunError
 from ofa.core.files import write_json
@@ -96,21 +94,20 @@ def from_json(kind: type[T], values: Any) -> T:
     """Return a dataclass of plain values from a JSON object; ValueError if a key or the type of a value is wrong."""
     if not isinstance(values, dict):
         raise ValueError(f"{values!r:.60} is not an object")
-    types = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]  # all are dataclasses
+    types = get_type_hints(kind)
     if wrong := types.keys() ^ values.keys():
         raise ValueError(f"{', '.join(map(repr, sorted(wrong)))} is missing or unknown")
     for name, value in values.items():
         if not _fits(value, types[name]):
-            raise ValueError(f"{name} = {value!r:.60} is not a {types[name]}")
+            raise ValueError(f"{name} = {value!r:.60} is not a {getattr(types[name], '__name__', types[name])}")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def _fits(value: Any, annotation: str) -> bool:
-    match annotation:
-        case "float":
-            return type(value) in (int, float) and math.isfinite(value)
-        case "Mapping[str, int | float]":
-            return isinstance(value, dict) and all(_fits(number, "float") for number in value.values())
-        case "tuple[float, ...]":
-            return isinstance(value, list) and all(_fits(number, "float") for number in value)
-    return (type(value).__name__.removesuffix("Type")) in annotation.split(" | ")
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if get_origin(kind) is Mapping:  # of numbers
+        return isinstance(value, dict) and all(_fits(number, float) for number in value.values())
+    if get_origin(kind) is tuple:  # of numbers
+        return isinstance(value, list) and all(_fits(number, float) for number in value)
+    return type(value) in (get_args(kind) or (kind,))

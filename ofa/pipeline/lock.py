@@ -1,7 +1,5 @@
 """A lock on a run directory: two processes must not write to it at the same time."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Iterator
@@ -10,17 +8,14 @@ from pathlib import Path
 
 from ofa.core.errors import RunError
 
-_NAME = ".lock"
-
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run directory; the system releases it when this process ends, however it ends.
+    """Hold the lock of a run directory; RunError if another process holds it, with its process id.
 
-    Raises:
-        RunError: another process holds it; the message gives its process id.
+    The system releases the lock when this process ends, however it ends.
     """
-    with (folder / _NAME).open("a+") as file:
+    with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -1,7 +1,5 @@
 """Recipes: the YAML file that says family, data, training, device, search and export."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import yaml

@@ -1,7 +1,5 @@
 """Reading recipes: from shipped or own YAML files, with errors that name the key."""
 
-from __future__ import annotations
-
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -44,13 +42,7 @@ def load_recipe(name: str) -> Recipe:
 def validate(section: type[C], content: Any, source: str) -> C:
     """Validate a section of a recipe, or a whole one, given as plain values.
 
-    Args:
-        section: class of the section.
-        content: plain values.
-        source: where they come from, for the error message.
-
-    Raises:
-        RecipeError: a key or value is wrong; each is named.
+    Wrong keys and values are a RecipeError that names each, after the source that they come from.
     """
     try:
         return section.model_validate(content)

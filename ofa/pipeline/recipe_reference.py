@@ -1,10 +1,8 @@
 """Every key of a recipe with its type, default and meaning, read from the sections' classes."""
 
-from __future__ import annotations
-
-import types
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -33,16 +31,17 @@ class Key(NamedTuple):
 def keys(section: type[Config] = Recipe, prefix: str = "") -> Iterator[Key]:
     """Yield all keys of a section, in the order of the file."""
     for name, field in section.model_fields.items():
-        path, inner, kinds = f"{prefix}{name}", _section(field.annotation), _strategies(field.annotation)
-        doc = field.description or (kinds[0] if kinds else inner or Config).__doc__ or ""
-        if kinds:
-            yield Key(path, "list of sections", "", _one_line(doc))
-            yield from _strategy_keys(kinds, f"{path}[].")
+        path, sections = f"{prefix}{name}", _sections(field.annotation)
+        docs = [field.description, *(section.__doc__ for section in sections), ""]
+        meaning = " ".join(next(doc for doc in docs if doc is not None).split())
+        if len(sections) > 1:
+            yield Key(path, "list of sections", "", meaning)
+            yield from _strategy_keys(sections, f"{path}[].")
             continue
         is_list = get_origin(field.annotation) is list
-        has_default = inner is None or not (inner is field.annotation or is_list)
-        yield Key(path, _type(field.annotation), _default(field) if has_default else "", _one_line(doc))
-        if inner is not None:
+        has_default = not sections or not (sections[0] is field.annotation or is_list)
+        yield Key(path, _type(field.annotation), _default(field) if has_default else "", meaning)
+        for inner in sections:
             yield from keys(inner, f"{path}[]." if is_list else f"{path}.")
 
 
@@ -65,30 +64,22 @@ def _strategy_keys(kinds: list[type[Config]], prefix: str) -> Iterator[Key]:
                 yield key._replace(meaning=f"Only `{name}`. {key.meaning}")
 
 
-def _strategies(annotation: Any) -> list[type[Config]]:
-    """Return the kinds of section in a list of sections told apart by a key; none if it is no such list."""
-    if get_origin(annotation) is not list:
-        return []
-    union = get_args(get_args(annotation)[0])
-    return [kind for kind in get_args(union[0]) if issubclass(kind, Config)] if union else []
-
-
-def _section(annotation: Any) -> type[Config] | None:
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, Config):
-            return kind
-    return None
+def _sections(annotation: Any) -> list[type[Config]]:
+    """Return the classes of section in a type; several if they are told apart by a key."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]
 
 
 def _type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return "section"
-    if origin in (types.UnionType, Union):
+    if origin in (UnionType, Union):
         return " | ".join(_type(kind) for kind in arguments)
-    if str(origin) == "typing.Literal":
+    if origin is Literal:
         return " | ".join(repr(value) for value in arguments)
-    if str(origin) == "typing.Annotated" or hasattr(annotation, "__metadata__"):
+    if origin is Annotated:
         return _type(arguments[0])
     if origin is list:
         return f"list of {_type(arguments[0])}"
@@ -96,8 +87,8 @@ def _type(annotation: Any) -> str:
         return f"[{', '.join(_type(kind) for kind in arguments)}]"
     if origin is dict:
         return "mapping"
-    names = {"Path": "path", "str": "text", "NoneType": "null"}
-    return names.get(str(annotation.__name__), str(annotation.__name__))
+    name = str(annotation.__name__)
+    return {"Path": "path", "str": "text", "NoneType": "null"}.get(name, name)
 
 
 def _default(field: FieldInfo) -> str:
@@ -105,7 +96,3 @@ def _default(field: FieldInfo) -> str:
         return ""
     value = field.get_default(call_default_factory=True)
     return "null" if value is None else f"{list(value) if isinstance(value, tuple) else value}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -40,13 +40,10 @@ from ofa.supernet.supernet import Supernet
 
 
 def open_run(folder: str | Path) -> Run:
-    """Open an existing run directory.
+    """Open an existing run directory; RunError if it is none.
 
     `run.supernet()` is the trained supernet, `run.network(arch)` a subnet of it that is ready to use, `run.data` the
     data set, `run.levels` what was exported.
-
-    Raises:
-        RunError: it is not a run directory.
     """
     folder = Path(folder).expanduser()
     try:
@@ -57,15 +54,7 @@ def open_run(folder: str | Path) -> Run:
 
 
 class Run:
-    """A run directory with its recipe.
-
-    Args:
-        recipe: what the run is made from.
-        folder: the directory, created if missing.
-
-    Raises:
-        RunError: the directory cannot be written, or is not a run directory.
-    """
+    """A run directory, created if missing, with its recipe; RunError if it cannot be written or holds other files."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
@@ -81,11 +70,7 @@ class Run:
 
     @cached_property
     def data(self) -> Data:
-        """The recipe's data set.
-
-        Raises:
-            RunError: it is not the one that the run was begun with.
-        """
+        """The recipe's data set; RunError if it is not the one that the run was begun with."""
         data, recorded = load_data(self.recipe.data), self._recorded_data()
         if recorded is not None and recorded.digest != data.info.digest:
             raise RunError(
@@ -124,11 +109,7 @@ class Run:
         return np.random.default_rng((self.recipe.seed, *stage.encode()))
 
     def check_inputs(self) -> None:
-        """Make data, family and device and run the checks of all stages, so that errors appear before any long work.
-
-        Raises:
-            OfaError: something is wrong with them.
-        """
+        """Make data, family and device and run the checks of all stages, so that errors appear before any long work."""
         _ = self.data, self.device
         check_family(self.family)
         if distributed.rank() == 0:
@@ -139,12 +120,7 @@ class Run:
     # What the stages made
 
     def supernet(self) -> Supernet:
-        """Return the trained supernet.
-
-        Raises:
-            RunError: the training is not finished, or was made with another recipe.
-            CheckpointError: its weights are truncated or another family's.
-        """
+        """Return the trained supernet; RunError if the training is not finished, or was made with another recipe."""
         self.require("train", "the supernet")
         return Supernet.load(self.path("supernet.safetensors"), self.family)
 
@@ -156,25 +132,16 @@ class Run:
             SpaceError: the arch is not of the run's family.
         """
         resolution, limit = self.family.input_shape(arch)[1], self.recipe.sample.calibration_images
-        return extract_calibrated(
-            self.supernet(), arch, eval_batches(self.data, self.data.train, resolution, limit=limit)
-        )
+        batches = eval_batches(self.data, self.data.train, resolution, limit=limit)
+        return extract_calibrated(self.supernet(), arch, batches)
 
     def predictor(self) -> AccuracyPredictor:
-        """Return the accuracy predictor that the search refined, or the one fitted to random archs before.
-
-        Raises:
-            CheckpointError: missing, truncated or of another space.
-        """
+        """Return the accuracy predictor that the search refined, or the one fitted to random archs before."""
         name = "refined.safetensors" if self.finished(all_stages()["search"]) else "predictor.safetensors"
         return AccuracyPredictor.load(self.path(name), self.family.space)
 
     def latency_table(self) -> LatencyTable:
-        """Return the latency table of the run's device.
-
-        Raises:
-            TableError: missing, malformed or of another family.
-        """
+        """Return the latency table of the run's device; TableError if it is missing, malformed or of another family."""
         return LatencyTable.load(self.path("latency_table.json"), self.family)
 
     def path(self, name: str) -> Path:
@@ -182,11 +149,7 @@ class Run:
         return self.folder / name
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file of this run.
-
-        Raises:
-            RunError: it is missing or broken.
-        """
+        """Read a JSON file of this run; RunError if it is missing or broken."""
         try:
             return json.loads(self.path(name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -194,11 +157,7 @@ class Run:
 
     @property
     def levels(self) -> list[Level]:
-        """The exported levels, the slowest first.
-
-        Raises:
-            RunError: nothing is exported, or the record is malformed.
-        """
+        """The exported levels, the slowest first; RunError if there are none, or the record is malformed."""
         return read_records(self.folder, Level)
 
     # Stages
@@ -216,11 +175,7 @@ class Run:
         return bool(record.get("finished")) and record["fingerprint"] == self.fingerprint(stage)
 
     def check_unchanged(self, stage: Stage) -> None:
-        """Refuse the result of a stage that was started or finished with other settings.
-
-        Raises:
-            RunError: it was.
-        """
+        """Raise RunError for a stage that was started or finished with other settings."""
         record = self.records().get(stage.name)
         if record is not None and record["fingerprint"] != self.fingerprint(stage):
             raise RunError(
@@ -229,15 +184,7 @@ class Run:
             )
 
     def require(self, need: str, reader: str) -> None:
-        """Refuse to continue without a finished stage.
-
-        Args:
-            need: name of the stage.
-            reader: what needs it, for the error message.
-
-        Raises:
-            RunError: the stage is missing or was made with another recipe.
-        """
+        """Raise RunError if a stage that `reader` needs is not finished or was made with another recipe."""
         stage = all_stages()[need]
         self.check_unchanged(stage)
         if not self.finished(stage):
@@ -245,11 +192,7 @@ class Run:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep other processes from working on this run; may be nested.
-
-        Raises:
-            RunError: another process is working on it.
-        """
+        """Keep other processes from working on this run, or raise RunError if one does; may be nested."""
         if self._locked or distributed.rank() != 0:
             yield
             return
@@ -263,12 +206,8 @@ class Run:
     def execute(self, stage: Stage, progress: Progress) -> None:
         """Run one stage, even if it is finished; one that was interrupted with the same settings resumes.
 
-        Stages that read its result must run again afterwards. Of several processes (`ofa.core.distributed`), rank 0
-        keeps the records.
-
-        Raises:
-            RunError: a stage that it needs is missing or was made with another recipe, or another process is working
-                on this run.
+        Stages that read its result must run again afterwards. Of several processes, rank 0 keeps the records. It is a
+        RunError if a needed stage is missing or of another recipe, or if another process is working on this run.
         """
         for need in stage.needs:
             self.require(need, stage.name)

@@ -1,7 +1,5 @@
 """Estimates of true accuracies from accuracies measured on few images."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -15,12 +13,7 @@ def denoised_percent(top1_percent: Floats, loss: Floats, n_images: int) -> Float
 
     A loss also reflects how confident each answer is, so it takes fewer images to tell networks apart by it. The more
     of the residuals the images' noise explains, the stronger the shrinkage: if losses hardly explain accuracies, these
-    stay as they are.
-
-    Args:
-        top1_percent: measured accuracies of networks in percent `[n]`.
-        loss: their mean cross-entropies on the same images in nats `[n]`.
-        n_images: the number of images.
+    stay as they are. `loss` `[n]` holds the mean cross-entropies in nats on the same `n_images` images.
     """
     centered_loss = loss - loss.mean()
     slope = float(centered_loss @ top1_percent) / max(float(centered_loss @ centered_loss), 1e-12)
@@ -35,22 +28,15 @@ def estimate_percent(
     """Return the mean `[n]` of measurement and prediction, weighted by their inverse variances.
 
     The best of many accuracies that were measured on few images are the luckiest ones. Predictions are fitted to all
-    of them, so the luck of one arch does not mislead them.
-
-    Args:
-        measured_percent: accuracies on `n_images` images in percent `[n]`.
-        predicted_percent: predicted accuracies in percent `[n]`.
-        n_images: the number of images of each measurement.
-        model_rmse_percent: the error of the predictions; see the function `model_rmse_percent`.
+    of them, so the luck of one arch does not mislead them. See `model_rmse_percent` for the error of the predictions.
     """
     prediction_variance, noise_variance = model_rmse_percent**2, _noise_variance(predicted_percent, n_images)
     weight = prediction_variance / (prediction_variance + noise_variance)
-    estimate: Floats = predicted_percent + weight * (measured_percent - predicted_percent)
-    return estimate
+    return predicted_percent + weight * (measured_percent - predicted_percent)
 
 
 def model_rmse_percent(measured_percent: Floats, predicted_percent: Floats, n_images: int) -> float:
-    """Return the root mean square error of predictions in percent against true accuracies.
+    """Return the root mean square error of predictions `[n]` against true accuracies, in percent.
 
     It is the error against measurements on `n_images` images, less their variance.
     """
@@ -62,5 +48,4 @@ def model_rmse_percent(measured_percent: Floats, predicted_percent: Floats, n_im
 def _noise_variance(predicted_percent: Floats, n_images: int) -> Floats:
     """Return the binomial variances of measurements, at the predictions: at lucky measurements they are too small."""
     share = (np.clip(predicted_percent / 100, 0, 1) * n_images + 1) / (n_images + 2)  # never exactly 0 or 1
-    variance: Floats = 1e4 * share * (1 - share) / n_images
-    return variance
+    return 1e4 * share * (1 - share) / n_images

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import norm
+from scipy.stats import kendalltau, norm
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPRegressor
 from threadpoolctl import threadpool_limits
 
@@ -18,7 +20,7 @@ from ofa.core.config import Config
 from ofa.core.errors import CheckpointError, PredictorError
 from ofa.core.prediction import INTERVAL, Prediction
 from ofa.core.tensors import read_tensors, write_tensors
-from ofa.predict.denoise import Floats
+from ofa.predict.denoise import Floats, denoised_percent
 from ofa.space.arch import Rows
 from ofa.space.search_space import SearchSpace
 
@@ -41,11 +43,8 @@ class PredictorConfig(Config):
 class AccuracyPredictor:
     """An ensemble of networks that predict the accuracy of an arch.
 
-    Args:
-        space: the search space of the archs.
-        layers: for each layer, weights `[members, inputs, outputs]` and biases `[members, 1, outputs]`.
-        center: the mean of the accuracies that the ensemble was fitted to, in percent.
-        scale: their standard deviation in percent.
+    Each layer has weights `[members, inputs, outputs]` and biases `[members, 1, outputs]`. `center` and `scale` are the
+    mean and the standard deviation of the accuracies that the ensemble was fitted to, in percent.
     """
 
     def __init__(self, space: SearchSpace, layers: list[Layer], *, center: float, scale: float) -> None:
@@ -80,7 +79,7 @@ class AccuracyPredictor:
     def fit(
         cls, space: SearchSpace, rows: Rows, top1_percent: Floats, *, config: PredictorConfig, seed: int
     ) -> AccuracyPredictor:
-        """Fit an ensemble to the measured accuracies in percent `[n]` of rows `[n, n_choices]`.
+        """Fit an ensemble to the accuracies in percent `[n]` of rows `[n, n_choices]`.
 
         The seed determines the initial weights and the archs that each member is fitted to.
 
@@ -97,14 +96,12 @@ class AccuracyPredictor:
         features, targets = space.one_hot(rows).astype(np.float64), (top1_percent - center) / scale
         rng, shape = np.random.default_rng(seed), (config.hidden, config.hidden)
         members = []
-        for member in range(config.members):
-            drawn = rng.permutation(len(rows))[: max(2, round(0.9 * len(rows)))]
-            settings = {"alpha": config.alpha, "solver": "lbfgs", "max_iter": 300, "random_state": seed + member}
-            network = MLPRegressor(hidden_layer_sizes=shape, **settings)
-            # Several threads slow down matrices this small, most of all on a busy machine. Stopping before convergence
-            # is part of the regularization.
-            with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
+        with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():  # several threads are slower
+            warnings.simplefilter("ignore", ConvergenceWarning)  # to stop before convergence is a regularization
+            for member in range(config.members):
+                drawn = rng.permutation(len(rows))[: max(2, round(0.9 * len(rows)))]
+                settings = {"alpha": config.alpha, "solver": "lbfgs", "max_iter": 300, "random_state": seed + member}
+                network = MLPRegressor(hidden_layer_sizes=shape, **settings)
                 members.append(network.fit(features[drawn], targets[drawn]))
         layers = [
             (
@@ -140,3 +137,49 @@ class AccuracyPredictor:
         if metadata.get("choices") != repr(space.choices):
             raise CheckpointError(f"{path} was fitted on another search space; fit it again")
         return cls(space, layers, center=center, scale=scale)
+
+
+@dataclass(frozen=True)
+class PredictorMetrics:
+    """How well a predictor fitted to `n_fit` archs predicts the top-1 accuracies in percent of `n_test` others.
+
+    Attributes:
+        kendall_tau: rank correlation of predictions and measurements, -1 to 1; 0 if there is nothing to rank.
+        rmse_percent: root mean square error of predictions against measurements.
+    """
+
+    kendall_tau: float
+    rmse_percent: float
+    n_fit: int
+    n_test: int
+    measured_percent: tuple[float, ...]
+    predicted_percent: tuple[float, ...]
+
+
+def evaluate(
+    space: SearchSpace,
+    rows: Rows,
+    top1_percent: Floats,
+    *,
+    loss: Floats,
+    n_images: int,
+    config: PredictorConfig,
+    seed: int,
+) -> PredictorMetrics:
+    """Fit a predictor to the denoised accuracies of some archs, and evaluate it on the measured ones of the others.
+
+    `rows` `[n, n_choices]` are the measured archs; see `denoised_percent` for their `top1_percent`, `loss` and
+    `n_images`. The seed is that of the predictor and of which archs are held out.
+    """
+    fit, test = train_test_split(np.arange(len(rows)), test_size=config.test_percent / 100, random_state=seed)
+    targets = denoised_percent(top1_percent[fit], loss[fit], n_images)
+    predictor = AccuracyPredictor.fit(space, rows[fit], targets, config=config, seed=seed)
+    measured, predicted = top1_percent[test], predictor(rows[test])
+    return PredictorMetrics(
+        kendall_tau=float(np.nan_to_num(kendalltau(predicted, measured).statistic)) if len(test) > 1 else 0.0,
+        rmse_percent=float(np.sqrt(np.mean((predicted - measured) ** 2))),
+        n_fit=len(fit),
+        n_test=len(test),
+        measured_percent=tuple(measured.tolist()),
+        predicted_percent=tuple(predicted.tolist()),
+    )

@@ -1,21 +1,16 @@
 """Archs as a person reads them: grouped by stage, a few characters per block."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from ofa.space.arch import Value
 
 
 def arch_lines(arch: Mapping[str, Value]) -> list[str]:
-    """The choices of an arch, one line per part of the network.
+    """Return the choices of an arch, one line per part of the network.
 
     Choice names are paths: `stage0.block1.kernel` belongs to block `block1` of part `stage0`. A block is a path
     under which there are only choices. Blocks are written as the shortest distinct beginnings of their choices'
     names with the values, such as `k5 e4`; all else is written in full.
-
-    Args:
-        arch: active choices, such as an `ofa.Arch`.
     """
     owners = {name: name.rpartition(".")[0] for name in arch}
     blocks = {path for path in owners.values() if path} - {path.rpartition(".")[0] for path in owners.values()}
@@ -35,12 +30,12 @@ def arch_lines(arch: Mapping[str, Value]) -> list[str]:
 
 
 def compact(arch: Mapping[str, Value]) -> str:
-    """The lines of an arch as one, such as `24 px | stage0: depth 2, k5 e4, k3 e2 | stage1: depth 1, k3 e2`."""
+    """Return the lines of an arch as one, such as `24 px | stage0: depth 2, k5 e4, k3 e2 | stage1: depth 1, k3 e2`."""
     return " | ".join(arch_lines(arch))
 
 
 def _short(names: Iterable[str]) -> dict[str, str]:
-    """The shortest beginning of each name that no other name has; the name itself if there is none."""
+    """Return the shortest beginning of each name that no other name has, or the name itself."""
     every = set(names)
     return {
         name: next(

@@ -1,7 +1,5 @@
 """The report's charts, as plotly figures of plain data. Colors are readable on light and on dark pages."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby

@@ -1,7 +1,5 @@
 """The content of a report, read from the files of a run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,6 +1,4 @@
-"""The page: one HTML file with everything it needs inside, so that it can be mailed, archived and opened offline."""
-
-from __future__ import annotations
+"""Stage `report`: one HTML page with everything it needs inside, to be mailed and opened offline, and a summary."""
 
 import json
 import math
@@ -16,15 +14,34 @@ from typing import Any
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ofa.cost.latency.metrics import latency_metrics
-from ofa.pipeline.levels import Level
+from ofa.core.files import write_json, write_text
+from ofa.cost.latency.table import latency_metrics
+from ofa.pipeline.levels import Level, to_json
+from ofa.pipeline.run import Run
+from ofa.pipeline.stage import Progress, Stage
 from ofa.report import charts
 from ofa.report.archs import compact
-from ofa.report.content import Content
+from ofa.report.content import Content, gather
 
 _PACKAGES = ("ofa", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 _UNTRAINED = "<p>Nothing was trained in this run: its weights were given.</p>"
 _DISTILLED = "Losses against a teacher's outputs and losses against the labels are not comparable."
+
+
+def _report(run: Run, progress: Progress) -> None:
+    content = gather(run)
+    summary = {
+        "space_size": run.family.space.size,
+        "levels": [to_json(level) for level in content.levels],
+        "predictor": {key: content.fit[key] for key in ("kendall_tau", "rmse_percent", "n_fit", "n_test")},
+        "seconds": content.seconds,
+    }
+    write_text(run.path("report.html"), page(content))
+    write_json(run.path("summary.json"), summary)
+    progress(1, 1, "written")
+
+
+REPORT = Stage("report", ("bundle",), (), _report)
 
 
 def page(content: Content) -> str:

@@ -1,7 +1,5 @@
 """NSGA-II (Deb et al., 2002) over index matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,18 +25,9 @@ def search(
 ) -> Front:
     """Search for the front of the archs that meet all constraints.
 
-    The first population are the smallest and the largest arch, `start`, and random archs. Unlike in the paper, parents
-    are drawn uniformly from the survivors.
-
-    Args:
-        space: the archs to choose from.
-        objectives: at least one.
-        constraints: any number.
-        rng: the generator of all randomness.
-        population: archs that survive a generation, and children that it has, at most 10,000.
-        generations: at most 10,000; with `population`, it bounds the archs that are evaluated.
-        mutate_probability: the probability that a mutant differs from its parent in a choice.
-        start: archs of the first population, `[n, n_choices]`.
+    The first population are the smallest and the largest arch, `start` `[n, n_choices]`, and random archs. In each
+    generation, `population` archs survive and have as many children; a mutant differs from its parent in a choice with
+    `mutate_probability`. Unlike in the paper, parents are drawn uniformly from the survivors.
 
     Raises:
         InfeasibleError: no arch meets the constraints; the message names the tightest value seen of each.
@@ -71,7 +60,11 @@ def search(
         children = breed(space, rows, rng, n=population, mutate_probability=mutate_probability)
     feasible = np.flatnonzero(excess <= 0)
     if not len(feasible):
-        raise _infeasible(constraints, tightest, n_evaluated)
+        missed = "; ".join(
+            f"{constraint.name} must be at most {constraint.limit:g}, the tightest seen is {value:.4g}"
+            for constraint, value in zip(constraints, tightest, strict=True)
+        )
+        raise InfeasibleError(f"no arch of {n_evaluated} meets the constraints: {missed}; raise the limit")
     front = feasible[non_dominated(losses[feasible])]
     front = front[np.argsort(losses[front, 0], kind="stable")]
     return Front(rows[front], losses[front] * signs, n_evaluated)
@@ -105,14 +98,6 @@ def breed(space: SearchSpace, parents: Rows, rng: np.random.Generator, *, n: int
     mutants = space.mutate(mothers[n // 2 :], rng, mutate_probability)
     different = space.unique(np.concatenate([parents, crossed, mutants]))
     return different[len(parents) :]  # the parents come first
-
-
-def _infeasible(constraints: Sequence[Constraint], tightest: Floats, n_evaluated: int) -> InfeasibleError:
-    missed = "; ".join(
-        f"{constraint.name} must be at most {constraint.limit:g}, the tightest seen is {value:.4g}"
-        for constraint, value in zip(constraints, tightest, strict=True)
-    )
-    return InfeasibleError(f"no arch of {n_evaluated} meets the constraints: {missed}; raise the limit")
 
 
 def _check_range(name: str, value: float, least: int, most: int) -> None:

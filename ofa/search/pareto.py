@@ -1,24 +1,18 @@
 """Pareto fronts of points whose objectives are all minimized."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_BLOCK = 256
-"""Points that are compared with all others at once, which bounds the memory."""
+_BLOCK = 256  # points that are compared with all others at once, which bounds the memory
 
 
 def non_dominated(losses: Floats) -> NDArray[np.bool_]:
-    """Return the mask `[n]` of the points that no other point dominates.
+    """Return the mask `[n]` of the points `[n, n_objectives]`, without NaN, that no other point dominates.
 
     A point dominates another if it is at most as large in every objective and smaller in at least one, so equal points
     do not dominate each other.
-
-    Args:
-        losses: `[n, n_objectives]`, without NaN.
     """
     mask = np.ones(len(losses), dtype=bool)
     for start in range(0, len(losses), _BLOCK):
@@ -29,13 +23,10 @@ def non_dominated(losses: Floats) -> NDArray[np.bool_]:
 
 
 def crowding_distance(losses: Floats) -> Floats:
-    """Return the crowding distance `[n]` of each point of a front (NSGA-II, Deb et al., 2002, III.B).
+    """Return the crowding distance `[n]` of the finite points `[n, n_objectives]` of a front (Deb et al., 2002, III.B).
 
     It sums, over the objectives, the distance between the two neighbors of a point as a share of the front's extent.
-    The ends of the front are infinitely far from others.
-
-    Args:
-        losses: `[n, n_objectives]`, finite, at least one point.
+    The ends of the front are infinitely far from others. There must be at least one point.
     """
     distance = np.zeros(len(losses))
     for column in losses.T:

@@ -1,7 +1,5 @@
 """What a search optimizes, under which constraints, and the front that it returns."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,12 +39,9 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Front:
-    """The feasible archs that no other arch of a search dominates.
+    """The feasible archs, of all that a search evaluated, that no other one dominates.
 
-    Attributes:
-        rows: different canonical rows `[n, n_choices]`, best first in the first objective.
-        values: values of the objectives `[n, n_objectives]`.
-        n_evaluated: the number of archs that the search evaluated.
+    Different canonical rows `[n, n_choices]`, best first in the first objective, with values `[n, n_objectives]`.
     """
 
     rows: Rows

@@ -1,7 +1,5 @@
 """One architecture as a mapping, and the row types that stand for many."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import numpy as np

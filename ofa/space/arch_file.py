@@ -1,7 +1,5 @@
 """JSON files that list archs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One decision of a search space."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from itertools import pairwise

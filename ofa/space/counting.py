@@ -1,7 +1,5 @@
 """The exact number of archs of a search space, without listing them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -14,9 +12,7 @@ Factor = tuple[list[int], Callable[..., int]]  # the columns that it reads, and 
 def count_assignments(parents: Sequence[set[int]], indices: Indices) -> int:
     """Count the ways to assign an index to each column, by variable elimination from the last column to the first.
 
-    Args:
-        parents: for each column, the earlier columns that its possible indices depend on.
-        indices: `indices(column, fixed)`: the possible indices of a column, given those of its parents.
+    `indices(column, fixed)` are the possible indices of a column, given those of its parents, earlier columns.
     """
     factors: list[Factor] = []
     for column in reversed(range(len(parents))):

@@ -1,7 +1,5 @@
 """Choices that follow others, as width follows depth in CompOFA (arXiv 2104.12642)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,11 +11,9 @@ from ofa.space.search_space import SearchSpace
 def couple(space: SearchSpace, pairs: Mapping[str, str]) -> SearchSpace:
     """Return the space in which some choices are no longer free but follow others.
 
-    Args:
-        space: where all choices may be free.
-        pairs: from a pattern of the choices that follow to the name of the choice that they follow, such as
-            `{"stage*.block*.expand": "stage*.depth"}`: each `*` of the second stands for what that of the first
-            matched, in order. The first pattern that matches a choice holds; no choice follows itself.
+    `pairs` leads from a pattern of the choices that follow to the name of the choice that they follow, such as
+    `{"stage*.block*.expand": "stage*.depth"}`: each `*` of the second stands for what that of the first matched, in
+    order. The first pattern that matches a choice holds; no choice follows itself.
 
     Raises:
         SpaceError: a pattern matches no choice, leads to none or to a later one, or to one that follows another.

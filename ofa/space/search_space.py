@@ -93,10 +93,9 @@ class SearchSpace:
     def keep_largest(self, counts: Mapping[str, int]) -> SearchSpace:
         """Return the part of this space that progressive shrinking trains (arXiv 1908.09791, 3.3).
 
-        Args:
-            counts: how many of the largest values remain of the choices that a pattern matches, as in `fnmatch`. The
-                first match applies; a choice without a match keeps its largest value only. A choice that follows
-                another keeps the values that the remaining ones of that choice lead to.
+        `counts` says how many of the largest values remain of the choices that a pattern matches, as in `fnmatch`. The
+        first match applies; a choice without a match keeps its largest value only. A choice that follows another keeps
+        the values that the remaining ones of that choice lead to.
 
         Raises:
             SpaceError: a pattern matches no choice, a count is below 1, or a single arch is left.
@@ -173,8 +172,7 @@ class SearchSpace:
 
     def rows(self, archs: Iterable[Mapping[str, Value] | Rows]) -> Rows:
         """Return the canonical matrix `[n, n_choices]` of archs."""
-        rows = [self.row(arch) for arch in archs]
-        return np.stack(rows) if rows else np.zeros((0, len(self.choices)), dtype=np.int64)
+        return np.array([self.row(arch) for arch in archs], dtype=np.int64).reshape(-1, len(self.choices))
 
     def check_rows(self, rows: Rows) -> Rows:
         """Return rows `[n, n_choices]` as they are if they are well-formed.

@@ -1,7 +1,5 @@
 """Blocks: frozen descriptions of a piece of a network that build it as a plain module."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 
@@ -28,11 +26,7 @@ class Block(Protocol):
         ...
 
     def input_shape(self, size: int) -> tuple[int, ...]:
-        """Return the shape of one sample (without a batch dimension) that enters the block.
-
-        Args:
-            size: height and width of the feature map at the block's input, in pixels.
-        """
+        """Return the shape of one sample, without a batch dimension, of a feature map of `size` by `size` pixels."""
         ...
 
 

@@ -22,12 +22,9 @@ from ofa.supernet.slot import Slot, assemble
 
 @dataclass(frozen=True)
 class Origin:
-    """How `ofa.create_family` made a family, so that it can be made again.
+    """How `ofa.create_family` made a family, so that it can be made again: its arguments, defaults included.
 
-    Attributes:
-        name: registered name, or path of a Python file.
-        options: arguments of the family's function, defaults included.
-        couple: pairs given to `Family.coupled`.
+    `couple` holds the pairs given to `Family.coupled`.
     """
 
     name: str
@@ -44,8 +41,8 @@ class Family:
         space: its choices; every family has the choice `resolution`.
         slots: in the order in which data flows through them.
         in_channels: channels of the images.
-        rules: how parameters are shared that are not plain slices, by patterns over their names; see
-            `ofa.supernet.rules`.
+        rules: how parameters are shared that are not plain slices, by patterns over their names; the first that
+            matches holds, see `ofa.supernet.rules`.
         resolution_multiple: number of pixels that divides every resolution, such as a patch size.
         classifiers: paths of the layers whose outputs are the classes, such as `head.classifier`.
         origin: how the family was made; None if not by `ofa.create_family`.
@@ -70,9 +67,6 @@ class Family:
         paths = [slot.path for slot in self.slots]
         if len(set(paths)) < len(paths):
             raise FamilyError(f"family {self.name!r} has two slots with one path: {sorted(paths)}")
-        for slot in self.slots:
-            for name in slot.choices:
-                self.space.column(name)
         skipped = [slot.path for slot, block in self.blocks(self.space.row(self.space.largest)) if block is None]
         if skipped:
             raise FamilyError(f"family {self.name!r}: the largest network skips {skipped}; it must contain every slot")
@@ -116,25 +110,17 @@ class Family:
     ) -> Family:
         """Make a family out of any function that builds a network; weights are shared by parameter name.
 
-        The network is one slot, so its costs are those of whole networks.
-
-        Args:
-            space: its choices; the network of the last values must hold all parameters of every other network.
-            build: maps an arch to a network that takes images `[batch, in_channels, resolution, resolution]`.
-            name: name of the family.
-            resolution: image size in pixels, if the space has no choice `resolution`.
-            in_channels: channels of the images.
-            rules: how parameters are shared that are not plain slices, by patterns over their names; the first that
-                matches holds, see `ofa.supernet.rules`.
-            resolution_multiple: number of pixels that divides every resolution, such as a patch size.
-            classifiers: paths of the layers whose outputs are the classes.
+        `build` maps an arch to a network that takes images `[batch, in_channels, resolution, resolution]`; the network
+        of the last values must hold all parameters of every other. It is one slot, so costs are those of whole
+        networks. `resolution` is the image size in pixels if the space has no such choice. For the other arguments see
+        `Family`.
 
         Raises:
             FamilyError: the smallest network's parameters are not parts of the largest's; names one with both shapes.
         """
         if "resolution" not in space.names:
             space = SearchSpace([Choice("resolution", (resolution,)), *space.choices])
-        slot = Slot("", _WholeNetworks(build, space, in_channels), space.names)
+        slot = Slot("", partial(_whole_network, build, space, in_channels), space.names)
         family = cls(name, space, (slot,), in_channels, rules or {}, resolution_multiple, tuple(classifiers))
         largest, smallest = (skeleton(partial(build, end)) for end in (space.largest, space.smallest))
         add_extras(largest, family.rules)
@@ -144,8 +130,7 @@ class Family:
     def coupled(self, pairs: Mapping[str, str]) -> Family:
         """Return the family with choices that follow others, as depth and width do in CompOFA (arXiv 2104.12642).
 
-        Args:
-            pairs: patterns of choices and what they follow; see `ofa.space.coupling.couple`.
+        For the patterns of choices and of those they follow see `ofa.space.coupling.couple`.
 
         Raises:
             FamilyError: a pattern matches no choice, leads to none or to a later one, or a single arch is left.
@@ -188,11 +173,7 @@ class Family:
             yield slot, self.slot_block(index, tuple(int(row[column]) for column in self.columns[index]))
 
     def blocks_by_path(self, arch: Mapping[str, Value] | Rows) -> dict[str, Block]:
-        """Return the blocks of an arch or a row `[n_choices]`, skipped slots left out, by the paths of their slots.
-
-        Raises:
-            SpaceError: the arch is not of this family's space.
-        """
+        """Return the blocks of an arch or a row `[n_choices]`, skipped slots left out, by the paths of their slots."""
         return {slot.path: block for slot, block in self.blocks(self.space.row(arch)) if block is not None}
 
     def build(self, arch: Mapping[str, Value] | Rows) -> nn.Module:
@@ -205,23 +186,13 @@ class Family:
         return (self.in_channels, resolution, resolution)
 
 
-@dataclass(frozen=True)
-class _WholeNetworks:
-    """Maps the values of all choices to the whole network as one block."""
-
-    build: Callable[[Arch], nn.Module]
-    space: SearchSpace
-    in_channels: int
-
-    def __call__(self, *values: Value) -> Block:
-        arch = self.space.arch(dict(zip(self.space.names, values, strict=True)))
-        return _WholeNetwork(self.build, arch, self.in_channels)
+def _whole_network(build: Callable[[Arch], nn.Module], space: SearchSpace, in_channels: int, *values: Value) -> Block:
+    """Return the network of the values of all choices as one block."""
+    return _WholeNetwork(build, space.arch(dict(zip(space.names, values, strict=True))), in_channels)
 
 
 @dataclass(frozen=True)
 class _WholeNetwork:
-    """A whole network as one block."""
-
     builder: Callable[[Arch], nn.Module]
     arch: Arch
     in_channels: int

@@ -3,8 +3,6 @@
 A source is a module of the entry-point group `ofa.checkpoints` that knows the names of one project; see `Source`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,9 +10,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ofa.core.errors import CheckpointError
-from ofa.core.plugins import load_plugin, plugin_names
-from ofa.core.state_dict import load_state_dict
-from ofa.core.tensors import read_state_dict
+from ofa.core.plugins import load_plugin
+from ofa.core.tensors import load_state_dict, read_state_dict
 from ofa.space.arch import Arch
 from ofa.supernet.family import Family
 from ofa.supernet.rules import nested_view
@@ -24,21 +21,14 @@ _GROUP = "ofa.checkpoints"
 
 
 class Source(Protocol):
-    """One project's names of parameters and descriptions of archs.
-
-    Attributes:
-        LEADING_SLICES: whether the project's tensors may be larger than those of a family's largest network, which then
-            takes their leading slices; only the number of classes must match.
-    """
+    """One project's names of parameters and descriptions of archs; raises CheckpointError for unknown families."""
 
     LEADING_SLICES: bool
+    """Whether the project's tensors may be larger than those of a family's largest network, which then takes their
+    leading slices; only the number of classes must match."""
 
     def names(self, family: Family) -> dict[str, str]:
-        """Return the project's canonical name for each name in `Supernet(family).network.state_dict()`.
-
-        Raises:
-            CheckpointError: the project has no such family.
-        """
+        """Return the project's canonical name for each name in `Supernet(family).network.state_dict()`."""
         ...
 
     def canonical(self, name: str) -> str:
@@ -50,28 +40,16 @@ class Source(Protocol):
         ...
 
 
-def source_names() -> list[str]:
-    """Return the projects whose checkpoints can be imported, sorted."""
-    return plugin_names(_GROUP)
-
-
 def source(name: str) -> Source:
-    """Return a project by name.
-
-    Raises:
-        CheckpointError: there is no such project.
-    """
+    """Return a project by name; raises CheckpointError if there is no such project."""
     project: Source = load_plugin(_GROUP, name, "source of checkpoints", CheckpointError)
     return project
 
 
 def import_checkpoint(source_name: str, path: str | Path, family: Family) -> Supernet:
-    """Return a supernet with the weights of another project's checkpoint.
+    """Return a supernet with the weights of another project's checkpoint, a safetensors file or one of `torch.save`.
 
-    Args:
-        source_name: the project, such as `once-for-all`; see `source_names`.
-        path: a safetensors file or one of `torch.save`; see `ofa.core.tensors.read_state_dict`.
-        family: created with the options of the checkpoint, such as `width_mult` and `num_classes`.
+    The family must have the options of the checkpoint, such as `width_mult` and `num_classes`.
 
     Raises:
         CheckpointError: the file cannot be read; or tensors are missing, unknown or of another shape, which are listed.

@@ -1,7 +1,5 @@
 """Families by name, as in timm: registered by entry points, or defined in a Python file."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -19,16 +17,17 @@ _GROUP = "ofa.supernets"
 
 
 def create_family(name: str, **options: Any) -> Family:
-    """Create a family by its registered name or from a Python file that defines `family(...)`.
+    """Create a family by its registered name or from a Python file, `PATH.py`, that defines `family(...)`.
 
-    Args:
-        name: name in the entry-point group `ofa.supernets`, or a path that ends in `.py`.
-        options: arguments of the family's function, such as `num_classes`, `in_channels`, `resolutions`.
+    Options are the arguments of the family's function, such as `num_classes`, `in_channels`, `resolutions`.
 
     Raises:
         FamilyError: the family is unknown, or refuses an option.
     """
-    function = _from_file(Path(name).expanduser()) if name.endswith(".py") else _registered(name)
+    if name.endswith(".py"):
+        function = _from_file(Path(name).expanduser())
+    else:
+        function = load_plugin(_GROUP, name, "family", FamilyError, "; or give the path of a Python file")
     arguments = bind_options(function, options, f"family {name!r}", FamilyError)
     try:
         family = function(**arguments)
@@ -45,11 +44,7 @@ def list_families(pattern: str = "*") -> list[str]:
 
 
 def recreate_family(origin: Origin) -> Family:
-    """Create a family again, as it was made.
-
-    Raises:
-        FamilyError: the family is no longer known or refuses its options.
-    """
+    """Create a family again, as it was made; see `create_family` for errors."""
     family = create_family(origin.name, **origin.options)
     return family.coupled(origin.couple) if origin.couple else family
 
@@ -68,12 +63,6 @@ def check_family(family: Family) -> None:
                 f"family {family.name!r} with options {dict(family.options)} cannot build {arch}: {one_line(error)}; "
                 "change the options"
             ) from error
-
-
-def _registered(name: str) -> Callable[..., Family]:
-    advice = "; or give the path of a Python file"
-    function: Callable[..., Family] = load_plugin(_GROUP, name, "family", FamilyError, advice)
-    return function
 
 
 def _from_file(path: Path) -> Callable[..., Family]:

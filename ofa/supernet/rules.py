@@ -3,8 +3,6 @@
 The rules here serve any family; `supernets.rules` holds those of single families.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -18,24 +16,14 @@ class Rule:
     """Share leading slices of every dimension. Subclasses share something else."""
 
     def extras(self, full: Tensor, name: str) -> dict[str, Tensor]:  # noqa: ARG002  # for subclasses
-        """Return initial values of the parameters that the largest network holds beside `full`.
+        """Return initial values of the parameters that the largest network holds beside its `full`, by suffix.
 
-        Args:
-            full: the largest network's parameter.
-            name: its name, for errors.
-
-        Returns:
-            By suffix: a parameter `weight` with the extra `_5to3` gets a neighbor `weight_5to3`.
+        A parameter `weight` with the extra `_5to3` gets a neighbor `weight_5to3`. The name is for errors.
         """
         return {}
 
     def view(self, full: Tensor, shape: Shape, name: str) -> Tensor:
-        """Return the view of `full` that a parameter of a smaller network shares.
-
-        Args:
-            full: the largest network's parameter, or its gradient.
-            shape: shape of the smaller network's parameter.
-            name: the parameter's name, for errors.
+        """Return the view, for a smaller network's parameter, of the largest network's parameter or gradient `full`.
 
         Raises:
             FamilyError: the shapes do not nest.
@@ -45,10 +33,7 @@ class Rule:
     def parametrization(self, shape: Shape, owner: nn.Module, leaf: str) -> nn.Module | None:  # noqa: ARG002
         """Return the module that computes the parameter from its view in every forward pass; None if it is the view.
 
-        Args:
-            shape: shape of the smaller network's parameter.
-            owner: the largest network's module that holds the parameter and its extras.
-            leaf: the parameter's name in that module.
+        `owner` is the largest network's module that holds the parameter, as `leaf`, and its extras.
         """
         return None
 
@@ -66,9 +51,6 @@ class Grouped(Rule):
     """Share the leading rows of each of several equal groups, and the center of kernels.
 
     This fits fused q, k, v layers `[3 * width, ...]`. It is the default for convolutions with a fixed number of groups.
-
-    Attributes:
-        groups: number of groups, the same in every network.
     """
 
     groups: int = 3
@@ -102,12 +84,6 @@ class _Reshape(nn.Module):
 
 def nested_view(full: Tensor, shape: Shape, name: str, *, spatial: range = range(0)) -> Tensor:
     """Return the view of `full` with a smaller shape: leading slices, and the center of `spatial` dimensions.
-
-    Args:
-        full: the largest network's tensor.
-        shape: shape of the view; no size may exceed that of `full`.
-        name: the tensor's name, for errors.
-        spatial: dimensions of which the center is taken.
 
     Raises:
         FamilyError: the shapes do not nest.

@@ -4,10 +4,9 @@ A parameter is a view of leading slices, of a convolution's kernel the center (O
 unless a `Rule` says otherwise; what cannot be a view is a torch parametrization of one. Other buffers are not shared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,12 +18,7 @@ from ofa.supernet.rules import Grouped, Kernel, Rule, nested_view
 
 
 def add_extras(largest: nn.Module, rules: Mapping[str, Rule]) -> None:
-    """Add the parameters that rules need beside the largest network's own, such as kernel transforms.
-
-    Args:
-        largest: the largest network; changed in place.
-        rules: by pattern of parameter names; see `share`.
-    """
+    """Add the parameters that rules need beside the largest network's own, such as kernel transforms."""
     for name, parameter in list(largest.named_parameters()):
         rule = _rule_for(name, rules)
         if rule is not None:
@@ -34,13 +28,10 @@ def add_extras(largest: nn.Module, rules: Mapping[str, Rule]) -> None:
 
 
 def share(module: nn.Module, largest: nn.Module, path: str, rules: Mapping[str, Rule] | None = None) -> None:
-    """Point every parameter of `module`, its gradient, and BatchNorm's buffers at views into `largest`.
+    """Point every parameter of `module`, its gradient if any, and BatchNorm's buffers at views into `largest`.
 
-    Args:
-        module: a module of a smaller network.
-        largest: the same module of the largest network. Where it has gradients, the views have them too.
-        path: where the module sits in the network, for rules and errors; empty for a whole network.
-        rules: by `fnmatch` pattern of whole parameter names; the first match applies.
+    The two are one module of a smaller and of the largest network, at a path in them, empty for a whole network. Rules
+    are by `fnmatch` pattern of whole parameter names; the first match applies.
 
     Raises:
         FamilyError: the smaller module's parameters are not parts of the largest's.
@@ -67,7 +58,7 @@ def share(module: nn.Module, largest: nn.Module, path: str, rules: Mapping[str, 
         if conversion is not None:
             parametrize.register_parametrization(owner, leaf, conversion, unsafe=True)
             owner, leaf = owner.get_submodule(f"parametrizations.{leaf}"), "original"
-        owner._parameters[leaf] = view
+        bind(owner, leaf, view)
     for name, buffer in buffers:
         bind(module, name, nested_view(full[name], tuple(buffer.shape), prefix + name))
 
@@ -82,10 +73,8 @@ def shared_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
 def bind(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Put a parameter or buffer into a module under a dotted name, in place of any that is there."""
     owner, leaf = _owner(module, name)
-    if isinstance(tensor, nn.Parameter):
-        owner._parameters[leaf] = tensor
-    else:
-        owner._buffers[leaf] = tensor
+    store: dict[str, Any] = owner._parameters if isinstance(tensor, nn.Parameter) else owner._buffers
+    store[leaf] = tensor
 
 
 def _default_rule(owner: nn.Module, largest_owner: nn.Module) -> Rule:

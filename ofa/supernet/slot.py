@@ -1,7 +1,5 @@
 """Slots: the positions of a network, each with the blocks that it can hold."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -35,11 +33,7 @@ def assemble(modules: Mapping[str, nn.Module], training: bool = True) -> nn.Modu
     """Nest the modules of slots by their dotted paths into `nn.Sequential`s that run in the order given.
 
     Names stay the same where layers are skipped, so that weights match by name. A module with an empty path is the
-    whole network and is returned as it is.
-
-    Args:
-        modules: each slot's path and module.
-        training: mode of the containers.
+    whole network and is returned as it is. `training` is the mode of the containers.
     """
     if "" in modules:
         return modules[""]

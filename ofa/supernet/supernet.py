@@ -1,18 +1,20 @@
 """The supernet: one ordinary network, the largest; the parameters of every subnet are views into it."""
 
-from __future__ import annotations
-
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from ofa.core.errors import CheckpointError
+from ofa.core.tensors import load_state_dict, read_state_dict, read_tensors, write_tensors
 from ofa.space.arch import Rows, Value
-from ofa.supernet import weights
 from ofa.supernet.block import skeleton
-from ofa.supernet.family import Family
+from ofa.supernet.family import Family, Origin
+from ofa.supernet.registry import recreate_family
 from ofa.supernet.sharing import add_extras, bind
 from ofa.supernet.slot import assemble
 from ofa.supernet.views import ViewPool
@@ -26,9 +28,7 @@ class Supernet(nn.Module):
     optimizer's with `set_to_none=False`, which leave the shared gradient buffers where they are. Call `subnet` again
     after the optimizer's own `zero_grad()`; a subnet kept from before is detached.
 
-    Args:
-        family: defines slots and blocks.
-        seed: initializes the weights; the global generator is left as it was.
+    The seed initializes the weights; the global generator is left as it was.
     """
 
     def __init__(self, family: Family, seed: int = 0) -> None:
@@ -60,10 +60,8 @@ class Supernet(nn.Module):
         """Return the network of an arch as an ordinary module whose parameters, gradients and buffers are views.
 
         It starts in the supernet's mode (`train()` or `eval()`). Two subnets held at the same time share tensors and
-        nothing else. Freeze parameters on the supernet, not on a subnet.
-
-        Args:
-            arch: a value for each active choice, or a row `[n_choices]`.
+        nothing else. Freeze parameters on the supernet, not on a subnet. An arch has a value for each active choice, or
+        is a row `[n_choices]`.
 
         Raises:
             SpaceError: the arch is not of this family's space.
@@ -74,12 +72,9 @@ class Supernet(nn.Module):
         return assemble(modules, self.training)
 
     def extract(self, arch: Mapping[str, Value] | Rows) -> nn.Module:
-        """Return a static copy of a subnet with its own weights, free of any sharing.
+        """Return a static copy of a subnet with its own weights, free of any sharing; for the arch see `subnet`.
 
         A network with BatchNorm needs its statistics re-estimated before use: see `ofa.calibrate`.
-
-        Args:
-            arch: a value for each active choice, or a row `[n_choices]`.
 
         Raises:
             SpaceError: the arch is not of this family's space.
@@ -100,37 +95,49 @@ class Supernet(nn.Module):
         return static.train(self.training)
 
     def save(self, path: str | Path) -> None:
-        """Write the weights as safetensors, whole or not at all: a run's `supernet.safetensors`."""
-        weights.save(Path(path), self.network, self.family)
+        """Write the weights as safetensors, whole or not at all: a run's `supernet.safetensors`.
+
+        Names are those of `network.state_dict()`. Metadata `family` is the JSON of the family's `Origin`, if any.
+        """
+        metadata = {"format": "ofa-supernet", "version": "1"}
+        if self.family.origin is not None:
+            metadata["family"] = json.dumps(asdict(self.family.origin))
+        write_tensors(Path(path), self.network.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: str | Path, family: Family | None = None) -> Self:
-        """Read a supernet that `save` or a training run wrote.
-
-        Args:
-            path: the safetensors file.
-            family: its family; by default it is created as the file says.
+        """Read a supernet that `save` or a training run wrote; by default, its family is created as the file says.
 
         Raises:
             CheckpointError: unreadable, weights of another network, or a file that does not name its family.
             FamilyError: the family that the file names is not known here.
         """
-        supernet = cls(family or weights.read_family(Path(path)))
+        if family is None:
+            _, metadata = read_tensors(Path(path))
+            try:
+                family = recreate_family(Origin(**json.loads(metadata["family"])))
+            except (KeyError, TypeError, ValueError) as error:
+                raise CheckpointError(f"{path} does not say which family it is of; load it with family=...") from error
+        supernet = cls(family)
         supernet.load_weights(path)
         return supernet
 
     def load_weights(self, path: str | Path, *, new_classifier: bool = False) -> None:
         """Load weights from any checkpoint of this network: `save`'s, or what `torch.save` wrote of a state dict.
 
-        Args:
-            path: the file; it is read without executing anything in it.
-            new_classifier: keep the present classifier where the file's has another number of classes.
+        Nothing in the file is executed. With `new_classifier`, the present classifier is kept where the file's has
+        another number of classes.
 
         Raises:
             CheckpointError: unreadable, or weights of another network; differences are listed.
         """
-        kept = self.family.classifiers if new_classifier else ()
-        weights.load(Path(path), self.network, kept)
+        tensors, present = read_state_dict(Path(path)), self.network.state_dict()
+        if all(name.startswith("network.") for name in tensors):  # the state dict of a Supernet
+            tensors = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
+        for name, tensor in present.items() if new_classifier else ():
+            if name.rpartition(".")[0] in self.family.classifiers and name in tensors:
+                tensors[name] = tensors[name] if len(tensors[name]) == len(tensor) else tensor
+        load_state_dict(self.network, tensors, Path(path), "weights and family options that belong together")
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """Modules whose parameters, gradients and buffers are views into the largest network."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 
@@ -24,10 +22,6 @@ class ViewPool:
     Building a module and its views takes milliseconds, so a module that nobody holds any more is handed out again,
     unless hooks were added to it or its parameters were frozen. Modules are dropped when a tensor that they view is
     replaced (`.to()`, loading, gradients set to None) or frozen.
-
-    Args:
-        network: the largest network.
-        rules: see `Family.rules`.
     """
 
     def __init__(self, network: nn.Module, rules: Mapping[str, Rule]) -> None:
@@ -51,7 +45,8 @@ class ViewPool:
             view = _View(self._build(path, block))
             views.append(view)
             self._n_tensors += len(view.parameters)
-            self._drop_least_recent()
+            while self._n_tensors > _MAX_TENSORS and len(self._pool) > 1:
+                self._n_tensors -= sum(len(view.parameters) for view in self._pool.pop(next(iter(self._pool))))
         view.set_mode(training)
         return view.module
 
@@ -79,11 +74,6 @@ class ViewPool:
                 module = block.build()  # for the values of buffers of its own
         share(module, largest, path, self._rules)
         return module
-
-    def _drop_least_recent(self) -> None:
-        while self._n_tensors > _MAX_TENSORS and len(self._pool) > 1:
-            for view in self._pool.pop(next(iter(self._pool))):
-                self._n_tensors -= len(view.parameters)
 
 
 class _View:

@@ -4,8 +4,6 @@ Smaller networks keep the leading channels, so these should be the most importan
 arXiv 1908.09791, section 3.3). The largest network computes the same as before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise, product
 
@@ -62,7 +60,8 @@ def channel_order(supernet: Supernet, trained: SearchSpace | None = None) -> Ord
             consumer, dim = group[-1]
             importance = weights[f"{slot.path}.{consumer}"].abs().movedim(dim, 0).flatten(1).sum(1)
             borders = {0, sizes[largest][group]} | {sizes[block][group] for block in trained_blocks}
-            index = _descending(importance, sorted(borders))
+            segments = pairwise(sorted(borders))  # equal channels keep their order
+            index = torch.cat([a + importance[a:b].argsort(descending=True, stable=True) for a, b in segments])
             for name, dim in group:
                 order.setdefault(f"{slot.path}.{name}", {})[dim] = index
     return order
@@ -71,10 +70,8 @@ def channel_order(supernet: Supernet, trained: SearchSpace | None = None) -> Ord
 def permute(tensors: Mapping[str, Tensor], order: Order) -> None:
     """Permute tensors in place, so that views of them stay valid.
 
-    Args:
-        tensors: by name in `Supernet.network`: its state dict, an average of it, or an optimizer's moments. Names that
-            only one of the arguments has are skipped.
-        order: from `channel_order`.
+    They are a state dict of `Supernet.network`, an average of it, or an optimizer's moments under the same names. Names
+    that only one of the arguments has are skipped.
     """
     with torch.no_grad():
         for name in order.keys() & tensors.keys():
@@ -107,12 +104,6 @@ def _group_sizes(block: Block) -> dict[ChannelGroup, int]:
         except (KeyError, IndexError, ValueError) as error:
             raise FamilyError(
                 f"{block} does not have the channel group {group} that it declares; each entry must be a name of its "
-                f"state dict and a dimension, all of one size"
+                "state dict and a dimension, all of one size"
             ) from error
     return sizes
-
-
-def _descending(importance: Tensor, borders: list[int]) -> Tensor:
-    """Return indices `[n]` that sort each segment between borders; equal channels keep their order."""
-    segments = pairwise(borders)
-    return torch.cat([a + importance[a:b].argsort(descending=True, stable=True) for a, b in segments])

@@ -3,9 +3,8 @@
 Tensors have dotted names; everything else is JSON under the metadata key `state`.
 """
 
-from __future__ import annotations
-
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return an optimizer's state as named tensors and JSON."""
     state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {}
-    for index, entries in state["state"].items():
-        for key, value in entries.items():
-            (tensors if isinstance(value, Tensor) else plain)[f"{index}.{key}"] = value
+    values = {f"{i}.{key}": value for i, entries in state["state"].items() for key, value in entries.items()}
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    plain = {name: value for name, value in values.items() if name not in tensors}
     return tensors, {"plain": plain, "param_groups": state["param_groups"]}
 
 
@@ -71,11 +68,8 @@ class Checkpoints:
         for old in self.paths()[self.keep :]:
             old.unlink()
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
-        """Read the newest intact checkpoint.
-
-        Returns:
-            Tensors, state, and an error message for each newer checkpoint that is broken; None if there is none at all.
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Read tensors and state of the newest intact checkpoint, warning of newer ones; None if there is none at all.
 
         Raises:
             CheckpointError: there are checkpoints, and none is intact.
@@ -83,9 +77,13 @@ class Checkpoints:
         broken: list[str] = []
         for path in self.paths():
             try:
-                return *load(path), broken
+                tensors, state = load(path)
             except CheckpointError as error:
                 broken.append(str(error))
+                continue
+            for message in broken:
+                warnings.warn(f"{message}; resuming from step {state['step']}", stacklevel=2)
+            return tensors, state
         if broken:
             raise CheckpointError(
                 f"no checkpoint in {self.folder} can be read: {broken[0]}; remove the folder to start the training over"

@@ -1,10 +1,7 @@
 """What a training leaves to look at: `train.jsonl`, a line per epoch, and events for TensorBoard on request."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ofa.core.errors import TrainError
@@ -15,18 +12,15 @@ _SUFFIX = "_top1_percent"
 
 
 class TrainLog:
-    """The log of a training; a context manager that writes everything at its end.
+    """Writes `train.jsonl` into a folder and, on request, events into `tensorboard/` in it; close it at the end.
 
-    Args:
-        folder: gets `train.jsonl` and `tensorboard/`.
-        step: step at which the training continues; later events of an earlier process are dropped.
-        tensorboard: whether to write events.
+    Later events than of `step`, at which the training continues, are those of an earlier process and are dropped.
 
     Raises:
         TrainError: TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False) -> None:
         self.folder = folder
         self._writer: Any = None
         if tensorboard:
@@ -53,11 +47,7 @@ class TrainLog:
                 if key.endswith(_SUFFIX):
                     self._writer.add_scalar(f"top1_percent/{key.removesuffix(_SUFFIX)}", value, history[-1]["step"])
 
-    def __enter__(self) -> TrainLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Write the events that are still in memory."""
         if self._writer is not None:
             self._writer.close()

@@ -40,11 +40,9 @@ class DistillConfig(Config):
 
 
 def label_loss(smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function `(logits, labels) -> scalar`: cross-entropy, averaged over the batch.
+    """Return a function `(logits, labels) -> scalar`: cross-entropy with smoothed labels, averaged over the batch.
 
-    Args:
-        smoothing: share of a label that is spread over all classes. Labels that are probabilities are used unchanged,
-            since timm's mixup smooths its own.
+    Labels that are probabilities are used unchanged, since timm's mixup smooths its own.
     """
     class_loss, probability_loss = LabelSmoothingCrossEntropy(smoothing), SoftTargetCrossEntropy()
 
@@ -58,9 +56,7 @@ def label_loss(smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
 def distillation_loss(config: DistillConfig, smoothing: float = 0.0) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Return a function `(student_logits, teacher_logits, labels) -> scalar`; no gradient reaches the teacher.
 
-    Args:
-        config: which loss, and its weight against that of the labels.
-        smoothing: smoothing of the labels; see `label_loss`.
+    It adds the teacher's loss and the labels', which is smoothed as in `label_loss`.
     """
     teacher_loss, labels_loss, temperature = _LOSSES[config.loss], label_loss(smoothing), config.temperature
 
@@ -83,8 +79,8 @@ def alpha_divergence(student_logits: Tensor, teacher_logits: Tensor, alpha: floa
     AlphaNet (arXiv 2102.07954, section 3).
 
     Args:
-        student_logits: `[batch, classes]`; only these get a gradient.
-        teacher_logits: `[batch, classes]`.
+        student_logits: get a gradient.
+        teacher_logits: get none.
         alpha: not 0. The more negative, the more it costs to be uncertain where the teacher is certain; the more
             positive, the more it costs to miss a class that the teacher considers possible.
         clip: upper bound of w^alpha, in the value and in the gradient; without effect for alpha = 1, where c is p. If

@@ -1,7 +1,5 @@
 """The plan of a training: which phase and which elastic space each epoch has."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,13 +11,7 @@ _ALL = 10**9
 
 @dataclass(frozen=True)
 class PhaseSpan:
-    """A phase in the course of the training.
-
-    Attributes:
-        phase: its settings.
-        space: what is elastic in it.
-        first_step: number of its first step in the whole training.
-    """
+    """A phase, what is elastic in it, and the number of its first step in the whole training."""
 
     phase: AnyPhase
     space: SearchSpace
@@ -32,12 +24,7 @@ class PhaseSpan:
 
 
 class Plan:
-    """The phases of a training, epoch by epoch.
-
-    Args:
-        phases: from the recipe, in order.
-        space: the family's.
-        steps_per_epoch: optimizer steps in an epoch.
+    """The phases of a training in the space of a family, epoch by epoch.
 
     Raises:
         SpaceError: a pattern of `elastic` matches no choice.
@@ -47,8 +34,10 @@ class Plan:
         self.steps_per_epoch = steps_per_epoch
         self.epochs: list[PhaseSpan] = []
         for phase in phases:
-            span = PhaseSpan(phase, _elastic(space, phase), first_step=len(self.epochs) * steps_per_epoch)
-            self.epochs += [span] * phase.epochs
+            elastic = space
+            if phase.elastic is not None and phase.strategy != "full":
+                elastic = space.keep_largest({p: _ALL if n == "all" else n for p, n in phase.elastic.items()})
+            self.epochs += [PhaseSpan(phase, elastic, len(self.epochs) * steps_per_epoch)] * phase.epochs
 
     @property
     def total_steps(self) -> int:
@@ -68,10 +57,3 @@ class Plan:
         """Return what was elastic in the last phase before an epoch that trained more than the largest network."""
         elastic = [span.space for span in self.epochs[:epoch] if span.phase.strategy != "full"]
         return elastic[-1] if elastic else None
-
-
-def _elastic(space: SearchSpace, phase: AnyPhase) -> SearchSpace:
-    """Return what is elastic in a phase."""
-    if phase.elastic is None or phase.strategy == "full":
-        return space
-    return space.keep_largest({pattern: _ALL if n == "all" else n for pattern, n in phase.elastic.items()})

@@ -1,7 +1,5 @@
 """The learning rate of each step: warm-up and cosine, for each schedule that a phase starts."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from itertools import accumulate
 
@@ -12,13 +10,7 @@ from ofa.train.config import TrainConfig
 
 
 class Schedule:
-    """Sets an optimizer's learning rate; keeps no state but the optimizer's.
-
-    Args:
-        optimizer: its learning rate is set.
-        config: with the phases.
-        steps_per_epoch: optimizer steps in an epoch.
-    """
+    """Sets an optimizer's learning rate; keeps no state but the optimizer's."""
 
     def __init__(self, optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int) -> None:
         parts: list[list[float]] = []  # for each schedule: learning rate, epochs of warm-up, epochs

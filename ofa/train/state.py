@@ -1,7 +1,5 @@
 """Everything that changes while a supernet trains, as a checkpoint holds it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from timm.optim import create_optimizer_v2
@@ -20,6 +18,7 @@ class TrainingState:
     """Weights, their average, the optimizer, a frozen teacher, and the position in the training.
 
     Attributes:
+        deployed: the network with the weights that the training ends with: averaged, if there is an average.
         step: optimizer steps done.
         loss_sums: for each kind of arch, sum and number of its losses in this epoch.
         history: one record per finished epoch; see `ofa.train.trainer.train`.
@@ -33,15 +32,11 @@ class TrainingState:
             supernet.network, config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
         )
         self.ema = ModelEmaV3(supernet.network, config.ema_decay, use_warmup=True) if config.ema_decay else None
+        self.deployed: nn.Module = supernet.network if self.ema is None else self.ema.module
         self.step = 0
         self.loss_sums: dict[str, list[float]] = {}
         self.history: list[dict[str, Any]] = []
         self.best_top1_percent = 0.0
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The network with the weights that the training ends with: averaged, if there is an average."""
-        return self.supernet.network if self.ema is None else self.ema.module
 
     @property
     def lr(self) -> float:
@@ -53,7 +48,7 @@ class TrainingState:
         if plan.epochs[epoch].phase.sort_channels:
             self._sort_channels(plan, epoch)
         if self.keeps_teacher and plan.starts_shrinking(epoch):
-            self.training_step.freeze_teacher(None if self.ema is None else self.ema.module.state_dict())
+            self.training_step.freeze_teacher(self.deployed.state_dict())
 
     def add_losses(self, losses: list[tuple[str, float]]) -> None:
         """Add a step's losses, each with its kind of arch, to those of the epoch."""
@@ -65,11 +60,14 @@ class TrainingState:
         """Return all of the state as named tensors and JSON."""
         tensors, optimizer = pack_optimizer(self.optimizer)
         tensors = {f"optimizer.{name}": tensor for name, tensor in tensors.items()}
-        networks = {"network": self.supernet.network, "ema": self.ema and self.ema.module}
-        networks["teacher"] = self.training_step.teacher if self.keeps_teacher else None
+        networks = {
+            "network": self.supernet.network,
+            "ema": None if self.ema is None else self.deployed,
+            "teacher": self.training_step.teacher if self.keeps_teacher else None,
+        }
         for prefix, network in networks.items():
             if network is not None:
-                tensors |= {f"{prefix}.{name}": tensor for name, tensor in network.state_dict().items()}
+                tensors |= network.state_dict(prefix=f"{prefix}.")
         return tensors, {
             "step": self.step,
             "optimizer": optimizer,

@@ -1,30 +1,26 @@
 """One training step: the losses of its archs on a batch, and their gradients."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ofa.data.transforms import resize_center_crop
 from ofa.space.arch import Arch
 from ofa.supernet.supernet import Supernet
 from ofa.train.config import TrainConfig
-from ofa.train.dropout import dropout_mode, has_dropout
 from ofa.train.losses import distillation_loss, label_loss
 from ofa.train.teacher import TeacherConfig, load_teacher, teacher_logits
 
 
 class TrainingStep:
-    """Runs archs of a supernet on a batch and accumulates their gradients in the supernet.
+    """Runs archs of a supernet on a batch, on the supernet's device, and accumulates their gradients in the supernet.
 
-    Args:
-        supernet: on the device where it is trained.
-        config: settings of the training.
-        num_classes: number of classes in the data, for a teacher from elsewhere.
+    The number of classes in the data is for a teacher from elsewhere.
 
     Raises:
         TrainError, CheckpointError: the teacher cannot be loaded.
@@ -41,14 +37,14 @@ class TrainingStep:
             self.teacher, self.teacher_resolution = teacher.to(self.device), config.teacher.resolution
         self.label_loss = label_loss(config.label_smoothing)
         self.distillation_loss = distillation_loss(config.distill, config.label_smoothing)
-        self._has_dropout = has_dropout(supernet.network)
+        modules = supernet.network.modules()
+        self._has_dropout = any(getattr(module, "p", 0) > 0 or isinstance(module, DropPath) for module in modules)
         self._compiled: dict[Arch, Any] = {}
 
-    def freeze_teacher(self, tensors: Mapping[str, Tensor] | None = None) -> None:
-        """Make the largest network the teacher from now on, as it is or with the given tensors."""
+    def freeze_teacher(self, tensors: Mapping[str, Tensor]) -> None:
+        """Make the largest network with these tensors the teacher from now on."""
         self.teacher = self.supernet.extract(self.supernet.family.space.largest)
-        if tensors is not None:
-            self.teacher.load_state_dict({name: tensors[name] for name in self.teacher.state_dict()})
+        self.teacher.load_state_dict({name: tensors[name] for name in self.teacher.state_dict()})
         self.teacher.eval().requires_grad_(False)
 
     def accumulate_gradients(
@@ -110,3 +106,28 @@ class TrainingStep:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+
+@contextmanager
+def dropout_mode(network: nn.Module, enabled: bool, drop_path: float) -> Iterator[None]:
+    """Switch dropout and stochastic depth of a network in training on or off for a forward pass, and back again.
+
+    The probability to skip a residual branch rises from 0 at the network's first block to `drop_path` at its last, so
+    it follows the depth of the arch. With a `drop_path` of 0 the network's own probabilities are used.
+    """
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, DropPath | _DropoutNd)}
+    paths = {name: layer for name, layer in layers.items() if isinstance(layer, DropPath)}
+    modes, probabilities = [layer.training for layer in layers.values()], [path.drop_prob for path in paths.values()]
+    for layer in layers.values():
+        layer.train(enabled)
+    if drop_path > 0:
+        blocks = list(dict.fromkeys(name.rpartition(".")[0] for name in paths))
+        for name, path in paths.items():
+            path.drop_prob = drop_path * blocks.index(name.rpartition(".")[0]) / max(len(blocks) - 1, 1)
+    try:
+        yield
+    finally:
+        for layer, training in zip(layers.values(), modes, strict=True):
+            layer.train(training)
+        for path, probability in zip(paths.values(), probabilities, strict=True):
+            path.drop_prob = probability

@@ -1,7 +1,5 @@
 """Ctrl-C and SIGTERM end a training after the current step, so that nothing is lost."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -19,11 +17,8 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 
     Outside of the main thread, which alone receives signals, it always returns False.
     """
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    requested, is_main = threading.Event(), threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
 
     def restore() -> None:
         for number, handler in before.items():

@@ -1,7 +1,5 @@
 """A teacher from elsewhere: a trained network of timm, of torchvision or of this project, to distill subnets from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,13 @@ from torch import Tensor, nn
 
 from ofa.core.config import Config
 from ofa.core.errors import OfaError, TrainError, nearest, one_line
-from ofa.core.state_dict import load_state_dict
-from ofa.core.tensors import read_state_dict
+from ofa.core.tensors import load_state_dict, read_state_dict
 from ofa.data.transforms import resize_center_crop
 from ofa.space.arch import Value
 from ofa.supernet.registry import create_family
 from ofa.supernet.supernet import Supernet
 
 _RESERVED = {"num_classes", "in_chans", "in_channels", "pretrained", "weights", "checkpoint_path"}
-"""Constructor arguments that come from the data or from `weights`."""
 
 
 class TeacherConfig(Config):
@@ -49,14 +45,8 @@ class TeacherConfig(Config):
 def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, resolution: int) -> nn.Module:
     """Create the teacher with its weights, on the CPU, frozen, in eval mode; global generators are left as they were.
 
-    If the teacher is a supernet, its BatchNorm statistics are those of all subnets together: re-estimate them with
-    `ofa.calibrate` on training images of the resolution that it sees.
-
-    Args:
-        config: network and weights.
-        num_classes: number of classes in the data.
-        in_channels: channels of the images.
-        resolution: image size of the batches in pixels.
+    It is tried on an image of `resolution` pixels, the largest of the batches. If it is a supernet, its BatchNorm
+    statistics are those of all subnets together: re-estimate them with `ofa.calibrate` at the resolution that it sees.
 
     Raises:
         TrainError: unknown library or model, a model that refuses its options or the images, or has other classes.

@@ -1,12 +1,13 @@
 """The training loop: ask the strategy for archs, accumulate their gradients, one all-reduce, one optimizer step."""
 
-from __future__ import annotations
-
 import json
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 
 from ofa.core import distributed
 from ofa.core.errors import TrainError
-from ofa.core.files import write_text
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data
 from ofa.data.loaders import eval_batches, train_batches
@@ -37,7 +37,7 @@ from ofa.train.schedule import Schedule
 from ofa.train.state import TrainingState
 from ofa.train.step import TrainingStep
 from ofa.train.stopping import Stopped, stop_requested
-from ofa.train.strategies.base import BatchDraw, Draw, MacsM
+from ofa.train.strategies import BatchDraw, Draw, MacsM
 from ofa.train.teacher import TeacherConfig
 from ofa.train.validation import Validation
 
@@ -88,37 +88,30 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     if not config.phases:
         if distributed.rank() == 0:
-            write_text(folder / "train.jsonl", "")
+            TrainLog(folder).write_epochs([])
         return []
     if macs_m is None and any(phase.strategy == "pareto" for phase in config.phases):
         raise TrainError("strategy 'pareto' compares archs of one size; give train(..., macs_m=ofa.macs_m(family))")
     return _Trainer(supernet, data, config, folder, augment, workers, seed, macs_m, on_progress).run()
 
 
+@dataclass(eq=False)
 class _Trainer:
-    def __init__(
-        self,
-        supernet: Supernet,
-        data: Data,
-        config: TrainConfig,
-        folder: Path,
-        augment: AugmentConfig,
-        workers: int,
-        seed: int,
-        macs_m: MacsM | None,
-        on_progress: Progress,
-    ) -> None:
-        self.supernet, self.data, self.config, self.folder = supernet, data, config, folder
-        self.augment, self.workers, self.seed, self.macs_m, self.on_progress = (
-            augment,
-            workers,
-            seed,
-            macs_m,
-            on_progress,
-        )
+    supernet: Supernet
+    data: Data
+    config: TrainConfig
+    folder: Path
+    augment: AugmentConfig
+    workers: int
+    seed: int
+    macs_m: MacsM | None
+    on_progress: Progress
+
+    def __post_init__(self) -> None:
+        supernet, data, config = self.supernet, self.data, self.config
         images_per_process = _images_per_process(config.batch_size, len(data.train))
         self.part = slice(distributed.rank() * images_per_process, (distributed.rank() + 1) * images_per_process)
-        self.mixup = _mixup(augment, config, len(data.labels), images_per_process)
+        self.mixup = _mixup(self.augment, config, len(data.labels), images_per_process)
         supernet.to(distributed.device())
         if config.channels_last:
             supernet.to(memory_format=torch.channels_last)
@@ -127,53 +120,53 @@ class _Trainer:
         _calibrate_teacher(self.training_step, data)
         self.state = TrainingState(supernet, config, self.training_step)
         self.schedule = Schedule(self.state.optimizer, config, self.plan.steps_per_epoch)
-        self.checkpoints = Checkpoints(folder / "checkpoints", config.checkpoints)
-        self.validation = Validation(supernet, self.state.deployed, data, config, seed, self.checkpoints.folder)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", config.checkpoints)
+        self.validation = Validation(supernet, self.state.deployed, data, config, self.seed, self.checkpoints.folder)
 
     def run(self) -> list[dict[str, Any]]:
-        self._resume()
-        state, plan, self.saved_at = self.state, self.plan, time.monotonic()
+        checkpoint = self.checkpoints.load()
+        if checkpoint is not None:
+            self.state.unpack(*checkpoint)
+        self.saved_at = time.monotonic()
         tensorboard = self.config.tensorboard and distributed.rank() == 0
         with (
             torch.random.fork_rng(devices=[]),
             warnings.catch_warnings(),
             stop_requested() as requested,
-            TrainLog(self.folder, state.step, tensorboard) as log,
+            closing(TrainLog(self.folder, self.state.step, tensorboard)) as log,
         ):
             # Gradients of subnets are strided views by design; torch says itself that this is not an error.
             warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-            while state.step < plan.total_steps:
-                epoch, first_batch = divmod(state.step, plan.steps_per_epoch)
-                if first_batch == 0 and plan.starts_phase(epoch):
-                    state.start_phase(plan, epoch)
-                stop = self._train_epoch(epoch, first_batch, requested, log)
-                self._validate(epoch, log)
-                self._save()
-                if stop and state.step < plan.total_steps:
-                    raise self._stopped()
-        if state.ema is not None:
-            self.supernet.network.load_state_dict(state.ema.module.state_dict())
-        return state.history
+            while self.state.step < self.plan.total_steps:
+                self._train_epoch(requested, log)
+        if self.state.ema is not None:
+            self.supernet.network.load_state_dict(self.state.ema.module.state_dict())
+        return self.state.history
 
-    # A step
-
-    def _train_epoch(self, epoch: int, first_batch: int, requested: Callable[[], bool], log: TrainLog) -> bool:
-        """Train the rest of an epoch; returns whether to stop after it."""
-        state, plan, stop = self.state, self.plan, False
+    def _train_epoch(self, requested: Callable[[], bool], log: TrainLog) -> None:
+        """Train what is left of an epoch, validate and save; raises Stopped after a step if that is requested."""
+        state, plan = self.state, self.plan
+        epoch, first_batch = divmod(state.step, plan.steps_per_epoch)
+        if first_batch == 0 and plan.starts_phase(epoch):
+            state.start_phase(plan, epoch)
         for images, labels in self._batches(epoch, first_batch):
             losses, stop = self._train_step(images, labels, plan.epochs[epoch], requested())
             state.step += 1
             log.write_step(state.step, losses, state.lr)
             message = f"epoch {epoch + 1}/{len(plan.epochs)}, loss {losses[0][1]:.3f}"
             self.on_progress(state.step, plan.total_steps, message)
-            if state.step % plan.steps_per_epoch != 0:
-                if stop or time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
-                    self._save()
-                if stop:
-                    raise self._stopped()
-        return stop
+            ends_epoch = state.step % plan.steps_per_epoch == 0
+            if ends_epoch:
+                self._validate(epoch, log)
+            if ends_epoch or stop or time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
+                self._save()
+            if stop and state.step < plan.total_steps:
+                raise Stopped(
+                    f"stopped after step {state.step} of {plan.total_steps}, saved in {self.checkpoints.folder}; the "
+                    "same command resumes from there"
+                )
 
-    def _batches(self, epoch: int, first_batch: int) -> Any:
+    def _batches(self, epoch: int, first_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         span, first_step = self.plan.epochs[epoch], epoch * self.plan.steps_per_epoch
 
         def resolution(batch: int) -> int:
@@ -208,7 +201,9 @@ class _Trainer:
         images, labels = images.to(device), labels.to(device)
         seed, rng = self._seed_and_rng(step)
         torch.manual_seed(seed)
-        archs = span.phase.archs(self._draw(span.space, step, rng, images, labels))
+        losses_on_batch = partial(self.training_step.losses, images=images, labels=labels)
+        draw = BatchDraw(span.space, step, rng, self.seed, partial(self._macs_m, span.space), losses_on_batch)
+        archs = span.phase.archs(draw)
         if self.mixup is not None:
             with seeded(self.seed, step, distributed.rank()):
                 images, labels = self.mixup(images, labels)
@@ -230,19 +225,11 @@ class _Trainer:
         self.state.add_losses(named)
         return named, bool(stop > 0)
 
-    def _draw(
-        self, space: SearchSpace, step: int, rng: np.random.Generator, images: Tensor, labels: Tensor
-    ) -> BatchDraw:
+    def _macs_m(self, space: SearchSpace, rows: Rows) -> NDArray[np.float64]:
+        """Return multiply-accumulates of rows of a phase's space."""
+        assert self.macs_m is not None  # see `train`
         whole = self.supernet.family.space
-
-        def macs_m(rows: Rows) -> NDArray[np.float64]:
-            assert self.macs_m is not None  # see `train`
-            return self.macs_m(rows if space is whole else whole.rows(space.decode(row) for row in rows))
-
-        def losses(archs: list[Arch]) -> list[float]:
-            return self.training_step.losses(archs, images, labels)
-
-        return BatchDraw(space, step, rng, self.seed, macs_m, losses)
+        return self.macs_m(rows if space is whole else whole.rows(map(space.decode, rows)))
 
     def _gradients_and_statistics(self) -> Iterator[Tensor]:
         yield from (p.grad for p in self.supernet.parameters() if p.grad is not None)
@@ -260,8 +247,6 @@ class _Trainer:
                 f"{json.dumps(dict(arch))}; {last}; lower train.lr, set train.clip_grad_norm, or look for broken images"
             )
 
-    # An epoch
-
     def _validate(self, epoch: int, log: TrainLog) -> None:
         """Add the epoch's mean losses and the accuracies of some archs to the history."""
         state = self.state
@@ -272,32 +257,17 @@ class _Trainer:
             "strategy": self.plan.epochs[epoch].phase.strategy,
             "lr": state.lr,
             "loss": {kind: total / number for kind, (total, number) in state.loss_sums.items()},
+            **{f"{name}_top1_percent": value for name, value in top1_percent.items()},
         }
-        state.history.append(record | {f"{name}_top1_percent": value for name, value in top1_percent.items()})
+        state.history.append(record)
         state.loss_sums = {}
         if distributed.rank() == 0:
             log.write_epochs(state.history)
-
-    # Stopping and resuming
-
-    def _stopped(self) -> Stopped:
-        return Stopped(
-            f"stopped after step {self.state.step} of {self.plan.total_steps}, saved in {self.checkpoints.folder}; the "
-            "same command resumes from there"
-        )
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
         if distributed.rank() == 0:
             self.checkpoints.save(self.state.step, *self.state.pack())
-
-    def _resume(self) -> None:
-        checkpoint = self.checkpoints.load()
-        if checkpoint is not None:
-            tensors, state, broken = checkpoint
-            for message in broken:
-                warnings.warn(f"{message}; resuming from step {state['step']}", stacklevel=2)
-            self.state.unpack(tensors, state)
 
 
 def _images_per_process(batch_size: int, n_train: int) -> int:
@@ -323,9 +293,7 @@ def _mixup(augment: AugmentConfig, config: TrainConfig, num_classes: int, images
 
 def _calibrate_teacher(training_step: TrainingStep, data: Data) -> None:
     """Give a supernet as teacher BatchNorm statistics of its own: its file has those of all its subnets together."""
-    teacher = training_step.config.teacher
-    if isinstance(teacher, TeacherConfig) and teacher.is_supernet:
-        resolution = teacher.resolution or max(training_step.supernet.family.resolutions)
-        assert training_step.teacher is not None
-        limit = training_step.config.calibration_images
-        calibrate(training_step.teacher, eval_batches(data, data.train, resolution, limit=limit))
+    config, teacher = training_step.config, training_step.teacher
+    if teacher is not None and isinstance(config.teacher, TeacherConfig) and config.teacher.is_supernet:
+        resolution = config.teacher.resolution or max(training_step.supernet.family.resolutions)
+        calibrate(teacher, eval_batches(data, data.train, resolution, limit=config.calibration_images))

@@ -1,7 +1,5 @@
 """Validation after each epoch: accuracies of a few fixed archs, and the best weights so far."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +18,8 @@ _MAX_IMAGES = 2000
 class Validation:
     """Evaluates the largest, the smallest and a few random archs, always the same ones.
 
-    Args:
-        supernet: has the family; its weights are those of the training if `network` is its own.
-        network: has the weights that are deployed, such as their average.
-        data: `validation` is evaluated on, BatchNorm statistics come from `train`.
-        config: sets the number of archs and images.
-        seed: seed of the random archs.
-        folder: gets `best.safetensors`, the weights with the highest mean accuracy.
+    Their weights are those of `network`, such as the average of the supernet's; BatchNorm statistics come from
+    `data.train`. The folder gets `best.safetensors`, the weights with the highest mean accuracy.
     """
 
     def __init__(
@@ -40,10 +33,7 @@ class Validation:
         self.archs = {"largest": space.largest, "smallest": space.smallest} | random
 
     def __call__(self, best_top1_percent: float) -> tuple[dict[str, float], float]:
-        """Return the accuracy of each arch in percent, and the highest mean so far, whose weights are saved.
-
-        The work is shared among all processes.
-        """
+        """Return the accuracy of each arch in percent, and the highest mean so far; all processes share the work."""
         if self._supernet.network is not self._network:
             self._supernet.network.load_state_dict(self._network.state_dict())
         results = distributed.share_out(self._top1_percent, self.archs.values(), 1)

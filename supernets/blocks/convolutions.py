@@ -3,8 +3,6 @@
 Weights start from He et al.'s normal distribution (arXiv 1502.01852) over each layer's fan-out, as in once-for-all.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, fields
 
@@ -44,7 +42,6 @@ class ConvNorm(ImageBlock):
 
     Attributes:
         residual: add the input to the output; requires equal channels and stride 1.
-        norm_eps: BatchNorm's epsilon.
     """
 
     out_channels: int
@@ -79,7 +76,6 @@ class MBConv(ImageBlock):
         se: squeeze-and-excite with a quarter of the hidden channels.
         residual: add a shortcut: the input, average-pooled where the stride is above 1 and through a 1x1 convolution
             where the numbers of channels differ.
-        norm_eps: BatchNorm's epsilon.
         spare_shortcut: hold the shortcut's 1x1 convolution even where it is not used, for smaller blocks to share.
     """
 
@@ -144,7 +140,6 @@ class Head(ImageBlock):
         conv_channels: channels of the 1x1 convolution before the pooling; None omits it.
         hidden: channels of the layer after the pooling; None omits it.
         act: activation of both.
-        norm_eps: BatchNorm's epsilon.
     """
 
     conv_channels: int | None

@@ -1,7 +1,5 @@
 """Window partition of feature maps of any size for attention, with shifted windows as in Swin (arXiv 2103.14030)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,14 +36,9 @@ class Partition:
 
 @lru_cache(maxsize=256)
 def window_partition(height: int, width: int, window: int, shift: bool, device: torch.device) -> Partition:
-    """Partition a map into as few windows as possible, all of one size of at most `window` by `window` tokens.
+    """Partition a map of tokens into as few windows as possible, all of one size of at most `window` by `window`.
 
-    Args:
-        height: of the map in tokens.
-        width: of the map in tokens.
-        window: largest height and width of a window in tokens.
-        shift: whether windows are shifted by half a window, along sides with several windows.
-        device: of the index tensors.
+    `shift` shifts the windows by half a window, along sides with several windows.
     """
     (rows, high, down), (columns, wide, right) = (_split(length, window, shift) for length in (height, width))
     y = np.roll(np.arange(rows * high), -down)  # rows of the map, then of the padding, in the order of the windows

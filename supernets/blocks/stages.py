@@ -1,7 +1,5 @@
 """Stages of inverted residuals in which every block has its own kernel and expansion."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +10,9 @@ from supernets.layout import Layout
 
 @dataclass(frozen=True)
 class Stage:
-    """The fixed part of a stage.
+    """The fixed part of a stage: channels of every block's output, stride of the first, squeeze-and-excite or not.
 
-    Attributes:
-        out_channels: channels of every block's output.
-        stride: stride of the first block.
-        act: activation.
-        se: whether blocks have squeeze-and-excite.
-        depths: allowed numbers of blocks, if they are not those of the other stages.
+    `depths` are the allowed numbers of blocks, if they are not those of the other stages.
     """
 
     out_channels: int
@@ -41,14 +34,8 @@ def add_mbconv_stages(
 ) -> None:
     """Add stages to a layout, with the choices `stage{s}.depth`, `stage{s}.block{b}.kernel` and `.expand`.
 
-    Args:
-        layout: changed in place.
-        stages: in the order of the data flow.
-        in_channels: input channels of the first stage.
-        depths: allowed numbers of blocks per stage.
-        kernels: allowed sizes of depthwise kernels.
-        expands: allowed ratios of hidden to input channels.
-        norm_eps: BatchNorm's epsilon.
+    `in_channels` are those of the first stage, `kernels` the sizes of depthwise kernels, `expands` ratios of hidden to
+    input channels, `norm_eps` is BatchNorm's epsilon.
     """
     for s, stage in enumerate(stages):
         depth = layout.choice(f"stage{s}.depth", stage.depths or depths)

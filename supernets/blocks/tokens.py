@@ -4,8 +4,6 @@ Tokens are `[batch, 1 + grid^2, embed_dim]`: the class token, then the patches o
 always have 64 channels, so a smaller block has fewer heads. Parameters are shared as leading slices.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -27,9 +25,7 @@ MLP_CHANNELS: ChannelGroup = (("mlp.fc1.weight", 0), ("mlp.fc1.bias", 0), ("mlp.
 class PatchEmbed(ImageBlock):
     """Tokens of an image: patches through a convolution, after a class token, plus absolute position embeddings.
 
-    Attributes:
-        patch: height and width of a patch in pixels.
-        grid: patches per side that the position embeddings are for; they are resampled for other images.
+    The embeddings are for `grid` patches per side, of `patch` pixels; they are resampled for other images.
     """
 
     embed_dim: int
@@ -54,9 +50,7 @@ class _TokenBlock:
 class TransformerBlock(_TokenBlock):
     """Self-attention with relative positions, then an MLP, each with a LayerNorm before it and a residual.
 
-    Attributes:
-        heads: number of heads, of 64 channels each whatever `embed_dim` is.
-        hidden: hidden channels of the MLP.
+    Each of the heads has 64 channels whatever `embed_dim` is; `hidden` are the MLP's hidden channels.
     """
 
     heads: int
@@ -210,10 +204,7 @@ class _TokenHead(nn.Module):
 
 
 def _init(module: nn.Module) -> nn.Module:
-    """Initialize in place as the paper: linear layers, class token and positions truncated normal 0.02, biases 0.
-
-    Convolutions and LayerNorms keep torch's initialization.
-    """
+    """Initialize in place as the paper: linear layers, class token and positions truncated normal 0.02, biases 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02)

@@ -4,8 +4,6 @@ Blocks pass feature maps `[batch, channels, h, w]` to each other, as convolution
 the same memory as the tokens `[batch, h, w, channels]` that the blocks work on. Maps may have any size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -60,10 +58,7 @@ class WindowBlock:
     and `qkv_dim` does not, a channel moves to another head; networks with different heads share it all the same.
 
     Attributes:
-        embed_dim: channels in and out.
         heads: number of attention heads; must divide `qkv_dim`.
-        qkv_dim: channels of query, key and value, of all heads together.
-        window: largest height and width of a window in tokens.
         mlp_ratio: ratio of the MLP's hidden channels to `embed_dim`.
         shift: shift the windows by half a window where there are several.
         act: activation of the MLP.

@@ -4,8 +4,6 @@ The official network is `Vision_TransformerSuper` with `gp`, `relative_position`
 at 224 pixels. It is wider than the spaces need, so every tensor is cut to its leading part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,11 +34,7 @@ _OFFICIAL = {  # parts of our names and of the official ones, replaced one after
 
 
 def names(family: ofa.Family) -> dict[str, str]:
-    """Return the official name of every parameter of a family's largest network.
-
-    Raises:
-        CheckpointError: the family is not one of AutoFormer's.
-    """
+    """Return the official name of every parameter of the largest network; raises CheckpointError of other families."""
     _check(family)
     with torch.device("meta"):
         ours = list(family.build(family.space.largest).state_dict())
@@ -55,9 +49,7 @@ def canonical(name: str) -> str:
 def arch(family: ofa.Family, description: Mapping[str, Any]) -> ofa.Arch:
     """Return the arch of an official subnet description, at 224 pixels.
 
-    Args:
-        family: one of AutoFormer's, with 224 among its resolutions.
-        description: `layer_num`, and lists of that length: `embed_dim` (all equal), `num_heads` and `mlp_ratio`.
+    It has `layer_num`, and lists of that length: `embed_dim` (all equal), `num_heads` and `mlp_ratio`.
 
     Raises:
         CheckpointError: the family is another, or the description does not have this form.

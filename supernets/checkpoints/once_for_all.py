@@ -3,8 +3,6 @@
 The official networks are `OFAMobileNetV3`, `OFAProxylessNASNets` and `OFAResNets`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -34,9 +32,6 @@ def names(family: ofa.Family) -> dict[str, str]:
 
     Some of our 1x1 convolutions are official linear layers, whose weights lack the last two dimensions.
 
-    Args:
-        family: `ofa_mobilenet_v3`, `ofa_proxyless` or `ofa_resnet50`, of any width.
-
     Raises:
         CheckpointError: once-for-all has no such family.
     """
@@ -64,13 +59,10 @@ def canonical(name: str) -> str:
 def arch(family: ofa.Family, description: Mapping[str, Any]) -> ofa.Arch:
     """Return the arch of an official subnet description.
 
-    Args:
-        family: `ofa_mobilenet_v3`, `ofa_proxyless` or `ofa_resnet50`.
-        description: lists with an entry per block, skipped ones included, `ks` (kernels) and `e` (expansions), and a
-            list `d` with an entry per stage (depths). For `ofa_resnet50` `e`, `d` (of the stem, then the number of
-            blocks above the minimum per stage) and `w` (indices of widths: two for the stem, one per stage). A number
-            stands for a list of it. `image_size` or `r` is the resolution in pixels, by default the largest. Fields
-            that are None are ignored.
+    It has lists with an entry per block, skipped ones included, `ks` (kernels) and `e` (expansions), and a list with an
+    entry per stage, `d` (depths). For `ofa_resnet50` it has `e`, `d` (of the stem, then the number of blocks above the
+    minimum per stage) and `w` (indices of widths: two for the stem, one per stage). A number stands for a list of it.
+    `image_size` or `r` is the resolution in pixels, by default the largest. Fields that are None are ignored.
 
     Raises:
         CheckpointError: there is no such family, or the description's fields or their lengths are not this family's.

@@ -4,10 +4,8 @@ A file maps `type-input:HxWxC-output:HxWxC[-expand:-kernel:-stride:-idskip:[-se:
 of a layer in milliseconds. `expand` is the number of hidden channels in MobileNetV3's tables, the ratio in Proxyless's.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +20,15 @@ from supernets.blocks.convolutions import ConvNorm, Head, MBConv, scaled
 
 
 def read(folder: Path, family: Family) -> LatencyTable:
-    """Return the latency table of a family's blocks, without measured networks.
+    """Return the latency table of a family's blocks, without measured networks, from a folder of YAML files.
 
-    Args:
-        folder: of the YAML files.
-        family: `ofa_mobilenet_v3` or `ofa_proxyless`, with resolutions that the folder has files for.
+    The family is `ofa_mobilenet_v3` or `ofa_proxyless`, with resolutions that the folder has files for.
 
     Raises:
         TableError: files are missing or broken, or belong to another family or width.
     """
-    blocks = list(distinct_blocks(family))
-    if others := [block for block, _ in blocks if not isinstance(block, ConvNorm | MBConv | Head)]:
-        raise _no_tables(others[0])
+    ratios = family.name == "ofa_proxyless"
+    sums = {(repr(block), size): list(keys(block, size, ratios)) for block, size in distinct_blocks(family)}
     entries: dict[str, Any] = {}
     for resolution in family.resolutions:
         path = folder / f"{resolution}_lookup_table.yaml"
@@ -44,8 +39,7 @@ def read(folder: Path, family: Family) -> LatencyTable:
         if not isinstance(content, dict):
             raise TableError(f"{path} holds no entries; give a lookup table of once-for-all")
         entries |= content
-    ratios = family.name == "ofa_proxyless"
-    rows = {(repr(block), size): _timing(entries, keys(block, size, ratios)) for block, size in blocks}
+    rows = {row: _timing(entries, names) for row, names in sums.items()}
     device = {"device": "once-for-all", "files": folder.name, "precision": "unknown"}
     overhead = Timing(0.0, 0.0, 1)
     return LatencyTable(
@@ -54,12 +48,9 @@ def read(folder: Path, family: Family) -> LatencyTable:
 
 
 def keys(block: Block, size: int, ratios: bool) -> Iterator[str]:
-    """Yield the keys of the entries whose sum is a block's latency.
+    """Yield the keys of the entries whose sum is a block's latency for an input of `size` by `size` pixels.
 
-    Args:
-        block: a block of one of the families that have tables.
-        size: height and width of its input in pixels.
-        ratios: whether `expand` is the ratio or the number of hidden channels.
+    `ratios`: whether `expand` is the ratio or the number of hidden channels.
     """
     if isinstance(block, ConvNorm):
         yield _key("Conv", size, block.in_channels, -(-size // block.stride), block.out_channels)
@@ -79,11 +70,7 @@ def keys(block: Block, size: int, ratios: bool) -> Iterator[str]:
             yield _key("Conv_2", 1, conv, 1, block.hidden)
             yield f"Logits-input:1x1x{block.hidden}-output:{block.num_classes}"
     else:
-        raise _no_tables(block)
-
-
-def _no_tables(block: Block) -> TableError:
-    return TableError(f"once-for-all has no tables of {block}; read them for ofa_mobilenet_v3 or ofa_proxyless")
+        raise TableError(f"once-for-all has no tables of {block}; read them for ofa_mobilenet_v3 or ofa_proxyless")
 
 
 def _key(kind: str, size: int, channels: int, out_size: int, out_channels: int, **fields: int) -> str:
@@ -91,7 +78,7 @@ def _key(kind: str, size: int, channels: int, out_size: int, out_channels: int, 
     return "-".join([shapes, *(f"{name}:{value}" for name, value in fields.items())])
 
 
-def _timing(entries: Mapping[str, Any], keys: Iterator[str]) -> Timing:
+def _timing(entries: Mapping[str, Any], keys: Iterable[str]) -> Timing:
     """Return the sum of entries, with the variance of their sum and the smallest count."""
     mean, variance, count = 0.0, 0.0, 10**9
     for key in keys:

@@ -4,8 +4,6 @@ A network of `timm_family` is timm's already. A MobileNetV3 of ours is rebuilt b
 which come in the same order, are loaded under timm's names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 
@@ -24,12 +22,7 @@ _ACTS = {"relu": "re", "relu6": "r6", "swish": "sw", "hard_swish": "hs"}
 
 
 def to_timm(family: Family, arch: Mapping[str, Value], network: nn.Module) -> nn.Module:
-    """The timm model that equals an extracted network, with its weights; save `model.state_dict()` for timm's names.
-
-    Args:
-        family: whose network it is.
-        arch: of the network.
-        network: what `Supernet.extract(arch)` gave.
+    """Return the timm model that equals an arch's extracted network; save its `state_dict()` for timm's names.
 
     Raises:
         ExportError: timm has no such network.
@@ -63,7 +56,7 @@ def to_timm(family: Family, arch: Mapping[str, Value], network: nn.Module) -> nn
 
 
 def _compute_the_same(network: nn.Module, model: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether two networks give the same logits for a random image; equal shapes alone could hide a difference."""
+    """Return whether two networks give the same logits for random images, as equal shapes could hide a difference."""
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     training = network.training
     with torch.no_grad():
@@ -73,7 +66,7 @@ def _compute_the_same(network: nn.Module, model: nn.Module, shape: tuple[int, ..
 
 
 def _definition(block: MBConv) -> str:
-    """A block in the notation of timm's builder."""
+    """Return a block in the notation of timm's builder."""
     kind = "ds" if block.expand == 1 else "ir"
     expand = "" if block.expand == 1 else f"_e{block.expand}"
     se, skip = "_se0.25" if block.se else "", "" if block.residual else "_noskip"

@@ -3,6 +3,7 @@ import platform
 import pytest
 
 from export import machine
+from export.machine import time_runs
 
 
 def test_the_system_and_the_architecture_are_named():
@@ -26,3 +27,17 @@ def test_processors_are_named_on_phones_too(monkeypatch, tmp_path, text, name):
     monkeypatch.setattr(machine.platform, "processor", lambda: "")
     monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
     assert machine.processor() == name
+
+
+def test_each_run_is_timed_but_the_first(monkeypatch):
+    """Run `k` takes `k` ms, the one that is not timed included."""
+    now_ns, runs = [0], []
+
+    def run():
+        runs.append(1)
+        now_ns[0] += len(runs) * 1_000_000
+
+    monkeypatch.setattr("export.machine.perf_counter_ns", lambda: now_ns[0])
+    assert time_runs(run, 3) == [2.0, 3.0, 4.0]
+    assert len(runs) == 4
+    assert time_runs(run, 0) == []

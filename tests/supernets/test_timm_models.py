@@ -29,9 +29,9 @@ from ofa.pipeline.run import Run
 from ofa.pipeline.stage import all_stages
 from ofa.supernet.block import skeleton
 from ofa.supernet.rules import Grouped, Rule
-from supernets import timm_family
 from supernets.rules import CenterTable, CornerTable, ResampledPositions
 from supernets.timm_layers import classifiers
+from supernets.timm_models import timm_family
 
 
 def timm_spec(model, resolutions=(32, 48), **arguments):
@@ -459,7 +459,7 @@ def test_weights_that_cannot_be_loaded_are_refused(tmp_path):
 
 
 FAMILY_FILE = """
-from supernets import timm_family
+from ofa import timm_family
 
 def family(num_classes=10, in_channels=1, resolutions=(8, 12)):
     sizes = {"patch_size": 4, "depth": [1, 2], "embed_dim": [64, 128], "mlp_ratio": [1, 2]}

@@ -1,7 +1,5 @@
 """Latency of families that are made of blocks, from the timings of single blocks and of a few whole networks."""
 
-from __future__ import annotations
-
 import warnings
 from bisect import bisect
 from collections import defaultdict
@@ -43,11 +41,7 @@ class BlockSum:
 
 
 class BlockModel:
-    """A regression from the latency of blocks to that of networks, fitted to the measured networks.
-
-    At resolutions that were not measured, latencies of blocks are interpolated, intervals are twice as wide, and there
-    is a warning.
-    """
+    """A regression from the latency of blocks to that of networks, fitted to the measured networks."""
 
     def __init__(self, measurements: Measurements) -> None:
         self._measurements, measured = measurements, measurements.measured
@@ -107,10 +101,9 @@ class _Features:
 
 
 def block_latency(measurements: Measurements) -> BlockCost:
-    """Return the cost of a block in ms: its latency alone less the overhead of a run.
+    """Return the cost of a block in ms: its latency alone less the overhead of a run; linear in the number of pixels.
 
-    Between measured sizes it is linear in the number of pixels. A block that was not measured at any size raises a
-    TableError.
+    The cost raises a TableError for a block that was not measured at any size.
     """
     rows: dict[str, dict[int, float]] = defaultdict(dict)
     for (text, size), timing in sorted(measurements.rows.items()):

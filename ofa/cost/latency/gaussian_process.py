@@ -1,7 +1,5 @@
 """Latency of families without blocks: a Gaussian process over their choices, fitted to whole networks."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

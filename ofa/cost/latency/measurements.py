@@ -1,11 +1,11 @@
 """The measurements behind a latency table, and their JSON file, whose format is in `latency_luts/README.md`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
@@ -75,11 +75,9 @@ class Measurements:
 
     @classmethod
     def load(cls, path: str | Path, family: Family | None = None) -> Self:
-        """Read what `save` wrote.
+        """Read what `save` wrote; `~` in the path is expanded.
 
-        Args:
-            path: path of the file; `~` is expanded.
-            family: family whose latencies are of interest; by default the measured one, which is created.
+        The family is the one whose latencies are of interest; by default the measured one, which is created.
 
         Raises:
             TableError: the file is unreadable, has another format or version, or belongs to another family or one that
@@ -111,14 +109,38 @@ def to_arrays(networks: Mapping[Arch, Timing], family: Family) -> tuple[Rows, ND
     return family.space.rows(networks), np.array([timing.median_ms for timing in networks.values()])
 
 
+def shipped_tables() -> dict[Path, dict[str, Any]]:
+    """Return a summary of each shipped latency table by its path: the files `*/*.json` of the packages that ship some.
+
+    Its keys are `table` (the folder), `family`, `rows` (their number), `date`, and those of the device's description.
+
+    Raises:
+        TableError: a file is not a latency table.
+    """
+    packages = [Path(str(files(point.load()))) for point in sorted(entry_points(group="ofa.latency_tables"))]
+    summaries = {}
+    for path in (path for package in packages for path in sorted(package.glob("*/*.json"))):
+        with _readable(path, "reinstall its package"):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            summaries[path] = {
+                "table": path.parent.name,
+                "family": content["family"]["name"],
+                "rows": len(content["rows"]),
+                "date": content["date"][:10],
+                "device": content["device"]["device"],
+                **content["device"],
+            }
+    return summaries
+
+
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Path, next_step: str = "profile the device again") -> Iterator[None]:
     """Turn whatever is wrong with a file into one TableError."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OfaError) as error:
         reason = str(error) if isinstance(error, OfaError) else repr(error)
-        raise TableError(f"{path} is not a readable latency table ({reason}); profile the device again") from error
+        raise TableError(f"{path} is not a readable latency table ({reason}); {next_step}") from error
 
 
 def _measured_family(path: Path, name: str, options: Mapping[str, Any], family: Family | None) -> Family:

@@ -1,29 +1,29 @@
-"""Profiling: which models of a family are measured for a latency table."""
+"""Profiling: which models of a family are measured for a latency table, and the file that keeps unfinished samples."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import replace
+import json
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 from torch import nn
 
 from ofa.core.errors import TableError
+from ofa.core.files import write_json
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import macs_m
-from ofa.cost.latency.samples import SampleFile
 from ofa.cost.latency.table import LatencyTable
 from ofa.devices.device import Device, Model
-from ofa.devices.estimator import LatencyEstimator
+from ofa.devices.estimator import Burst, LatencyEstimator, Samples
 from ofa.devices.measure import MeasureConfig, measure
 from ofa.space.arch import Arch
 from ofa.space.search_space import SearchSpace
 from ofa.supernet.block import Block
 from ofa.supernet.family import Family
 
+SAMPLES_FORMAT, SAMPLES_VERSION = "ofa-latency-samples", 2
 _OVERHEAD = "overhead"
 
 
@@ -46,17 +46,13 @@ def profile(
     samples_path: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LatencyTable:
-    """Measure every block of a family and some whole networks.
+    """Measure every block of a family and some whole networks on a device; only networks if it has no blocks.
 
-    Args:
-        family: family to measure; of one without blocks, only networks are measured.
-        device: device to measure on.
-        rng: draws the networks and the order of measuring.
-        like: table of the family on another device, whose timings of blocks are taken over, so that only networks are
-            measured. Ten to thirty are enough if the same blocks are slow on both devices.
-        config: how many networks to measure, and how precisely.
-        samples_path: file that keeps every burst; an interrupted profile resumes from it.
-        on_progress: called as `on_progress(done, total)`, see `measure`.
+    `rng` draws the networks and the order of measuring. The file `samples_path` keeps every burst, and an interrupted
+    profile resumes from it. See `measure` for `on_progress`.
+
+    `like` is a table of the family on another device. Its timings of blocks are taken over, so that only networks are
+    measured; ten to thirty are enough if the same blocks are slow on both devices.
 
     Raises:
         DeviceError: the device cannot run a model, or is lost.
@@ -69,7 +65,7 @@ def profile(
     archs = _draw_archs(family.space, config.networks + config.checks, rng)
     models = {} if like is not None else {_OVERHEAD: Model(nn.Identity, (1, 1, 1))}
     models |= {_row(block, size): Model(block.build, block.input_shape(size)) for block, size in blocks}
-    models |= {arch.to_json(): network(family, arch) for arch in archs}
+    models |= {_name(arch): network(family, arch) for arch in archs}
     subject = {"family": {"name": family.name, "options": dict(family.options)}, "device": device.description}
     file = SampleFile(samples_path, subject)
 
@@ -80,19 +76,18 @@ def profile(
     timings = measure(device, models, reference(family), rng, config=config, samples=file.samples, on_progress=save)
     estimator = LatencyEstimator.fit({name: file.samples[name] for name in models}, config.bursts)
     n_fitted = len(archs) - (min(config.checks, len(archs) // 2) if len(archs) >= 8 else 0)
-    table = LatencyTable(
+    description = device.description | {"bursts": "fastest" if estimator.fastest else "all"}
+    rows = {(repr(block), size): timings[_row(block, size)] for block, size in blocks}
+    return LatencyTable(
         measured=family,
         family=family,
-        device=device.description | {"bursts": "fastest" if estimator.fastest else "all"},
+        device=description if like is None else description | {"blocks_of": dict(like.device)},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         overhead=timings[_OVERHEAD] if like is None else like.overhead,
-        rows={(repr(block), size): timings[_row(block, size)] for block, size in blocks},
-        networks={arch: timings[arch.to_json()] for arch in archs[:n_fitted]},
-        checks={arch: timings[arch.to_json()] for arch in archs[n_fitted:] or archs},  # a small space has no others
+        rows=rows if like is None else like.rows,
+        networks={arch: timings[_name(arch)] for arch in archs[:n_fitted]},
+        checks={arch: timings[_name(arch)] for arch in archs[n_fitted:] or archs},  # a small space has no others
     )
-    if like is None:
-        return table
-    return replace(table, rows=like.rows, device={**table.device, "blocks_of": dict(like.device)})
 
 
 def network(family: Family, arch: Arch) -> Model:
@@ -112,5 +107,44 @@ def _draw_archs(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Ar
     return [space.decode(row) for row in space.unique(rows)[:n]]
 
 
+def _name(arch: Arch) -> str:
+    return json.dumps(dict(arch))
+
+
 def _row(block: Block, size: int) -> str:
     return f"{block!r} at {size}"
+
+
+class SampleFile:
+    """Bursts of some models, by name, and the file that keeps them; it may not exist yet, and None keeps nothing.
+
+    The subject says what is measured (family and device), as JSON values.
+
+    Raises:
+        TableError: the file is unreadable, or its bursts are of something else.
+    """
+
+    def __init__(self, path: Path | None, subject: Mapping[str, Any]) -> None:
+        self._path, self._header = path, {"format": SAMPLES_FORMAT, "version": SAMPLES_VERSION, **subject}
+        self.samples: Samples = _read_samples(path, self._header) if path is not None and path.exists() else {}
+        self._n_saved = 0
+
+    def save(self) -> None:
+        """Write the bursts, whole or not at all, if there are new ones."""
+        n_bursts = sum(map(len, self.samples.values()))
+        if self._path is not None and n_bursts > self._n_saved:
+            write_json(self._path, self._header | {"samples": self.samples})
+            self._n_saved = n_bursts
+
+
+def _read_samples(path: Path, header: Mapping[str, Any]) -> Samples:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if any(content[key] != json.loads(json.dumps(value)) for key, value in header.items()):
+            raise TableError(f"{path} has samples of another family or device; remove it to start again")
+        return {
+            model: [Burst(float(run_ms), float(reference_ms), int(session)) for run_ms, reference_ms, session in bursts]
+            for model, bursts in content["samples"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TableError(f"{path} is not a readable file of samples ({error!r}); remove it to start again") from error

@@ -4,12 +4,10 @@ Prior variances follow from the evidence (Bishop, Pattern Recognition and Machin
 cross-validation residuals (Barber et al., Predictive inference with the jackknife+, 2021, section 4).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,17 +70,11 @@ class BlockRegression:
     half_width: float = math.inf
 
     @classmethod
-    def fit(
-        cls, training: Networks, latency_ms: Floats, overhead_ms: float, relative_error: float = 0.0
-    ) -> BlockRegression:
-        """Fit the model to measured networks.
+    def fit(cls, training: Networks, latency_ms: Floats, overhead_ms: float, relative_error: float = 0.0) -> Self:
+        """Fit the model to the latencies `[n]` of one or more networks; intervals are infinite with only one.
 
-        Args:
-            training: at least one network. Intervals are infinite with only one.
-            latency_ms: measured latencies `[n]`.
-            overhead_ms: latency of a network that does nothing.
-            relative_error: relative standard error of `latency_ms`. The noise is at least that, so that the fit does
-                not chase differences that the measurements do not support.
+        The noise is at least the relative standard error of the latencies, so that the fit does not chase differences
+        that the measurements do not support.
         """
         n, scores = len(latency_ms), []
         with threadpool_limits(1):  # the matrices are small, and threads wait for each other on a busy machine
@@ -100,7 +92,7 @@ class BlockRegression:
     @classmethod
     def _posterior(
         cls, training: Networks, latency_ms: Floats, overhead_ms: float, variances: Mapping[str, float]
-    ) -> BlockRegression:
+    ) -> Self:
         """Return the posterior for given prior variances, in its dual form: one row per network, not per column."""
         design, residual = _relative_design(training, latency_ms, overhead_ms)
         precision = np.linalg.inv(_marginal_covariance(_grams(design, training), variances))

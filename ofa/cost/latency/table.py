@@ -1,20 +1,52 @@
 """Latency tables: measurements of a family on one device, and a model that predicts every arch from them."""
 
-from __future__ import annotations
-
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import spearmanr
 
 from ofa.core.errors import TableError
 from ofa.core.prediction import Prediction
 from ofa.cost.latency.block_model import BlockModel, BlockSum
 from ofa.cost.latency.gaussian_process import GaussianProcess
 from ofa.cost.latency.measurements import Measurements, to_arrays
-from ofa.cost.latency.metrics import LatencyMetrics, latency_metrics
 from ofa.space.arch import Rows
+
+
+@dataclass(frozen=True)
+class LatencyMetrics:
+    """Accuracy of predicted latencies of `n` networks; errors are absolute and relative to the measurement.
+
+    `within_5_percent` is the share of errors of at most 5%, in percent, and `in_interval_percent` that of measurements
+    inside their interval, NaN without intervals. The rank correlation is NaN where all latencies are equal.
+    """
+
+    mean_error_percent: float
+    within_5_percent: float
+    within_10_percent: float
+    spearman: float
+    n: int
+    in_interval_percent: float
+
+
+def latency_metrics(
+    measured: ArrayLike, predicted: ArrayLike, low: ArrayLike = np.nan, high: ArrayLike = np.nan
+) -> LatencyMetrics:
+    """Compare measured latencies `[n]` with predicted ones `[n]` and, if given, the ends of their intervals `[n]`."""
+    measured, predicted = np.asarray(measured, float), np.asarray(predicted, float)
+    errors_percent = 100 * np.abs(predicted / measured - 1)
+    varied = len(set(measured)) > 1 and len(set(predicted)) > 1
+    inside = np.where(np.isnan(low), np.nan, (low <= measured) & (measured <= high))
+    return LatencyMetrics(
+        mean_error_percent=float(errors_percent.mean()),
+        within_5_percent=float(100 * np.mean(errors_percent <= 5)),
+        within_10_percent=float(100 * np.mean(errors_percent <= 10)),
+        spearman=float(spearmanr(measured, predicted).statistic) if varied else float("nan"),
+        n=len(measured),
+        in_interval_percent=float(100 * np.mean(inside)),
+    )
 
 
 class LatencyTable(Measurements):

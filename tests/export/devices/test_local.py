@@ -60,7 +60,7 @@ def test_the_runtime_that_fails_is_one_line():
 
 def test_a_runner_times_each_run(monkeypatch):
     calls, ticks = [], iter(range(100))
-    monkeypatch.setattr("export.timing.perf_counter_ns", lambda: next(ticks) * 1_000_000)
+    monkeypatch.setattr("export.machine.perf_counter_ns", lambda: next(ticks) * 1_000_000)
     assert LocalRunner("mine", lambda: calls.append(1))(4) == [1.0] * 4
     assert len(calls) == 5
 

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 import ofa
 from export.formats.onnx import export_onnx
 from export.session import INPUT
-from ofa.cost.memory import peak_activation_mib, size_mib
+from ofa.cost.counted import peak_activation_mib, size_mib
 
 IN_USE = "mem_bytes_requested_in_use"
 _PLATFORM = pytest.mark.skipif(

@@ -165,13 +165,17 @@ def test_an_imported_checkpoint_is_the_start_of_a_run(command, tiny_yaml, tmp_pa
     [
         (
             ("nowhere", "x.pth", "ofa_proxyless"),
-            "unknown source 'nowhere'; checkpoints can be imported from autoformer",
+            "unknown source of checkpoints 'nowhere'; choose from autoformer, once-for-all",
         ),
-        (("autoformer", "x.pth", "ofa_proxyless"), "no checkpoint x.pth"),
+        (("autoformer", "x.pth", "autoformer_tiny"), "no checkpoint x.pth"),
+        (("autoformer", "x.pth", "ofa_proxyless"), "family 'ofa_proxyless' cannot hold an AutoFormer checkpoint"),
         (("autoformer", "x.pth", "proxyless"), "unknown family 'proxyless'"),
         (("autoformer", "x.pth", "autoformer_tiny", "--option", "depths"), "is not KEY=VALUE"),
         (("autoformer", "x.pth", "autoformer_tiny", "--option", "depths=[3"), "has no readable value"),
-        (("autoformer", "x.pth", "autoformer_tiny", "--option", "depth=3"), "has no option 'depth'; it has"),
+        (
+            ("autoformer", "x.pth", "autoformer_tiny", "--option", "depth=3"),
+            "has no option 'depth'; did you mean depths?",
+        ),
     ],
 )
 def test_what_cannot_be_imported_gets_one_clear_error(command, arguments, said):

@@ -84,13 +84,16 @@ def test_a_metric_that_is_not_defined_is_null(command, path):
         (("--device", "ort-cpu", "--device-options", '{"thread": 1}'), "has no option 'thread'; did you mean threads?"),
         (("--device", "ort-cpu", "--device-options", '{"threads": 0}'), "threads = 0 is not allowed"),
         (("--device", "ort-cpu", "--device-options", "threads=1"), "is not JSON"),
-        (("--device", "ort-cpu", "--device-options", "[1]"), "is not a JSON object; give one such as"),
-        (("--device", "ort-cpu", "--options", '{"resolutions": 3}'), "do not fit family 'small_mobilenet_v3' ("),
+        (("--device", "ort-cpu", "--device-options", "[1]"), "is not a JSON object; give an object such as"),
+        (
+            ("--device", "ort-cpu", "--options", '{"resolutions": 3}'),
+            "family 'small_mobilenet_v3' refuses the options ",
+        ),
         (("--device", "ort-cpu", "--measuring", '{"networks": 1}'), "--measuring: networks = 1"),
         (("--device", "ort-cpu", "--measuring", '{"burst_ms": 1e9}'), "--measuring: burst_ms = 1000000000.0"),
         (("--device", "ort-cpu", "--measuring", '{"runs": 1}'), "--measuring: runs: unknown key"),
         (("--device", "ort-cpu", "--like", "nowhere.json"), "nowhere.json is not a readable latency table"),
-        ((), "no recipe 'small_mobilenet_v3'; shipped: "),
+        ((), "no recipe 'small_mobilenet_v3'; choose from digits, "),
     ],
 )
 def test_bad_input_gets_one_clear_error_and_writes_nothing(command, arguments, message, tmp_path):

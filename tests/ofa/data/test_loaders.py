@@ -40,8 +40,8 @@ def test_limited_batches_spread_over_the_split(digits):
 
 
 def batches_of(data, config=DIGITS, resolution=16, batch_size=200, seed=3, epoch=1, start=0):
-    options = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start}
-    return list(train_batches(data, config, resolution=lambda batch: resolution, **options))
+    options = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "workers": config.workers}
+    return list(train_batches(data, config.augment, resolution=lambda batch: resolution, **options))
 
 
 def same(first, second):
@@ -130,11 +130,11 @@ def test_images_of_different_sizes_share_a_batch(digits):
 
 
 def test_each_batch_has_its_own_resolution_and_processes_share_its_images(digits):
-    config = DataConfig(name="digits", augment=AugmentConfig(hflip=0.5, erase=0.5))
+    augment = AugmentConfig(hflip=0.5, erase=0.5)
 
     def batches(**options):
         resolution = [8, 12, 16, 20].__getitem__
-        return list(train_batches(digits, config, resolution=resolution, batch_size=300, seed=1, epoch=2, **options))
+        return list(train_batches(digits, augment, resolution=resolution, batch_size=300, seed=1, epoch=2, **options))
 
     whole, parts = batches(), [batches(part=slice(rank, None, 2), start=1) for rank in range(2)]
     assert [images.shape[-1] for images, _ in whole] == [8, 12, 16, 20]

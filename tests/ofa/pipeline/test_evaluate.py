@@ -11,9 +11,10 @@ from ofa.data.loaders import eval_batches
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.subnets import evaluate_subnets
 from ofa.pipeline import evaluate as pipeline
-from ofa.pipeline.accuracy_store import measure_samples, read_samples
+from ofa.pipeline.accuracy_store import AccuracyStore, read_samples
 from ofa.pipeline.evaluate import evaluate
 from ofa.pipeline.run import open_run
+from ofa.pipeline.stages import SAMPLE
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_what_the_sample_stage_measured_is_measured_again(run):
     samples = read_samples(run)
     found = evaluate(run, list(samples), max_images=run.recipe.sample.images)
     assert [(entry["top1_percent"], entry["loss"]) for entry in found["archs"]] == list(samples.values())
-    assert dict(measure_samples(run, run.supernet(), list(samples))) == samples
+    assert AccuracyStore(run, SAMPLE, "again.json").measure(list(samples), lambda done, message: None) == samples
 
 
 def test_each_arch_once_by_resolution_and_in_the_order_given(run, archs):

@@ -14,11 +14,10 @@ from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
 from ofa.pipeline import accuracy_store
 from ofa.pipeline.accuracy_store import Sample, read_samples
-from ofa.pipeline.level_choice import spread
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, open_run
+from ofa.pipeline.search import predicted_front, read_model_rmse_percent, spread
 from ofa.pipeline.stage import all_stages
-from ofa.pipeline.stages.search import predicted_front, read_model_rmse_percent
 from ofa.predict.denoise import denoised_percent, estimate_percent
 from ofa.predict.mlp import AccuracyPredictor
 
@@ -83,13 +82,13 @@ def test_the_front_is_not_beaten_by_any_measured_arch(finished):
 
 def count_measured(monkeypatch):
     measured = []
-    measure = accuracy_store.measure_samples
+    measure = accuracy_store.evaluate_subnets
 
-    def counting(run, supernet, archs):
+    def counting(supernet, archs, *images, **options):
         measured.extend(archs)
-        return measure(run, supernet, archs)
+        return measure(supernet, archs, *images, **options)
 
-    monkeypatch.setattr(accuracy_store, "measure_samples", counting)
+    monkeypatch.setattr(accuracy_store, "evaluate_subnets", counting)
     return measured
 
 

@@ -10,8 +10,7 @@ from ofa.core.errors import RunError, TableError
 from ofa.pipeline.levels import Level, from_json, read_records
 from ofa.report.archs import compact
 from ofa.report.content import gather
-from ofa.report.page import page
-from ofa.report.stage import REPORT
+from ofa.report.page import REPORT, page
 
 FILES = (
     "latency_table.json", "export/levels.json", "front.json", "samples.json", "predictor.json", "train.jsonl",

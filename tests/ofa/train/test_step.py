@@ -6,8 +6,7 @@ from torch.nn import functional as F  # noqa: N812
 import ofa
 from ofa.core.tensors import write_tensors
 from ofa.train.config import TrainConfig
-from ofa.train.dropout import dropout_mode
-from ofa.train.step import TrainingStep
+from ofa.train.step import TrainingStep, dropout_mode
 from supernets import autoformer
 
 PHASES = [{"strategy": "full", "epochs": 1}]
@@ -77,7 +76,7 @@ def test_the_frozen_largest_network_teaches_as_it_was(supernet, batch):
     space = supernet.family.space
     teacher_only = config(teacher="full", distill={"labels_weight": 0.0})
     step = TrainingStep(supernet, teacher_only, 10)
-    step.freeze_teacher()
+    step.freeze_teacher(step.supernet.network.state_dict())
     frozen = supernet.extract(space.largest).eval()
     with torch.no_grad():
         for parameter in supernet.parameters():

@@ -8,8 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import ofa
 from ofa.cost.counted import macs_m
-from ofa.train.strategies import AnyPhase
-from ofa.train.strategies.base import BatchDraw
+from ofa.train.strategies import AnyPhase, BatchDraw
 
 PHASES = {
     "full": {},

@@ -4,17 +4,17 @@ A predictor fitted to random archs is too optimistic where the search goes: it h
 exploits its errors. Measured archs of the front correct that (as in arXiv 2202.12954).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ofa.core.errors import InfeasibleError
 from ofa.core.files import write_json
 from ofa.cost.counted import macs_m, params_m
 from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.accuracy_store import AccuracyStore, Sample, denoised, n_validation_images, read_samples
-from ofa.pipeline.level_choice import choose_levels, spread
+from ofa.pipeline.recipe import SearchConfig
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
 from ofa.predict.denoise import estimate_percent, model_rmse_percent
@@ -23,6 +23,9 @@ from ofa.search.nsga2 import search
 from ofa.search.pareto import non_dominated
 from ofa.search.problem import Constraint, Front, Objective
 from ofa.space.arch import Arch, Rows
+
+_APART = 0.1
+"""Smallest relative difference in latency of two levels."""
 
 
 def _search(run: Run, progress: Progress) -> None:
@@ -58,18 +61,10 @@ def predicted_front(
     rng: np.random.Generator,
     limit_ms: float | None = None,
 ) -> Front:
-    """Search the Pareto front of predicted latency and accuracy.
+    """Search the Pareto front of predicted latency, up to a limit if there is one, and accuracy.
 
-    Args:
-        run: has the search space and the budget.
-        table: predicts latency.
-        predictor: predicts accuracy.
-        start: rows that the search starts from, such as those that were measured.
-        rng: generator of all random draws.
-        limit_ms: upper bound of latency; None for no bound.
-
-    Raises:
-        InfeasibleError: no arch meets the limit; names the lowest latency seen.
+    The search starts from the rows `start`, such as those that were measured, and has the recipe's budget. If no arch
+    meets the limit, an InfeasibleError names the lowest latency seen.
     """
     config = run.recipe.search
     objectives = [Objective("latency_ms", table), Objective("top1_percent", predictor, maximize=True)]
@@ -79,12 +74,7 @@ def predicted_front(
 
 
 def best_under(run: Run, limit_ms: float) -> dict[str, Any]:
-    """Return the arch with the highest predicted accuracy under a predicted latency.
-
-    Raises:
-        InfeasibleError: no arch meets the limit; names the lowest latency seen.
-        RunError: the run has no samples, predictor or latency table.
-    """
+    """Return the arch with the highest predicted accuracy under a predicted latency; see `predicted_front`."""
     start = run.family.space.rows(read_samples(run))
     front = predicted_front(run, run.latency_table(), run.predictor(), start, run.rng("search"), limit_ms)
     latency_ms, top1_percent = front.values[-1]
@@ -104,11 +94,9 @@ def _measured_front(
 ) -> list[dict[str, Any]]:
     """Return the Pareto front of all measured archs with their predictions and estimates, the fastest first."""
     rows, n_images = run.family.space.rows(samples), n_validation_images(run)
-    predicted, measured = predictor(rows), denoised(run, samples.values())
-    estimated = estimate_percent(
-        measured, predicted, n_images=n_images, model_rmse_percent=read_model_rmse_percent(run)
-    )
-    latency_ms = table(rows)
+    latency_ms, predicted, measured = table(rows), predictor(rows), denoised(run, samples.values())
+    rmse_percent = read_model_rmse_percent(run)
+    estimated = estimate_percent(measured, predicted, n_images=n_images, model_rmse_percent=rmse_percent)
     values = {
         "predicted_latency_ms": latency_ms,
         "predicted_top1_percent": predicted,
@@ -123,6 +111,45 @@ def _measured_front(
     on_front = non_dominated(np.stack([latency_ms, -estimated], axis=1))
     front = [entry for entry, on in zip(entries, on_front, strict=True) if on]
     return sorted(front, key=lambda entry: float(entry["predicted_latency_ms"]))
+
+
+def choose_levels(front: list[dict[str, Any]], config: SearchConfig) -> list[dict[str, Any]]:
+    """Choose the archs to deploy from a measured front, the fastest first; return them with the most accurate first.
+
+    If no arch is accurate enough, or none of those is fast enough, an InfeasibleError names the best value.
+    """
+    accurate = [entry for entry in front if entry["estimated_top1_percent"] >= config.min_top1_percent]
+    if not accurate:
+        best = max(entry["estimated_top1_percent"] for entry in front)
+        raise InfeasibleError(
+            f"search.min_top1_percent = {config.min_top1_percent} is above the best accuracy found, {best:.2f}; "
+            "lower it"
+        )
+    latency_ms = np.array([entry["predicted_latency_ms"] for entry in accurate])
+    limits = config.latency_limits_ms
+    if limits is None:
+        chosen = spread(latency_ms, config.levels, apart=_APART)
+    elif min(limits) < latency_ms[0]:
+        raise InfeasibleError(
+            f"search.latency_limits_ms = {limits}: the fastest arch of at least {config.min_top1_percent}% takes "
+            f"{latency_ms[0]:.4g} ms; raise the limit"
+        )
+    else:
+        chosen = np.unique([int(np.flatnonzero(latency_ms <= limit)[-1]) for limit in limits])
+    return [accurate[i] for i in chosen[::-1]]
+
+
+def spread(latency_ms: NDArray[np.float64], n: int, apart: float = 0.0) -> NDArray[np.int64]:
+    """Return up to `n` positions in ascending latencies `[m]`, evenly spread on a logarithmic scale, the last included.
+
+    Two of them differ by at least the share `apart`; fewer are returned where latencies lie closer.
+    """
+    logs, least = np.log(latency_ms), np.log1p(apart)
+    positions = [len(latency_ms) - 1]
+    for target in np.linspace(logs[0], logs[-1], n)[:-1]:
+        free = [i for i in range(len(logs)) if i not in positions and np.abs(logs[i] - logs[positions]).min() >= least]
+        positions += [min(free, key=lambda i: abs(logs[i] - target))] if free else []
+    return np.array(sorted(positions))
 
 
 SEARCH = Stage("search", ("fit", "profile"), ("search", "sample"), _search)
