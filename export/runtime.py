@@ -67,7 +67,7 @@ class Runtime(AbstractContextManager["Runtime"]):
 
     def __init__(
         self,
-        bundle_folder: Path,
+        bundle_folder: str | Path,
         *,
         policy: BatteryPolicy | None = None,
         battery: Callable[[], Battery] = psutil_battery,

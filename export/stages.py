@@ -43,8 +43,8 @@ def onnx_top1_percent(path: Path, batches: Batches) -> float:
 
 def raw_images(data: Data, limit: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
     """Return up to `limit` test images as a camera or a file gives them, `[h, w]` or `[h, w, c]`, with their labels."""
-    chosen = np.linspace(0, len(data.test) - 1, min(limit, len(data.test))).astype(int)
-    pairs = [data.test[int(i)] for i in chosen]
+    indices = np.linspace(0, len(data.test) - 1, min(limit, len(data.test))).astype(int)
+    pairs = [data.test[int(i)] for i in indices]
     return [_picture(image) for image, _ in pairs], [label for _, label in pairs]
 
 

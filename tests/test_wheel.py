@@ -48,6 +48,7 @@ def test_it_carries_recipes_tables_and_page_assets(python, tmp_path):
     assert {"page.html", "page.css"} <= set(call(python, "-c", code, folder=tmp_path).split())
 
 
+@pytest.mark.slow
 def test_the_main_job_runs_from_it(python, tiny_recipe_text, tmp_path):
     (tmp_path / "tiny.yaml").write_text(tiny_recipe_text)
     call(python, "-m", "ofa", "run", "tiny.yaml", "--json", folder=tmp_path)

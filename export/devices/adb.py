@@ -69,19 +69,21 @@ def _choose(serials: Sequence[str], adb: str) -> list[str]:
     states = _phone_states(adb)
     if len(set(serials)) != len(serials):
         raise DeviceError(f"adb: serials = {list(serials)} has a phone twice; name each once")
-    chosen = list(serials) or [serial for serial, state in states.items() if state == "device"] or list(states)
-    if not chosen:
+    attached = list(serials) or [serial for serial, state in states.items() if state == "device"] or list(states)
+    if not attached:
         raise DeviceError("adb: no phone is connected; connect one, switch its USB debugging on and run: adb devices")
-    if not serials and len(chosen) > 1:
-        raise DeviceError(f"adb: {len(chosen)} phones are connected; name those to use in serials: {', '.join(chosen)}")
-    for serial in chosen:
+    if not serials and len(attached) > 1:
+        raise DeviceError(
+            f"adb: {len(attached)} phones are connected; name those to use in serials: {', '.join(attached)}"
+        )
+    for serial in attached:
         state = states.get(serial)
         if state is None:
             raise DeviceError(f"adb: phone {serial!r} is not connected; connected: {', '.join(states) or 'none'}")
         if state != "device":
             step = next((step for known, step in _STATES.items() if state.startswith(known)), "restart it")
             raise DeviceError(f"adb: phone {serial} is in state {state!r}; {step}")
-    return chosen
+    return attached
 
 
 def _phone_states(adb: str) -> dict[str, str]:

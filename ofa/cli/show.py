@@ -16,34 +16,34 @@ def families(as_json: JsonOption = False) -> None:
     from ofa.cost.counted import macs_m, params_m
     from ofa.supernet.registry import create_family, list_families
 
-    found = []
+    entries = []
     for name in list_families():
-        made = create_family(name)
-        rows = made.space.rows([made.space.smallest, made.space.largest])
-        macs, params = macs_m(made)(rows), params_m(made)(rows)
-        found.append(
+        family = create_family(name)
+        rows = family.space.rows([family.space.smallest, family.space.largest])
+        macs, params = macs_m(family)(rows), params_m(family)(rows)
+        entries.append(
             {
                 "name": name,
-                "space_size": made.space.size,
-                "n_choices": len(made.space.choices),
-                "resolutions": list(made.resolutions),
+                "space_size": family.space.size,
+                "n_choices": len(family.space.choices),
+                "resolutions": list(family.resolutions),
                 "macs_m": macs.tolist(),
                 "params_m": params.tolist(),
             }
         )
     rows_shown = [
         (
-            f["name"],
-            f"{f['space_size']:.2g}",
-            f["n_choices"],
-            f"{f['resolutions'][0]} to {f['resolutions'][-1]}",
-            f"{f['macs_m'][0]:.3g} to {f['macs_m'][1]:.4g}",
-            f"{f['params_m'][0]:.3g} to {f['params_m'][1]:.3g}",
+            entry["name"],
+            f"{entry['space_size']:.2g}",
+            entry["n_choices"],
+            f"{entry['resolutions'][0]} to {entry['resolutions'][-1]}",
+            f"{entry['macs_m'][0]:.3g} to {entry['macs_m'][1]:.4g}",
+            f"{entry['params_m'][0]:.3g} to {entry['params_m'][1]:.3g}",
         )
-        for f in found
+        for entry in entries
     ]
     columns = ("family", "archs", "choices", "pixels", "MACs M", "params M")
-    emit(found, as_json, lambda: table("families", columns, rows_shown))
+    emit(entries, as_json, lambda: table("families", columns, rows_shown))
 
 
 def devices(as_json: JsonOption = False) -> None:
@@ -75,18 +75,18 @@ def recipes(
     if markdown:
         print(page(), end="")
         return
-    found = {"shipped": list(shipped_recipes()), "keys": [key._asdict() for key in keys()]}
+    reference = {"shipped": list(shipped_recipes()), "keys": [key._asdict() for key in keys()]}
 
     def show() -> None:
         table("shipped recipes", ("name", "file"), list(shipped_recipes().items()))
         table("keys", ("key", "type", "default", "meaning"), list(keys()))
 
-    emit(found, as_json, show)
+    emit(reference, as_json, show)
 
 
 def env(as_json: JsonOption = False) -> None:
     """Print versions and machine, to paste into a bug report."""
     names = ("ofa", "torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "scikit-learn", "pydantic")
-    found = {name: version(name) for name in names}
-    found |= {"python": platform.python_version(), "platform": platform.platform(), "cores": str(os.cpu_count())}
-    emit(found, as_json, lambda: table("environment", ("what", "version"), list(found.items())))
+    versions = {name: version(name) for name in names}
+    versions |= {"python": platform.python_version(), "platform": platform.platform(), "cores": str(os.cpu_count())}
+    emit(versions, as_json, lambda: table("environment", ("what", "version"), list(versions.items())))

@@ -28,26 +28,26 @@ def run(
     """Run all stages: train, sample, fit, profile, search, export, bundle, report."""
     from ofa.pipeline.stage import all_stages
 
-    made = make_run(recipe, run_dir)
-    if made.records() and not resume:
-        raise RunError(f"{made.folder} already holds a run; add --resume to continue it, or give another --run")
-    with made.exclusive():
+    run = make_run(recipe, run_dir)
+    if run.records() and not resume:
+        raise RunError(f"{run.folder} already holds a run; add --resume to continue it, or give another --run")
+    with run.exclusive():
         for stage in all_stages().values():
-            made.check_unchanged(stage)
-        made.check_inputs()
+            run.check_unchanged(stage)
+        run.check_inputs()
         for name, stage in all_stages().items():
-            if not made.finished(stage):
-                execute(made, name)
-    summary = made.read_json("summary.json")
+            if not run.finished(stage):
+                execute(run, name)
+    summary = run.read_json("summary.json")
 
     def show() -> None:
         names = ("top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
-        levels = enumerate(made.levels)
+        levels = enumerate(run.levels)
         rows = [(i, *(getattr(level, name) for name in names), level.arch["resolution"]) for i, level in levels]
         columns = ("level", "test top-1 %", "latency ms", "predicted", "MACs M", "params M", "pixels")
-        table(f"{made.recipe.name}: {len(rows)} levels out of {summary['space_size']:.3g} archs", columns, rows)
+        table(f"{run.recipe.name}: {len(rows)} levels out of {summary['space_size']:.3g} archs", columns, rows)
         for name in ("report.html", "bundle"):
-            console.print(str(made.path(name)), highlight=False, soft_wrap=True)
+            console.print(str(run.path(name)), highlight=False, soft_wrap=True)
 
     emit(summary, as_json, show)
 

@@ -128,15 +128,15 @@ def choose_levels(front: list[dict[str, Any]], config: SearchConfig) -> list[dic
     latency_ms = np.array([entry["predicted_latency_ms"] for entry in accurate])
     limits = config.latency_limits_ms
     if limits is None:
-        chosen = spread(latency_ms, config.levels, apart=_APART)
+        positions = spread(latency_ms, config.levels, apart=_APART)
     elif min(limits) < latency_ms[0]:
         raise InfeasibleError(
             f"search.latency_limits_ms = {limits}: the fastest arch of at least {config.min_top1_percent}% takes "
             f"{latency_ms[0]:.4g} ms; raise the limit"
         )
     else:
-        chosen = np.unique([int(np.flatnonzero(latency_ms <= limit)[-1]) for limit in limits])
-    return [accurate[i] for i in chosen[::-1]]
+        positions = np.unique([int(np.flatnonzero(latency_ms <= limit)[-1]) for limit in limits])
+    return [accurate[i] for i in positions[::-1]]
 
 
 def spread(latency_ms: NDArray[np.float64], n: int, apart: float = 0.0) -> NDArray[np.int64]:

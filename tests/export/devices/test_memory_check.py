@@ -33,7 +33,7 @@ def filled(network):
     return network.eval()
 
 
-@pytest.fixture(scope="module", params=["small_mobilenet_v3", "autoformer_tiny"])
+@pytest.fixture(scope="module", params=["small_mobilenet_v3", pytest.param("autoformer_tiny", marks=pytest.mark.slow)])
 def exported(request, tmp_path_factory):
     """Ten random networks of a family as ONNX files, with their rows and input shapes."""
     options = {"resolutions": (112,)} if request.param == "autoformer_tiny" else {}

@@ -68,7 +68,7 @@ def test_a_later_stage_can_be_made_again_with_other_settings(finished, tiny_reci
     assert not run.finished(all_stages()["export"])
 
 
-def test_what_reads_a_stage_that_is_made_again_has_to_be_made_again(finished):
+def test_a_rerun_stage_makes_those_that_read_it_unfinished(finished):
     run = open_run(finished)
     run.execute(all_stages()["train"], quiet)  # comes out the same
     assert all(run.finished(stage) for stage in all_stages().values())

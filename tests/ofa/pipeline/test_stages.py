@@ -92,7 +92,7 @@ def count_measured(monkeypatch):
     return measured
 
 
-def test_sampling_goes_on_where_it_was_and_gives_the_same(finished, monkeypatch):
+def test_interrupted_sampling_resumes_with_the_same_result(finished, monkeypatch):
     whole = json.loads((finished / "samples.json").read_text())
     part = whole | {"samples": whole["samples"][:9]}
     (finished / "samples.json").write_text(json.dumps(part))
@@ -103,7 +103,7 @@ def test_sampling_goes_on_where_it_was_and_gives_the_same(finished, monkeypatch)
     assert json.loads((finished / "samples.json").read_text()) == whole
 
 
-def test_the_search_fits_its_predictor_to_what_it_measures_and_goes_on_where_it_was(finished, monkeypatch):
+def test_the_search_refits_its_predictor_to_what_it_measures_and_resumes(finished, monkeypatch):
     run = open_run(finished)
     whole, refined = run.read_json("verified.json"), (finished / "refined.safetensors").read_bytes()
     known = read_samples(run)

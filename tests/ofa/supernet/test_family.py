@@ -90,7 +90,7 @@ def test_an_unknown_family():
 
 
 def test_an_unknown_option(from_file):
-    with pytest.raises(FamilyError, match="'small_mobilenet_v3' has no option 'depth'; choose from num_classes, in_ch"):
+    with pytest.raises(FamilyError, match="'small_mobilenet_v3' has no option 'depth'; did you mean dropout"):
         ofa.create_family("small_mobilenet_v3", depth=3, num_classes=10)
     with pytest.raises(FamilyError, match="no option 'depth'; did you mean width"):
         ofa.create_family(from_file, depth=3)
@@ -278,7 +278,7 @@ def test_options_of_a_wrong_kind_are_one_error():
     for options in ({"num_classes": "ten"}, {"dropout": 2}):
         with pytest.raises(FamilyError, match="cannot build Arch"):
             check_family(ofa.create_family("small_mobilenet_v3", **options))
-    with pytest.raises(SpaceError, match="only finite numbers"):
+    with pytest.raises(SpaceError, match="give finite numbers in ascending order"):
         ofa.create_family("small_mobilenet_v3", resolutions="wide")
 
 
@@ -304,5 +304,5 @@ def test_a_row_serves_as_well_as_an_arch(tiny):
     arch = tiny.space.decode(row)
     assert tiny.blocks_by_path(row) == tiny.blocks_by_path(arch)
     assert tiny.input_shape(row) == tiny.input_shape(arch)
-    with pytest.raises(SpaceError, match="rows have shape"):
+    with pytest.raises(SpaceError, match="requires int64 of shape"):
         tiny.build(row[:-1])

@@ -98,7 +98,7 @@ def test_subnets_follow_when_tensors_are_replaced(supernet, images, change):
         assert full["stem.conv.weight"].grad.count_nonzero() > 0
 
 
-def test_a_later_optimiser_step_is_seen_by_the_subnet_that_is_already_there(supernet, images):
+def test_a_later_optimizer_step_is_seen_by_the_subnet_that_is_already_there(supernet, images):
     arch = supernet.family.space.smallest
     subnet = supernet.subnet(arch)
     before = subnet(images)

@@ -15,7 +15,7 @@ from ofa.supernet.block import skeleton
 from ofa.supernet.registry import list_families
 from ofa.train.channel_importance import channel_order, permute
 
-LARGE = ("autoformer_base", "s3_base", "s3_small")  # over 75M parameters
+LARGE = ("autoformer_base", "autoformer_small", "s3_base", "s3_small")  # smaller ones come from the same files
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48)}
 BOTTLENECKS = {
     "*.conv1.conv.weight": {0},

@@ -34,7 +34,7 @@ def steps(net, optimizer, some):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_goes_on_from_a_file_as_if_nothing_had_been(tmp_path, name, layout):
+def test_an_optimizer_restored_from_a_file_continues_identically(tmp_path, name, layout):
     whole = network(layout)
     steps(whole, OPTIMIZERS[name](whole.parameters()), range(6))
 

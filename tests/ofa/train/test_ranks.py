@@ -58,7 +58,7 @@ def weights(path):
     return read_tensors(Path(path))[0]
 
 
-@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("clip", [0.5, pytest.param(None, marks=pytest.mark.slow)])
 def test_two_processes_learn_what_one_does(together, tmp_path, clip):
     options = {"clip_grad_norm": clip}
     (alone,) = [weights(trained(tmp_path / "1", "transformer", options))]
@@ -78,6 +78,7 @@ def test_processes_have_the_same_statistics_of_batchnorm(together, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_each_process_may_draw_archs_of_its_own(together, tmp_path):
     runs = {}
     for different in (False, True):
@@ -88,7 +89,7 @@ def test_each_process_may_draw_archs_of_its_own(together, tmp_path):
     assert any(not torch.equal(runs[True][name], runs[False][name]) for name in runs[True])
 
 
-def test_going_on_with_another_number_of_processes(together, tmp_path):
+def test_resuming_with_another_number_of_processes(together, tmp_path):
     whole = weights(trained(tmp_path / "whole", "transformer", {}))
     assert together(2, trained, str(tmp_path / "run"), "transformer", {}, 3) == ["stopped", "stopped"]
     resumed = weights(trained(tmp_path / "run", "transformer", {}))

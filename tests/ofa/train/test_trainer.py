@@ -105,7 +105,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ["defaults", *(pytest.param(s, marks=pytest.mark.slow) for s in list(SETTINGS)[1:])])
 def test_a_killed_and_resumed_training_ends_the_same_to_the_last_bit(tiny, data, tmp_path, name):
     settings = SETTINGS[name]
     whole = run(tiny, data, settings, tmp_path / "whole")
@@ -138,7 +138,7 @@ def test_a_finished_training_is_not_trained_again(tiny, data, tmp_path):
     assert_equal(first, supernet.network.state_dict())
 
 
-def test_a_broken_newest_checkpoint_is_told_and_passed_over(tiny, data, tmp_path):
+def test_a_broken_newest_checkpoint_is_skipped_with_a_warning(tiny, data, tmp_path):
     whole = run(tiny, data, config(), tmp_path / "whole")
     with pytest.raises(Killed):
         train(ofa.Supernet(tiny, seed=0), data, config(), tmp_path / "b", kill_after(6))
@@ -341,8 +341,10 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_every_way_of_training_goes_on_to_the_last_bit(tiny, data, tmp_path, name):
+@pytest.mark.parametrize(
+    "name", [pytest.param(s, marks=pytest.mark.slow if s in ("fair", "delayed") else ()) for s in OTHERS]
+)
+def test_every_way_of_training_resumes_to_the_last_bit(tiny, data, tmp_path, name):
     settings = config(**OTHERS[name])
     whole = run(tiny, data, settings, tmp_path / "whole")
     steps = 4 * sum(phase.epochs for phase in settings.phases)
@@ -533,7 +535,7 @@ def test_settings_that_contradict_each_other(options, said):
         config(**options)
 
 
-def test_a_pattern_that_matches_no_choice_is_said_before_training(tiny, data, tmp_path):
+def test_a_pattern_that_matches_no_choice_is_refused_before_training(tiny, data, tmp_path):
     phases = [{"strategy": "full", "epochs": 1}, {"strategy": "uniform", "epochs": 1, "elastic": {"*.heads": 2}}]
     with pytest.raises(SpaceError, match=r"\*\.heads"):
         run(tiny, data, config(phases=phases), tmp_path)
