@@ -8,10 +8,10 @@ demo: .venv/ready           ## the main job on handwritten digits: train, specia
 	$(BIN)/ofa run digits --resume
 
 test: .venv/ready           ## the tests that take under 10 minutes on 2 cores
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-all: .venv/ready       ## all tests
-	$(BIN)/python -m pytest --numprocesses auto -m ""
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m ""
 
 lint: .venv/ready           ## style, types, and which module may import which
 	$(BIN)/ruff check .

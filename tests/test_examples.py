@@ -3,11 +3,14 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 import ofa
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "examples" / "plain_cnn.py"
 
 
+@pytest.mark.slow
 def test_the_example_of_a_family_is_short_and_trains(capsys):
     assert len(EXAMPLE.read_text().splitlines()) < 60
     runpy.run_path(str(EXAMPLE), run_name="__main__")

@@ -54,7 +54,11 @@ def test_importing_it_imports_no_torch():
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "ofa"], ["-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "ofa"]]
+    "command",
+    [
+        ["-m", "ofa"],
+        pytest.param(["-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "ofa"], marks=pytest.mark.slow),
+    ],
 )
 def test_files_of_the_user_with_our_names_change_nothing(tmp_path, command):
     (tmp_path / "export.py").write_text("raise SystemExit('the wrong export')")

@@ -18,7 +18,13 @@ from ofa.cost.counted import macs_m, params_m
 from ofa.supernet.block import skeleton
 from ofa.supernet.sharing import shared_buffers
 
-LARGE = ("autoformer_base", "autoformer_small", "s3_base", "s3_small")  # smaller ones come from the same files
+LARGE = (
+    "attentive_mobilenet",
+    "autoformer_base",
+    "autoformer_small",
+    "s3_base",
+    "s3_small",
+)  # others have their blocks
 FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in ofa.list_families()]
 FEW_OR_MANY = pytest.mark.parametrize("n_archs", [3, pytest.param(50, marks=pytest.mark.slow)])
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, to be quick

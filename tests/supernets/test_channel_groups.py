@@ -8,7 +8,13 @@ import ofa
 from ofa.supernet.block import channel_groups, skeleton
 from ofa.supernet.sharing import shared_buffers
 
-LARGE = ("autoformer_base", "autoformer_small", "s3_base", "s3_small")  # smaller ones come from the same files
+LARGE = (
+    "attentive_mobilenet",
+    "autoformer_base",
+    "autoformer_small",
+    "s3_base",
+    "s3_small",
+)  # others have their blocks
 FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in ofa.list_families()]
 
 

@@ -476,6 +476,7 @@ def family(num_classes=10, in_channels=1, resolutions=(8, 12)):
 """
 
 
+@pytest.mark.slow
 def test_a_family_file_runs_through_all_stages(tmp_path, tiny_recipe_text):
     (tmp_path / "digits_vit.py").write_text(FAMILY_FILE)
     content = yaml.safe_load(tiny_recipe_text)

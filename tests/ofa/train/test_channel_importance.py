@@ -15,7 +15,13 @@ from ofa.supernet.block import skeleton
 from ofa.supernet.registry import list_families
 from ofa.train.channel_importance import channel_order, permute
 
-LARGE = ("autoformer_base", "autoformer_small", "s3_base", "s3_small")  # smaller ones come from the same files
+LARGE = (
+    "attentive_mobilenet",
+    "autoformer_base",
+    "autoformer_small",
+    "s3_base",
+    "s3_small",
+)  # others have their blocks
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48)}
 BOTTLENECKS = {
     "*.conv1.conv.weight": {0},

@@ -89,6 +89,7 @@ def test_each_process_may_draw_archs_of_its_own(together, tmp_path):
     assert any(not torch.equal(runs[True][name], runs[False][name]) for name in runs[True])
 
 
+@pytest.mark.slow
 def test_resuming_with_another_number_of_processes(together, tmp_path):
     whole = weights(trained(tmp_path / "whole", "transformer", {}))
     assert together(2, trained, str(tmp_path / "run"), "transformer", {}, 3) == ["stopped", "stopped"]

@@ -342,7 +342,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(s, marks=pytest.mark.slow if s in ("fair", "delayed") else ()) for s in OTHERS]
+    "name", [pytest.param(s, marks=pytest.mark.slow if s != "progressive shrinking" else ()) for s in OTHERS]
 )
 def test_every_way_of_training_resumes_to_the_last_bit(tiny, data, tmp_path, name):
     settings = config(**OTHERS[name])
