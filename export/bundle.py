@@ -94,7 +94,7 @@ def write_bundle(
     return load_bundle(folder)
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: str | Path) -> Bundle:
     """Read a bundle and check all of it, checksums included; BundleError if anything is missing or wrong."""
     folder = local_path(folder)
     path = folder / MANIFEST
