@@ -138,6 +138,12 @@ def test_losses_leave_no_gradient(supernet, batch):
     assert all(float(gradient.abs().max()) == 0 for gradient in gradients(supernet).values())
 
 
+def test_losses_are_without_dropout(supernet, batch):
+    space, step = supernet.family.space, TrainingStep(supernet, config(), 10)
+    first, second = (step.losses([space.largest], *batch) for _ in range(2))  # dropout would draw anew
+    assert first == second
+
+
 def test_stochastic_depth_follows_the_depth_of_the_arch():
     family = autoformer.tiny(num_classes=10, resolutions=(32,), embed_dims=(64,), depths=(2, 5), heads=(1,))
     supernet = ofa.Supernet(family).train()
