@@ -1,7 +1,5 @@
 """Which level of a bundle to run at a battery charge: thresholds with hysteresis, as a pure function."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -41,7 +39,7 @@ class BatteryPolicy:
         check_number("hysteresis_percent", self.hysteresis_percent, 0, 100, kind=BundleError)
 
     @classmethod
-    def even(cls, n_levels: int) -> BatteryPolicy:
+    def even(cls, n_levels: int) -> "BatteryPolicy":
         """Return a policy with an equal share of the charge for each level: 75, 50 and 25 percent for 4 levels."""
         check_number("n_levels", n_levels, 1, 1000, whole=True, kind=BundleError)
         return cls(tuple(100 * (n_levels - i) / n_levels for i in range(1, n_levels)))

@@ -1,7 +1,5 @@
 """A data set: labeled images in three separate splits, and what a run records of it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +56,7 @@ class DataInfo(DataHeader):
     digest: str
 
     @classmethod
-    def from_json(cls, text: str) -> DataInfo:
+    def from_json(cls, text: str) -> "DataInfo":
         """Parse a JSON object with these attributes; DataError if `text` is something else."""
         try:
             return TypeAdapter(cls).validate_json(text, strict=True)
@@ -82,7 +80,7 @@ class Data(DataHeader):
     @classmethod
     def from_splits(
         cls, name: str, labels: tuple[str, ...], *, train: Images, validation: Images, test: Images
-    ) -> Data:
+    ) -> "Data":
         """Create a data set with the mean and standard deviation of up to 1000 training images, evenly spread.
 
         Fewer than two classes, or a channel that is constant, are a DataError.
@@ -129,7 +127,7 @@ class TensorImages:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
 
-    def subset(self, positions: np.ndarray) -> TensorImages:
+    def subset(self, positions: np.ndarray) -> "TensorImages":
         """Return the images at some positions."""
         return TensorImages(self.images[positions], self.labels[positions])
 

@@ -1,7 +1,5 @@
 """Run directories: what one recipe made, and which stages are finished with which settings."""
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 import json
@@ -39,7 +37,7 @@ from ofa.supernet.registry import check_family, create_family
 from ofa.supernet.supernet import Supernet
 
 
-def open_run(folder: str | Path) -> Run:
+def open_run(folder: str | Path) -> "Run":
     """Open an existing run directory; RunError if it is none.
 
     `run.supernet()` is the trained supernet, `run.network(arch)` a subnet of it that is ready to use, `run.data` the

@@ -1,7 +1,5 @@
 """The accuracy predictor: a small ensemble of multi-layer perceptrons on one-hot archs (arXiv 1908.09791, 3.4)."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +76,7 @@ class AccuracyPredictor:
     @classmethod
     def fit(
         cls, space: SearchSpace, rows: Rows, top1_percent: Floats, *, config: PredictorConfig, seed: int
-    ) -> AccuracyPredictor:
+    ) -> "AccuracyPredictor":
         """Fit an ensemble to the accuracies in percent `[n]` of rows `[n, n_choices]`.
 
         The seed determines the initial weights and the archs that each member is fitted to.
@@ -121,7 +119,7 @@ class AccuracyPredictor:
         write_tensors(path, tensors, {"choices": repr(self.space.choices)})
 
     @classmethod
-    def load(cls, path: Path, space: SearchSpace) -> AccuracyPredictor:
+    def load(cls, path: Path, space: SearchSpace) -> "AccuracyPredictor":
         """Read a predictor that `save` wrote.
 
         Raises:

@@ -1,7 +1,5 @@
 """A search space, and the operations on matrices of archs over it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -90,7 +88,7 @@ class SearchSpace:
             raise SpaceError(f"unknown choice {name!r}; {nearest(name, self.names)}")
         return self._columns[name]
 
-    def keep_largest(self, counts: Mapping[str, int]) -> SearchSpace:
+    def keep_largest(self, counts: Mapping[str, int]) -> "SearchSpace":
         """Return the part of this space that progressive shrinking trains (arXiv 1908.09791, 3.3).
 
         `counts` says how many of the largest values remain of the choices that a pattern matches, as in `fnmatch`. The

@@ -1,7 +1,5 @@
 """Families: a search space and the slots that turn an arch of it into a network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -107,7 +105,7 @@ class Family:
         rules: Mapping[str, Rule] | None = None,
         resolution_multiple: int = 1,
         classifiers: Sequence[str] = (),
-    ) -> Family:
+    ) -> "Family":
         """Make a family out of any function that builds a network; weights are shared by parameter name.
 
         `build` maps an arch to a network that takes images `[batch, in_channels, resolution, resolution]`; the network
@@ -127,7 +125,7 @@ class Family:
         share(smallest, largest, "", family.rules)
         return family
 
-    def coupled(self, pairs: Mapping[str, str]) -> Family:
+    def coupled(self, pairs: Mapping[str, str]) -> "Family":
         """Return the family with choices that follow others, as depth and width do in CompOFA (arXiv 2104.12642).
 
         For the patterns of choices and of those they follow see `ofa.space.coupling.couple`.

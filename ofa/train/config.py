@@ -1,7 +1,5 @@
 """How a supernet is trained: section `train` of a recipe."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -72,7 +70,7 @@ class TrainConfig(Config):
     """Training images for the BatchNorm statistics of validated archs."""
 
     @model_validator(mode="after")
-    def _phases_fit_the_rest(self) -> TrainConfig:
+    def _phases_fit_the_rest(self) -> "TrainConfig":
         if not self.phases and self.initial_weights is None:
             raise ValueError("phases is empty, which requires initial_weights; give at least one phase or weights")
         if self.teacher == "full" and self.initial_weights is None and self.phases[0].strategy != "full":

@@ -3,8 +3,6 @@
 Logits are `[batch, classes]`; labels are classes `[batch]`, or probabilities `[batch, classes]` where images are mixed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -33,7 +31,7 @@ class DistillConfig(Config):
     """Weight of the labels' loss in the sum: 1 for once-for-all, 0 for AlphaNet and BigNAS."""
 
     @model_validator(mode="after")
-    def _temperature_is_used(self) -> DistillConfig:
+    def _temperature_is_used(self) -> "DistillConfig":
         if self.loss == "hard" and self.temperature != 1:
             raise ValueError(f"temperature = {self.temperature} changes no top class; leave it out, or use loss: soft")
         return self
