@@ -3,6 +3,7 @@
 A process takes more memory than that: the runtime, its own copies of weights, and what its allocator leaves unused.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +23,12 @@ _MIB = 2**20
 
 def macs_m(family: Family) -> BlockTable:
     """Return the cost of a forward pass of one image, in millions of multiply-accumulates (see `count_macs`)."""
+    return BlockTable(family, _block_macs_m, name="macs_m", unit="million multiply-accumulates")
 
-    def count_macs_m(block: Block, size: int) -> float:
-        return count_macs(skeleton(block.build).eval(), block.input_shape(size)) / 1e6
 
-    return BlockTable(family, count_macs_m, name="macs_m", unit="million multiply-accumulates")
+@lru_cache(maxsize=10_000)
+def _block_macs_m(block: Block, size: int) -> float:
+    return count_macs(skeleton(block.build).eval(), block.input_shape(size)) / 1e6
 
 
 def params_m(family: Family) -> BlockTable:
@@ -104,6 +106,7 @@ def count_memory(module: nn.Module, input_shape: tuple[int, ...]) -> Memory:
     return Memory(sum(nbytes[storage] for storage in nbytes.keys() & recorder.read), recorder.peak(output))
 
 
+@lru_cache(maxsize=10_000)
 def _memory(block: Block, size: int) -> Memory:
     return count_memory(skeleton(block.build).eval(), block.input_shape(size))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ofa.core.errors import RunError
@@ -39,7 +41,8 @@ class Stage:
     check: Callable[[Run], None] | None = None
 
 
-def all_stages() -> dict[str, Stage]:
+@cache
+def all_stages() -> Mapping[str, Stage]:
     """Return all stages by name, each after the stages that it needs."""
     stages = {name: load_plugin(_GROUP, name, "stage", RunError) for name in plugin_names(_GROUP)}
     ordered: dict[str, Stage] = {}
@@ -52,7 +55,7 @@ def all_stages() -> dict[str, Stage]:
 
     for name in stages:
         add(name)
-    return ordered
+    return MappingProxyType(ordered)
 
 
 def readers(stage: Stage) -> set[str]:

@@ -21,6 +21,8 @@ class Block(Protocol):
     `channel_groups(self) -> tuple[ChannelGroup, ...]`.
     """
 
+    def __hash__(self) -> int: ...
+
     def build(self) -> nn.Module:
         """Return a plain, initialized module that computes this block."""
         ...
