@@ -138,7 +138,7 @@ SPECS = {
 }
 
 
-SLOW = ("cait", "xcit", "edgenext", "fastvit", "coatnet", "levit", "efficientformer v2")
+SLOW = ("beit", "cait", "coatnet", "deit3", "edgenext", "efficientformer v2", "fastvit", "levit", "resnext", "xcit")
 PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SPECS]
 
 

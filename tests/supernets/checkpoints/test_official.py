@@ -55,7 +55,12 @@ def images(resolution):
     return flat.reshape(2, 3, resolution, resolution).float()
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+LARGE = ("autoformer_small", "autoformer_base", "ofa_mobilenet_v3_w1.2")
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in NETWORKS]
+)
 def network(request):
     """Name of an official network, and what was recorded of it."""
     return request.param, json.loads((OFFICIAL / f"{request.param}.json").read_text())
