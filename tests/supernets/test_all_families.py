@@ -22,6 +22,7 @@ LARGE = (
     "attentive_mobilenet",
     "autoformer_base",
     "autoformer_small",
+    "ofa_proxyless",
     "s3_base",
     "s3_small",
 )  # others have their blocks
