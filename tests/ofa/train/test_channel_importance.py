@@ -66,7 +66,12 @@ CONSUMER = {  # the weight that tells the importance of channels, by a tensor of
 }
 
 
-@pytest.fixture(scope="module", params=[name for name in list_families() if name not in LARGE])
+NAMES = [name for name in list_families() if name in EXPECTED or name not in LARGE]
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in NAMES]
+)
 def before(request, awake, smooth_images):
     """A supernet with statistics of images; no test changes it."""
     supernet = ofa.Supernet(ofa.create_family(request.param, **OPTIONS), seed=1)
