@@ -22,6 +22,7 @@ LARGE = (
     "attentive_mobilenet",
     "autoformer_base",
     "autoformer_small",
+    "hybrid",
     "ofa_proxyless",
     "s3_base",
     "s3_small",

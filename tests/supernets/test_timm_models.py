@@ -138,7 +138,20 @@ SPECS = {
 }
 
 
-SLOW = ("beit", "cait", "coatnet", "deit3", "edgenext", "efficientformer v2", "fastvit", "levit", "resnext", "xcit")
+SLOW = (
+    "beit",
+    "cait",
+    "coatnet",
+    "deit3",
+    "edgenext",
+    "efficientformer v2",
+    "fastvit",
+    "levit",
+    "poolformer",
+    "resnext",
+    "resnext cardinality",
+    "xcit",
+)
 PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SPECS]
 
 

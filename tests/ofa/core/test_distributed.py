@@ -33,7 +33,7 @@ def of_each_rank():
     }
 
 
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_agree(together, n):
     found = together(n, of_each_rank)
     mean = sum(range(n)) / n
