@@ -27,7 +27,6 @@ class ViewPool:
     def __init__(self, network: nn.Module, rules: Mapping[str, Rule]) -> None:
         self._network, self._rules = network, rules
         self._pool: dict[tuple[str, Block], list[_View]] = {}  # the least recently used first
-        self._n_tensors = 0
         stores = [store for module in network.modules() for store in (module._parameters, module._buffers)]
         self._tensors = [(store, name) for store in stores for name, tensor in store.items() if tensor is not None]
         self._state: list[tuple[int, int, bool]] = []
@@ -39,14 +38,11 @@ class ViewPool:
         view = next((view for view in views if view.is_free()), None)
         if view is not None and not view.is_untouched():
             views.remove(view)
-            self._n_tensors -= len(view.parameters)
             view = None
         if view is None:
             view = _View(self._build(path, block))
             views.append(view)
-            self._n_tensors += len(view.parameters)
-            while self._n_tensors > _MAX_TENSORS and len(self._pool) > 1:
-                self._n_tensors -= sum(len(view.parameters) for view in self._pool.pop(next(iter(self._pool))))
+            self._drop_least_recent()
         view.set_mode(training)
         return view.module
 
@@ -62,8 +58,16 @@ class ViewPool:
             state.append((tensor.data_ptr(), gradient, tensor.requires_grad))
         if state != self._state:  # views keep the old memory alive, so an address is never used again
             self._pool.clear()
-            self._n_tensors = 0
             self._state = state
+
+    def _drop_least_recent(self) -> None:
+        n_tensors = {key: sum(len(view.parameters) for view in views) for key, views in self._pool.items()}
+        excess = sum(n_tensors.values()) - _MAX_TENSORS
+        for key in list(self._pool)[:-1]:
+            if excess <= 0:
+                return
+            del self._pool[key]
+            excess -= n_tensors[key]
 
     def _build(self, path: str, block: Block) -> nn.Module:
         largest = self._network.get_submodule(path)
