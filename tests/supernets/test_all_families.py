@@ -17,17 +17,8 @@ from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import macs_m, params_m
 from ofa.supernet.block import skeleton
 from ofa.supernet.sharing import shared_buffers
+from tests.families import FAMILIES
 
-LARGE = (
-    "attentive_mobilenet",
-    "autoformer_base",
-    "autoformer_small",
-    "hybrid",
-    "ofa_proxyless",
-    "s3_base",
-    "s3_small",
-)  # others have their blocks
-FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in ofa.list_families()]
 FEW_OR_MANY = pytest.mark.parametrize("n_archs", [3, pytest.param(50, marks=pytest.mark.slow)])
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, to be quick
 

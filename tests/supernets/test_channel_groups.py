@@ -7,17 +7,7 @@ from torch.func import functional_call
 import ofa
 from ofa.supernet.block import channel_groups, skeleton
 from ofa.supernet.sharing import shared_buffers
-
-LARGE = (
-    "attentive_mobilenet",
-    "autoformer_base",
-    "autoformer_small",
-    "hybrid",
-    "ofa_proxyless",
-    "s3_base",
-    "s3_small",
-)  # others have their blocks
-FAMILIES = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in ofa.list_families()]
+from tests.families import FAMILIES
 
 
 def shared_tensors(module):

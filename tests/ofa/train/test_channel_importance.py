@@ -12,18 +12,9 @@ from torch import nn
 import ofa
 from ofa.core.errors import FamilyError, SpaceError, TrainError
 from ofa.supernet.block import skeleton
-from ofa.supernet.registry import list_families
 from ofa.train.channel_importance import channel_order, permute
+from tests.families import FAMILIES, VARIANTS
 
-LARGE = (
-    "attentive_mobilenet",
-    "autoformer_base",
-    "autoformer_small",
-    "hybrid",
-    "ofa_proxyless",
-    "s3_base",
-    "s3_small",
-)  # others have their blocks
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48)}
 BOTTLENECKS = {
     "*.conv1.conv.weight": {0},
@@ -67,12 +58,7 @@ CONSUMER = {  # the weight that tells the importance of channels, by a tensor of
 }
 
 
-NAMES = [name for name in list_families() if name in EXPECTED or name not in LARGE]
-
-
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in NAMES]
-)
+@pytest.fixture(scope="module", params=[p for p in FAMILIES if p.values[0] in EXPECTED or p.values[0] not in VARIANTS])
 def before(request, awake, smooth_images):
     """A supernet with statistics of images; no test changes it."""
     supernet = ofa.Supernet(ofa.create_family(request.param, **OPTIONS), seed=1)
