@@ -30,7 +30,7 @@ from ofa.space.arch import Arch, Value
 from ofa.supernet.supernet import Supernet
 
 _CHECK_TOLERANCE = 0.01
-"""Of the largest logit: for networks with random weights, which may scale logits up or down."""
+"""Largest difference allowed, relative to the largest logit, as random weights may scale logits up or down."""
 
 
 def onnx_top1_percent(path: Path, batches: Batches) -> float:

@@ -170,8 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return worker.ask({"do": "run"} | _parse_runs(self._body(_JSON_BYTES)))
             case "DELETE", "/models":
                 return worker.ask({"do": "forget"})
-        known = "GET /about, POST /models, POST /runs and DELETE /models"
-        raise RefusedError(404, f"{self.command} {self.path[:99]} is not known; there are {known}")
+        endpoints = "GET /about, POST /models, POST /runs and DELETE /models"
+        raise RefusedError(404, f"{self.command} {self.path[:99]} is not known; there are {endpoints}")
 
     def _body(self, max_bytes: int) -> bytes:
         lengths = self.headers.get_all("Content-Length", [])

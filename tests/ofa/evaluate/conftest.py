@@ -7,9 +7,9 @@ from torch import nn
 def network():
     torch.manual_seed(0)
     layers = [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.ReLU(), nn.Dropout(0.5), nn.Flatten()]
-    made = nn.Sequential(*layers, nn.Linear(4 * 36, 5), nn.BatchNorm1d(5))
-    made[1].running_mean.fill_(3.0)
-    return made
+    module = nn.Sequential(*layers, nn.Linear(4 * 36, 5), nn.BatchNorm1d(5))
+    module[1].running_mean.fill_(3.0)
+    return module
 
 
 @pytest.fixture

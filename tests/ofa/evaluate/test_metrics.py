@@ -25,15 +25,15 @@ def test_accuracy_is_the_share_of_right_answers(network, batches):
 def test_scores_are_those_of_scikit_learn(batches):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(128, 12)).train()
-    found = evaluate(network, batches)
+    metrics = evaluate(network, batches)
     labels = np.concatenate([labels.numpy() for _, labels in batches])
     with torch.no_grad():
         logits = torch.cat([network(images) for images, _ in batches])
     classes = np.arange(12)
-    for k, percent in ((1, found.top1_percent), (5, found.top5_percent)):
+    for k, percent in ((1, metrics.top1_percent), (5, metrics.top5_percent)):
         assert percent == pytest.approx(100 * top_k_accuracy_score(labels, logits.numpy(), k=k, labels=classes))
-    assert found.loss == pytest.approx(log_loss(labels, logits.double().softmax(1).numpy(), labels=classes))
-    assert 0 < found.top1_percent < found.top5_percent < 100
+    assert metrics.loss == pytest.approx(log_loss(labels, logits.double().softmax(1).numpy(), labels=classes))
+    assert 0 < metrics.top1_percent < metrics.top5_percent < 100
     assert torch.is_grad_enabled()
 
 

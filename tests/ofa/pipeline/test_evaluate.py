@@ -34,11 +34,11 @@ def archs(run):
 
 @pytest.mark.parametrize(("split", "limit"), [("validation", None), ("test", 100)])
 def test_scores_are_those_of_a_plain_loop_over_an_extracted_network(run, archs, split, limit):
-    found = evaluate(run, archs, split, max_images=limit, calibration_images=50)
+    result = evaluate(run, archs, split, max_images=limit, calibration_images=50)
     images = getattr(run.data, split)
     supernet = run.supernet()
-    assert found["images"] == min(limit or len(images), len(images))
-    for arch, entry in zip(archs, found["archs"], strict=True):
+    assert result["images"] == min(limit or len(images), len(images))
+    for arch, entry in zip(archs, result["archs"], strict=True):
         network, resolution = supernet.extract(arch), int(arch["resolution"])
         calibrate(network, eval_batches(run.data, run.data.train, resolution, limit=50))
         top1, top5, losses = 0, 0, []
@@ -60,8 +60,8 @@ def test_scores_are_those_of_a_plain_loop_over_an_extracted_network(run, archs, 
 
 def test_what_the_sample_stage_measured_is_measured_again(run):
     samples = read_samples(run)
-    found = evaluate(run, list(samples), max_images=run.recipe.sample.images)
-    assert [(entry["top1_percent"], entry["loss"]) for entry in found["archs"]] == list(samples.values())
+    result = evaluate(run, list(samples), max_images=run.recipe.sample.images)
+    assert [(entry["top1_percent"], entry["loss"]) for entry in result["archs"]] == list(samples.values())
     assert AccuracyStore(run, SAMPLE, "again.json").measure(list(samples), lambda done, message: None) == samples
 
 

@@ -69,8 +69,8 @@ def test_the_front_is_not_beaten_by_any_measured_arch(finished):
     front = run.read_json("front.json")["front"]
     table = LatencyTable.load(finished / "latency_table.json", run.family)
     off = read_model_rmse_percent(run)
-    known = read_samples(run) | verified_samples(run)
-    rows, (accuracies, losses) = run.family.space.rows(known), np.array(list(known.values())).T
+    samples = read_samples(run) | verified_samples(run)
+    rows, (accuracies, losses) = run.family.space.rows(samples), np.array(list(samples.values())).T
     measured = denoised_percent(accuracies, losses, run.recipe.sample.images)
     images = {"n_images": run.recipe.sample.images, "model_rmse_percent": off}
     estimates = estimate_percent(measured, run.predictor()(rows), **images)
@@ -106,11 +106,11 @@ def test_interrupted_sampling_resumes_with_the_same_result(finished, monkeypatch
 def test_the_search_refits_its_predictor_to_what_it_measures_and_resumes(finished, monkeypatch):
     run = open_run(finished)
     whole, refined = run.read_json("verified.json"), (finished / "refined.safetensors").read_bytes()
-    known = read_samples(run)
+    sampled_before = read_samples(run)
     sampled = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
     verified = verified_samples(run)
     assert verified
-    assert not verified.keys() & known.keys()
+    assert not verified.keys() & sampled_before.keys()
     rows, measured = run.family.space.rows(verified), np.array(list(verified.values()))[:, 0]
     errors = [np.abs(predictor(rows) - measured).mean() for predictor in (sampled, run.predictor())]
     assert errors[1] < errors[0]

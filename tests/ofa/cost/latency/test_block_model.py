@@ -47,8 +47,8 @@ def test_a_measured_block_costs_its_timing_less_the_overhead(table):
 
 @given(st.integers(1, 60), st.floats(0.0, 2.0), st.floats(0.0, 0.01))
 def test_between_and_beyond_measured_sizes_the_cost_is_linear_in_the_pixels(table, size, constant_ms, per_pixel_ms):
-    known = {f"s{s}": constant_ms + per_pixel_ms * s**2 for s in (30, 10, 20)}
-    assert timed(table, **known)(Block(), size) == pytest.approx(constant_ms + per_pixel_ms * size**2, abs=1e-9)
+    timed_ms = {f"s{s}": constant_ms + per_pixel_ms * s**2 for s in (30, 10, 20)}
+    assert timed(table, **timed_ms)(Block(), size) == pytest.approx(constant_ms + per_pixel_ms * size**2, abs=1e-9)
 
 
 def test_between_two_sizes_only_these_two_matter_and_no_cost_is_negative(table):

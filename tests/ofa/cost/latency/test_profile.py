@@ -99,8 +99,8 @@ def test_at_most_half_of_a_small_space_are_checks_and_a_tiny_one_is_checked_on_t
     assert (table.checks == table.networks) == (n < 8)
     assert len({*table.networks, *table.checks}) == min(n, 16)
     ends = family.space.rows([family.space.smallest, family.space.largest])
-    known = [timing.median_ms for timing in list(table.networks.values())[:2]]
-    assert table(ends) == pytest.approx(known, rel=0.05)
+    measured_ms = [timing.median_ms for timing in list(table.networks.values())[:2]]
+    assert table(ends) == pytest.approx(measured_ms, rel=0.05)
 
 
 # Resuming
