@@ -4,9 +4,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
-from ofa.core.errors import OfaError, nearest
+from ofa.core.errors import OfaError, nearest, one_line
+
+T = TypeVar("T")
 
 
 def plugin_names(group: str, pattern: str = "*") -> list[str]:
@@ -25,23 +27,23 @@ def load_plugin(group: str, name: str, kind: str, error: type[OfaError], advice:
     raise error(f"unknown {kind} {name!r}; {nearest(name, plugin_names(group))}{advice}")
 
 
-def bind_options(
-    function: Callable[..., Any], options: Mapping[str, Any], subject: str, error: type[OfaError]
-) -> dict[str, Any]:
-    """Return the arguments of a plugin's function: the given options, and the defaults of the others.
+def call_plugin(
+    function: Callable[..., T], options: Mapping[str, Any], subject: str, error: type[OfaError]
+) -> tuple[T, dict[str, Any]]:
+    """Call a plugin's function; return what it returns, and all its arguments: the options, and defaults of the others.
 
-    An unknown option, or a missing one without default, is an `error` about the subject, such as `device 'ort-cpu'`.
+    An unknown option, a missing one without default, or one that the function refuses is an `error` about the subject,
+    such as `device 'ort-cpu'`.
     """
     parameters = inspect.signature(function).parameters
+    accepted = "it takes " + ", ".join(map(str, parameters.values()))
     for unknown in sorted(set(options) - set(parameters)):
         raise error(f"{subject} has no option {unknown!r}; {nearest(unknown, parameters)}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in options:
-            raise error(f"{subject} requires the option {name!r}; {accepted(function)}")
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
-    return defaults | dict(options)
-
-
-def accepted(function: Callable[..., Any]) -> str:
-    """List a plugin's options with types and defaults, to end an error message."""
-    return "it takes " + ", ".join(map(str, inspect.signature(function).parameters.values()))
+            raise error(f"{subject} requires the option {name!r}; {accepted}")
+    arguments = {name: parameter.default for name, parameter in parameters.items()} | dict(options)
+    try:
+        return function(**arguments), arguments
+    except (TypeError, ValueError, ArithmeticError) as refusal:
+        raise error(f"{subject} refuses the options {options}: {one_line(refusal)}; {accepted}") from refusal

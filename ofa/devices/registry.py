@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from ofa.core.errors import DeviceError, one_line
-from ofa.core.plugins import accepted, bind_options, load_plugin, plugin_names
+from ofa.core.errors import DeviceError
+from ofa.core.plugins import call_plugin, load_plugin, plugin_names
 from ofa.devices.device import Device
 
 _GROUP = "ofa.devices"
@@ -17,13 +17,7 @@ def create_device(name: str, **options: Any) -> Device:
         DeviceError: unknown name or option, missing option or wrong type, or the device cannot run on this machine.
     """
     factory: Callable[..., Device] = load_plugin(_GROUP, name, "device", DeviceError)
-    arguments = bind_options(factory, options, f"device {name!r}", DeviceError)
-    try:
-        return factory(**arguments)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise DeviceError(
-            f"device {name!r} refuses the options {options}: {one_line(error)}; {accepted(factory)}"
-        ) from error
+    return call_plugin(factory, options, f"device {name!r}", DeviceError)[0]
 
 
 def list_devices(pattern: str = "*") -> list[str]:

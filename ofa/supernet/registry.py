@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.core.errors import FamilyError, one_line
-from ofa.core.plugins import accepted, bind_options, load_plugin, plugin_names
+from ofa.core.plugins import call_plugin, load_plugin, plugin_names
 from ofa.supernet.block import skeleton
 from ofa.supernet.family import Family, Origin
 
@@ -28,13 +28,7 @@ def create_family(name: str, **options: Any) -> Family:
         function = _from_file(Path(name).expanduser())
     else:
         function = load_plugin(_GROUP, name, "family", FamilyError, "; or give the path of a Python file")
-    arguments = bind_options(function, options, f"family {name!r}", FamilyError)
-    try:
-        family = function(**arguments)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise FamilyError(
-            f"family {name!r} refuses the options {options}: {one_line(error)}; {accepted(function)}"
-        ) from error
+    family, arguments = call_plugin(function, options, f"family {name!r}", FamilyError)
     return replace(family, origin=Origin(name, arguments))
 
 
