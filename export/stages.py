@@ -116,8 +116,7 @@ def _export(run: Run, progress: Progress) -> None:
 
 def _calibrated(run: Run, supernet: Supernet, arch: Mapping[str, Value]) -> nn.Module:
     network = supernet.extract(arch)
-    limit = run.recipe.sample.calibration_images
-    calibrate(network, eval_batches(run.data, run.data.train, int(arch["resolution"]), limit=limit))
+    calibrate(network, run.calibration_batches(arch))
     return network
 
 

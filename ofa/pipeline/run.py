@@ -22,7 +22,7 @@ from ofa.core.files import write_json, write_text
 from ofa.cost.latency.table import LatencyTable
 from ofa.data.dataset import Data, DataInfo
 from ofa.data.load import load_data
-from ofa.data.loaders import eval_batches
+from ofa.data.loaders import Batches, eval_batches
 from ofa.devices.device import Device
 from ofa.devices.registry import create_device
 from ofa.evaluate.subnets import extract_calibrated
@@ -129,9 +129,12 @@ class Run:
             RunError: the training is not finished, or was made with another recipe.
             SpaceError: the arch is not of the run's family.
         """
+        return extract_calibrated(self.supernet(), arch, self.calibration_batches(arch))
+
+    def calibration_batches(self, arch: Mapping[str, Value] | Rows) -> Batches:
+        """Return the training images on which an arch's BatchNorm statistics are re-estimated."""
         resolution, limit = self.family.input_shape(arch)[1], self.recipe.sample.calibration_images
-        batches = eval_batches(self.data, self.data.train, resolution, limit=limit)
-        return extract_calibrated(self.supernet(), arch, batches)
+        return eval_batches(self.data, self.data.train, resolution, limit=limit)
 
     def predictor(self) -> AccuracyPredictor:
         """Return the accuracy predictor that the search refined, or the one fitted to random archs before."""
