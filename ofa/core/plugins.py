@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ofa.core.errors import OfaError, nearest, one_line
@@ -14,6 +16,11 @@ T = TypeVar("T")
 def plugin_names(group: str, pattern: str = "*") -> list[str]:
     """Return the names registered in an entry-point group that match a pattern as in `fnmatch`, sorted."""
     return sorted(name for name in entry_points(group=group).names if fnmatchcase(name, pattern))
+
+
+def plugin_folders(group: str) -> list[Path]:
+    """Return the folders of the packages that the entry points of a group name, for the files that they ship."""
+    return [Path(str(files(point.load()))) for point in sorted(entry_points(group=group))]
 
 
 def load_plugin(group: str, name: str, kind: str, error: type[OfaError], advice: str = "") -> Any:

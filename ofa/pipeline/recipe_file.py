@@ -1,7 +1,5 @@
 """Reading recipes: from shipped or own YAML files, with errors that name the key."""
 
-from importlib.metadata import entry_points
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +8,7 @@ from pydantic import ValidationError
 
 from ofa.core.config import Config
 from ofa.core.errors import RecipeError, nearest
+from ofa.core.plugins import plugin_folders
 from ofa.pipeline.recipe import Recipe
 
 C = TypeVar("C", bound=Config)
@@ -17,8 +16,7 @@ C = TypeVar("C", bound=Config)
 
 def shipped_recipes() -> dict[str, Path]:
     """Return the recipes in the packages of the entry-point group `ofa.recipes`, by name."""
-    folders = [Path(str(files(point.value))) for point in entry_points(group="ofa.recipes")]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for folder in plugin_folders("ofa.recipes") for path in sorted(folder.glob("*.yaml"))}
 
 
 def load_recipe(name: str) -> Recipe:

@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import entry_points
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from ofa.core.errors import FamilyError, OfaError, TableError
 from ofa.core.files import write_json
+from ofa.core.plugins import plugin_folders
 from ofa.devices.device import Timing
 from ofa.space.arch import Arch, Rows
 from ofa.supernet.family import Family
@@ -117,9 +116,8 @@ def shipped_tables() -> dict[Path, dict[str, Any]]:
     Raises:
         TableError: a file is not a latency table.
     """
-    packages = [Path(str(files(point.load()))) for point in sorted(entry_points(group="ofa.latency_tables"))]
     summaries = {}
-    for path in (path for package in packages for path in sorted(package.glob("*/*.json"))):
+    for path in (path for folder in plugin_folders("ofa.latency_tables") for path in sorted(folder.glob("*/*.json"))):
         with _readable(path, "reinstall its package"):
             content = json.loads(path.read_text(encoding="utf-8"))
             summaries[path] = {

@@ -48,7 +48,7 @@ def luts(tmp_path, monkeypatch):
     """An empty folder of shipped tables: `luts("folder", "device")` puts a table there."""
     folder = tmp_path / "luts"
     folder.mkdir()
-    monkeypatch.setattr(measurements, "files", lambda package: folder)
+    monkeypatch.setattr(measurements, "plugin_folders", lambda group: [folder])
 
     def add(name, device, family=FAMILY):
         content = json.loads((SHIPPED / "ort-cpu-intel-xeon" / f"{FAMILY}.json").read_text())

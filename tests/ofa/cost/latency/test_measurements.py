@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import ofa
+from ofa.core import plugins
 from ofa.core.errors import TableError
-from ofa.cost.latency import measurements
 from ofa.cost.latency.measurements import Measurements, shipped_tables
 from ofa.cost.latency.table import LatencyTable
 from ofa.devices.device import Timing
@@ -206,7 +206,7 @@ def packages(tmp_path, monkeypatch):
         assert group == "ofa.latency_tables"
         return points
 
-    monkeypatch.setattr(measurements, "entry_points", entry_points)
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
     return tmp_path
 
 
