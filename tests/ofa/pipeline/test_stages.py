@@ -74,10 +74,9 @@ def test_the_front_is_not_beaten_by_any_measured_arch(finished):
     measured = denoised_percent(accuracies, losses, run.recipe.sample.images)
     images = {"n_images": run.recipe.sample.images, "model_rmse_percent": off}
     estimates = estimate_percent(measured, run.predictor()(rows), **images)
-    for latency, estimate in zip(table(rows), estimates, strict=True):
-        assert any(
-            f["predicted_latency_ms"] <= latency and f["estimated_top1_percent"] >= estimate - 1e-9 for f in front
-        )
+    # The stage predicted the archs in another order, which changes the last bits: float32 ones for accuracies.
+    for latency, estimate in zip(table(rows) * (1 + 1e-12), estimates - 1e-5, strict=True):
+        assert any(f["predicted_latency_ms"] <= latency and f["estimated_top1_percent"] >= estimate for f in front)
 
 
 def count_measured(monkeypatch):
