@@ -17,6 +17,7 @@ from export.replay import replay
 from export.session import run as run_session
 from export.session import session
 from ofa.core.errors import DeviceError, ExportError
+from ofa.cost.counted import peak_activation_mib
 from ofa.cost.latency.profile import reference
 from ofa.data.dataset import Data
 from ofa.data.loaders import Batches, eval_batches
@@ -98,16 +99,28 @@ def _export(run: Run, progress: Progress) -> None:
         parity = export_onnx(network, run.family.input_shape(arch), path, images=validation, tolerance=tolerance)
         assert parity is not None  # as images are given
         level = Level(
+            target="local",
             arch=arch,
             file=file,
+            format="onnx",
+            precision="float32",
+            bytes=path.stat().st_size,
+            size_mib=path.stat().st_size / 2**20,
             top1_percent=onnx_top1_percent(path, eval_batches(run.data, run.data.test, resolution)),
+            accuracy_drop_percent=0.0,
+            same_top1_percent=100 * parity.same_top1,
+            max_abs_diff=parity.max_abs_diff,
             validation_top1_percent=entry["top1_percent"],
+            measured=True,
+            batch=1,
             latency_ms=timing.median_ms,
             latency_spread_ms=timing.spread_ms,
             predicted_latency_ms=entry["predicted_latency_ms"],
-            max_abs_diff=parity.max_abs_diff,
+            images_per_second=1e3 / timing.median_ms,
+            energy_mj=None,
             macs_m=entry["macs_m"],
             params_m=entry["params_m"],
+            peak_activation_mib=float(peak_activation_mib(run.family)(run.family.space.rows([arch]))[0]),
         )
         levels.append(level)
         progress(len(levels), len(entries), f"{path.name}: {level.top1_percent:.2f}% on test")

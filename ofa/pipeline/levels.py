@@ -18,31 +18,55 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Level:
-    """A deployed subnet.
+    """A deployed subnet: a file in one format and precision, and what was measured of that very file.
 
     Attributes:
+        target: name of the target that it was made for.
         arch: the value of each active choice.
-        file: its ONNX file, relative to the folder of the run or of the bundle.
-        top1_percent: accuracy of that file on the test images.
-        validation_top1_percent: accuracy on the validation images, measured before the export.
-        latency_ms: median latency of one image on the device.
-        latency_spread_ms: interquartile range of the same measurements.
+        file: its path, relative to the folder of the target or of the bundle.
+        format: of the file, such as "onnx".
+        precision: of its numbers, such as "float32" or "int8_static".
+        bytes: size of the file.
+        size_mib: the same in MiB.
+        top1_percent: accuracy of the file on the test images.
+        accuracy_drop_percent: points by which that is below the float32 network in PyTorch; negative if it is above.
+        same_top1_percent: test images for which the file and PyTorch give the same class, in percent.
+        max_abs_diff: largest difference of a logit between the file and PyTorch.
+        validation_top1_percent: accuracy on the validation images in this precision, measured before the export.
+        measured: whether `latency_ms` was measured with the file on the device; otherwise it is the predicted one.
+        batch: number of images in one run.
+        latency_ms: median latency of one run on the device.
+        latency_spread_ms: interquartile range of the same measurements; 0 if nothing was measured.
         predicted_latency_ms: latency predicted by the latency table.
-        max_abs_diff: largest difference of a logit between that file and PyTorch.
-        macs_m: multiply-accumulates in millions.
+        images_per_second: images that one run after the other takes in a second.
+        energy_mj: energy of one image in millijoules; None if the power of the target is not known.
+        macs_m: multiply-accumulates of one image in millions.
         params_m: parameters in millions.
+        peak_activation_mib: activations of one image at their peak in MiB.
     """
 
+    target: str
     arch: Mapping[str, int | float]
     file: str
+    format: str
+    precision: str
+    bytes: int
+    size_mib: float
     top1_percent: float
+    accuracy_drop_percent: float
+    same_top1_percent: float
+    max_abs_diff: float
     validation_top1_percent: float
+    measured: bool
+    batch: int
     latency_ms: float
     latency_spread_ms: float
     predicted_latency_ms: float
-    max_abs_diff: float
+    images_per_second: float
+    energy_mj: float | None
     macs_m: float
     params_m: float
+    peak_activation_mib: float
 
 
 @dataclass(frozen=True)
@@ -110,4 +134,4 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, dict) and all(_fits(number, float) for number in value.values())
     if get_origin(kind) is tuple:  # of numbers
         return isinstance(value, list) and all(_fits(number, float) for number in value)
-    return type(value) in (get_args(kind) or (kind,))
+    return any(_fits(value, one) for one in get_args(kind)) if get_args(kind) else type(value) is kind

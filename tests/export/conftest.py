@@ -10,6 +10,7 @@ import ofa
 from export.bundle import BundledLevel, write_bundle
 from export.formats.onnx import export_onnx
 from export.preprocess import Preprocess
+from tests.levels import level
 
 LABELS = tuple("abcdefghij")
 RESOLUTIONS_AND_KERNELS = ((40, 5), (32, 3), (28, 3))
@@ -76,16 +77,15 @@ def levels(family):
     """Three levels of one supernet, at three resolutions; their files are in `source`."""
     return [
         BundledLevel(
-            arch=family.space.arch(arch_of(family, resolution, kernel)),
-            file=f"{resolution}.onnx",
-            top1_percent=90.0 - i,
-            validation_top1_percent=91.0 - i,
-            latency_ms=3.0 - i,
-            latency_spread_ms=0.1,
-            predicted_latency_ms=3.1 - i,
-            max_abs_diff=1e-6,
-            macs_m=10.0 - i,
-            params_m=1.0,
+            **vars(
+                level(
+                    family.space.arch(arch_of(family, resolution, kernel)),
+                    f"{resolution}.onnx",
+                    top1_percent=90.0 - i,
+                    latency_ms=3.0 - i,
+                    predicted_latency_ms=3.1 - i,
+                )
+            ),
             preprocess=Preprocess(resolution, 1, (0.3,), (0.4,)),
         )
         for i, (resolution, kernel) in enumerate(RESOLUTIONS_AND_KERNELS)

@@ -11,18 +11,27 @@ from hypothesis import strategies as st
 from ofa.core.errors import RunError
 from ofa.pipeline.levels import Level, ReplayStep, from_json, read_records, to_json, write_records
 from ofa.space.arch import Arch
+from tests.levels import level
 
-LEVEL = Level({"resolution": 24, "ratio": 0.5}, "export/level-0.onnx", 90.0, 91.0, 2.0, 0.1, 2.1, 1e-6, 5.0, 0.4)
+LEVEL = level({"resolution": 24, "ratio": 0.5}, "export/level-0.onnx")
 STEP = ReplayStep(50.0, False, 1, 90.0, 14, 16, 2.5)
 FILES = [("export/levels.json", LEVEL, "export"), ("replay.json", STEP, "bundle")]
 
 numbers = st.floats(-1e6, 1e6) | st.integers(-9, 9)
 
 
-@given(st.lists(numbers, min_size=8, max_size=8), st.dictionaries(st.text(max_size=3), numbers), st.text())
-def test_a_level_survives_json(values, arch, file):
-    level = Level(arch, file, *values)
-    assert from_json(Level, json.loads(json.dumps(to_json(level)))) == level
+@given(
+    st.builds(
+        Level,
+        arch=st.dictionaries(st.text(max_size=3), numbers),
+        bytes=st.integers(),
+        batch=st.integers(),
+        energy_mj=st.none() | numbers,
+        **{field.name: numbers for field in fields(Level) if field.type == "float" or field.type is float},
+    )
+)
+def test_a_level_survives_json(made):
+    assert from_json(Level, json.loads(json.dumps(to_json(made)))) == made
 
 
 @given(
@@ -66,6 +75,9 @@ def test_a_missing_or_malformed_file_names_the_command_that_writes_it(tmp_path, 
         *((LEVEL, {name: value}) for name in ("latency_ms", "top1_percent") for value in (None, "1", True, [], {})),
         *((LEVEL, {"latency_ms": float(value)}) for value in ("nan", "inf")),
         *((LEVEL, {"file": value}) for value in (None, 5)),
+        *((LEVEL, {"bytes": value}) for value in (None, 5.0, "5", True)),
+        *((LEVEL, {"measured": value}) for value in (None, 1)),
+        *((LEVEL, {"energy_mj": value}) for value in ("1", True, float("nan"))),
         *((LEVEL, {"arch": value}) for value in (None, [], {"resolution": "24"}, {"resolution": True})),
         *((STEP, {"correct": value}) for value in (1.5, "1", True)),
         *((STEP, {"charging": value}) for value in (0, None)),

@@ -10,6 +10,7 @@ from ofa.devices.device import Timing
 from ofa.pipeline.levels import Level, ReplayStep, write_records
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run
+from tests.levels import level
 
 RESOLUTIONS = [16, 24]
 RECIPE = {
@@ -81,9 +82,9 @@ def run(tmp_path, family, archs):
         for i, arch in enumerate(archs)
     ]
     levels = [
-        Level(
-            arch=dict(arch),
-            file=f"export/level-{i}.onnx",
+        level(
+            dict(arch),
+            f"export/level-{i}.onnx",
             top1_percent=88.125 - i,
             validation_top1_percent=90.0 - i,
             latency_ms=4.4 / (i + 1),
