@@ -58,7 +58,10 @@ def normal_images(n: int, input_shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 @contextmanager
 def onnx_file(model: Model) -> Iterator[Path]:
-    """Yield a model as an ONNX file in a temporary folder; see `export_onnx` for errors."""
+    """Yield the file of a model; if it has none, an ONNX file in a temporary folder, see `export_onnx` for errors."""
+    if model.file is not None:
+        yield model.file
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(model.module(), model.input_shape, path)

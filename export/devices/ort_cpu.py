@@ -37,6 +37,7 @@ class OrtCpu:
         """Export a model, quantize it if the precision says so, and load it."""
         images = normal_images(_CALIBRATION_IMAGES, model.input_shape)
         with onnx_file(model) as path:
-            quantize(path, self.precision, images)
+            if model.file is None:
+                quantize(path, self.precision, images)
             loaded = session(path, self.threads)
         return LocalRunner(self.name, partial(loaded.run, None, {INPUT: images[:1]}))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, Self
 
@@ -44,15 +45,23 @@ class Timing:
 
 @dataclass(frozen=True)
 class Model:
-    """A network that a device can load: the function that builds it, and its input's shape without the batch."""
+    """A network that a device can load.
+
+    Attributes:
+        build: function that builds the network.
+        input_shape: shape of the input without the batch dimension.
+        file: an exported file of this very network. A device that runs files loads it as it is, so that what is
+            measured is what is deployed; without one, it exports the network in the precision that it was given.
+    """
 
     build: Callable[[], nn.Module]
     input_shape: tuple[int, ...]
+    file: Path | None = None
 
     @classmethod
-    def of(cls, module: nn.Module, input_shape: tuple[int, ...]) -> Self:
-        """Wrap an existing module."""
-        return cls(lambda: module, input_shape)
+    def of(cls, module: nn.Module, input_shape: tuple[int, ...], file: Path | None = None) -> Self:
+        """Wrap an existing module, and a file of it if there is one."""
+        return cls(lambda: module, input_shape, file)
 
     def module(self) -> nn.Module:
         """Build the network in eval mode, with the same weights each time; the global generator keeps its state."""

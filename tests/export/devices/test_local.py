@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from export.devices.local import LocalRunner, check_threads, describe, normal_images, onnx_file
+from export.formats.onnx import export_onnx
 from export.session import run, session
 from ofa.core.errors import DeviceError, ExportError
 from ofa.devices.device import Model
@@ -40,6 +41,15 @@ def test_a_model_is_a_file_as_long_as_it_is_used():
     with onnx_file(Model(lambda: nn.Linear(5, 3), (5,))) as path:
         assert run(session(path), normal_images(2, (5,))).shape == (2, 3)
     assert not path.parent.exists()
+
+
+def test_the_file_of_a_model_is_used_as_it_is_and_kept(tmp_path):
+    path = tmp_path / "level.onnx"
+    export_onnx(nn.Linear(5, 3), (5,), path)
+    before = path.read_bytes()
+    with onnx_file(Model.of(nn.Identity(), (5,), path)) as used:
+        assert used == path
+    assert path.read_bytes() == before
 
 
 def test_a_model_that_cannot_be_exported_leaves_no_file(tmp_path, monkeypatch):

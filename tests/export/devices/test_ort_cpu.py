@@ -5,7 +5,10 @@ import onnxruntime
 import pytest
 from torch import nn
 
+from export.devices.local import normal_images
 from export.devices.ort_cpu import OrtCpu
+from export.formats.onnx import export_onnx
+from export.session import INPUT, session
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Device, Model
 
@@ -47,6 +50,15 @@ def test_in_int8_the_quantized_model_is_timed(family, precision):
         assert quantized.shape == expected.shape
         assert (quantized == expected).all() == (build is nn.Identity)
         assert len(runner(2)) == 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8_static"])
+def test_a_model_with_a_file_is_measured_with_that_very_file(tmp_path, precision):
+    path = tmp_path / "level.onnx"
+    linear = Model(partial(nn.Linear, 5, 3), (5,)).module()
+    export_onnx(linear, (5,), path)
+    (logits,) = OrtCpu(precision=precision).load(Model.of(nn.Linear(5, 3), (5,), path)).run()
+    assert np.array_equal(logits, session(path).run(None, {INPUT: normal_images(1, (5,))})[0])
 
 
 def test_the_threads_are_those_of_the_session(monkeypatch):
