@@ -32,7 +32,14 @@ def session(model: Path | bytes, threads: int = 1) -> ort.InferenceSession:
 
 
 def run(model: ort.InferenceSession, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits `[n, classes]` of images `[n, channels, height, width]`; DeviceError if the model fails."""
+    """Return the logits `[n, classes]` of images `[n, channels, height, width]`; DeviceError if the model fails.
+
+    A model with a fixed batch runs as often as necessary; zeros fill its last batch.
+    """
+    size, n = model.get_inputs()[0].shape[0], len(images)
+    if isinstance(size, int) and n != size:
+        padded = np.concatenate([images, np.zeros((-n % size, *images.shape[1:]), dtype=images.dtype)])
+        return np.concatenate([run(model, batch) for batch in np.split(padded, len(padded) // size)])[:n]
     with one_line(DeviceError, f"ONNX Runtime cannot run the model on {images.shape}", "check the shape of the images"):
         logits: NDArray[np.float32] = model.run([OUTPUT], {INPUT: images})[0]
     return logits

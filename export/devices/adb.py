@@ -3,8 +3,10 @@
 import os
 import subprocess
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
-from export.devices.local import shared_description
+from export.devices.local import check_batch, onnx_file, shared_description
 from export.devices.phone import Phone, last_lines, run_adb
 from export.errors import MAX_SECONDS, check_number
 from ofa.core.errors import DeviceError
@@ -26,6 +28,7 @@ class Adb:
         folder: of the performance test on the phones.
         threads: of one run.
         timeout_s: seconds that one command may take.
+        batch: number of images in one run, from 1 to 4096.
 
     Raises:
         DeviceError: `adb`, a phone or the performance test is missing, the phones are of different kinds, or an
@@ -42,9 +45,11 @@ class Adb:
         folder: str = "/data/local/tmp/ofa",
         threads: int = 1,
         timeout_s: float = 120.0,
+        batch: int = 1,
     ) -> None:
         check_number("adb: threads", threads, 1, 1024, whole=True)
         check_number("adb: timeout_s", timeout_s, 0.001, MAX_SECONDS)
+        check_batch(self.name, batch)
         serials = [serials] if isinstance(serials, str) else serials
         if not isinstance(serials, list | tuple) or not all(isinstance(serial, str) for serial in serials):
             raise DeviceError(f"adb: serials = {serials!r:.60} is not allowed; give a list of strings")
@@ -53,12 +58,14 @@ class Adb:
         adb = os.path.expanduser(adb)
         if not isinstance(folder, str) or not folder.startswith("/"):
             raise DeviceError(f"adb: folder = {folder!r} is not an absolute path; give one such as /data/local/tmp/ofa")
+        to_file = partial(onnx_file, batch=batch)
+        options: dict[str, Any] = {"threads": threads, "timeout_s": timeout_s, "to_file": to_file}
         phones = [
-            Phone(serial=serial, adb=adb, folder=folder.rstrip("/"), threads=threads, timeout_s=timeout_s)
-            for serial in _choose(serials, adb)
+            Phone(serial=serial, adb=adb, folder=folder.rstrip("/"), **options) for serial in _choose(serials, adb)
         ]
         try:
-            self.description = shared_description(self.name, {phone.serial: phone.prepare() for phone in phones})
+            descriptions = {phone.serial: phone.prepare() for phone in phones}
+            self.description = shared_description(self.name, descriptions, batch=batch)
         except HostLost as lost:
             raise DeviceError(f"adb: {lost}; reconnect it and start again") from lost
         self.hosts: Sequence[Host] = phones

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from export.errors import check_number, one_line
 from export.formats.onnx import export_onnx
 from export.machine import operating_system, processor, time_runs
+from export.session import session
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Model
+
+ToFile = Callable[[Model], AbstractContextManager[Path]]
+"""Give the file of a model, such as `onnx_file` with some of its options."""
 
 ADVICE = "use float32 and common operators, or another device"
 
@@ -31,24 +35,33 @@ def describe(device: str, runtime: str, version: str, **more: Any) -> dict[str, 
         "os": operating_system(),
         "threads": 1,
         "precision": "float32",
+        "batch": 1,
         "torch_version": str(torch.__version__),
     } | more
 
 
-def shared_description(device: str, descriptions: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the description that all hosts of a device share, from theirs by name; DeviceError if two differ."""
+def shared_description(device: str, descriptions: Mapping[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """Return the description that all hosts of a device share, from theirs by name; `more` overrides entries.
+
+    Two hosts that differ are a DeviceError.
+    """
     (first, expected), *others = descriptions.items()
     for other, description in others:
         for key, value in description.items():
             if value != expected[key]:
                 difference = f"{first} has {key} {expected[key]!r}, {other} has {value!r}"
                 raise DeviceError(f"{device}: {difference}; measure on hosts of one kind")
-    return {"device": device} | expected | {"torch_version": str(torch.__version__)}
+    return {"device": device} | expected | {"torch_version": str(torch.__version__)} | more
 
 
 def check_threads(device: str, threads: int) -> None:
     """Refuse a number of threads that is not from 1 to the number of processors."""
     check_number(f"{device}: threads", threads, 1, os.cpu_count() or 1, whole=True)
+
+
+def check_batch(device: str, batch: int) -> None:
+    """Refuse a number of images in one run that is not from 1 to 4096."""
+    check_number(f"{device}: batch", batch, 1, 4096, whole=True)
 
 
 def normal_images(n: int, input_shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -57,15 +70,28 @@ def normal_images(n: int, input_shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 @contextmanager
-def onnx_file(model: Model) -> Iterator[Path]:
-    """Yield the file of a model; if it has none, an ONNX file in a temporary folder, see `export_onnx` for errors."""
+def onnx_file(model: Model, *, batch: int | None = None) -> Iterator[Path]:
+    """Yield the file of a model; if it has none, an ONNX file in a temporary folder, see `export_onnx` for errors.
+
+    `batch` is for programs that cannot be told a batch, and run a file that takes any at 1: the file is fixed to it,
+    unless it is 1. The file of a model that has another batch is a DeviceError.
+    """
     if model.file is not None:
+        if batch is not None:
+            _check_batch_of(model.file, batch)
         yield model.file
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export_onnx(model.module(), model.input_shape, path)
+        export_onnx(model.module(), model.input_shape, path, batch=None if batch == 1 else batch)
         yield path
+
+
+def _check_batch_of(file: Path, batch: int) -> None:
+    size = session(file).get_inputs()[0].shape[0]
+    if size != batch and (isinstance(size, int) or batch > 1):
+        actual = f"has batch {size}" if isinstance(size, int) else "takes any batch, which would be run at 1"
+        raise DeviceError(f"{file.name} {actual}, but the device's batch is {batch}; export it with batch={batch}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +100,7 @@ class LocalRunner:
 
     device: str
     run: Callable[[], Any]
-    """Run the model once at batch 1, and return when the result is there."""
+    """Run the model once, and return when the result is there."""
 
     def __call__(self, n: int) -> list[float]:
         """Return the milliseconds of each of `n` runs."""

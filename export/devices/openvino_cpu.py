@@ -7,7 +7,7 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
-from export.devices.local import ADVICE, LocalRunner, check_threads, describe, normal_images, onnx_file
+from export.devices.local import ADVICE, LocalRunner, check_batch, check_threads, describe, normal_images, onnx_file
 from export.errors import check_choice, one_line
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Host, Model, Runner
@@ -26,20 +26,23 @@ class OpenvinoCpu:
     Args:
         threads: of one run, from 1 to the number of processors.
         precision: "float32".
+        batch: number of images in one run, from 1 to 4096.
     """
 
     name = "openvino-cpu"
 
-    def __init__(self, threads: int = 1, precision: str = "float32") -> None:
+    def __init__(self, threads: int = 1, precision: str = "float32", batch: int = 1) -> None:
         check_choice(f"{self.name}: precision", precision, ("float32",))
         check_threads(self.name, threads)
-        self.threads = threads
+        check_batch(self.name, batch)
+        self.threads, self.batch = threads, batch
         self.hosts: Sequence[Host] = (self,)
         self._openvino, self._core = _import_openvino(), _core()
-        self.description = describe(self.name, "openvino", str(self._openvino.get_version()), threads=threads)
+        version = str(self._openvino.get_version())
+        self.description = describe(self.name, "openvino", version, threads=threads, batch=batch)
 
     def load(self, model: Model) -> Runner:
-        """Export a model and compile it for batch 1."""
+        """Export a model and compile it for the batch."""
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": "1",
@@ -48,9 +51,9 @@ class OpenvinoCpu:
         }
         with onnx_file(model) as path, one_line(DeviceError, f"{self.name} cannot load a model", ADVICE):
             network = self._core.read_model(path)
-            network.reshape([1, *model.input_shape])
+            network.reshape([self.batch, *model.input_shape])
             request = self._core.compile_model(network, "CPU", options).create_infer_request()
-            request.set_input_tensor(self._openvino.Tensor(normal_images(1, model.input_shape)))
+            request.set_input_tensor(self._openvino.Tensor(normal_images(self.batch, model.input_shape)))
         return LocalRunner(self.name, partial(request.infer, share_outputs=True))
 
 

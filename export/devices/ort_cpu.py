@@ -5,7 +5,7 @@ from functools import partial
 
 import onnxruntime as ort
 
-from export.devices.local import LocalRunner, check_threads, describe, normal_images, onnx_file
+from export.devices.local import LocalRunner, check_batch, check_threads, describe, normal_images, onnx_file
 from export.errors import check_choice
 from export.formats.quantize import PRECISIONS, quantize
 from export.session import INPUT, session
@@ -22,22 +22,25 @@ class OrtCpu:
     Args:
         threads: of one run, from 1 to the number of processors.
         precision: "float32", "int8_dynamic" or "int8_static"; see `export.formats.quantize`.
+        batch: number of images in one run, from 1 to 4096.
     """
 
     name = "ort-cpu"
 
-    def __init__(self, threads: int = 1, precision: str = "float32") -> None:
+    def __init__(self, threads: int = 1, precision: str = "float32", batch: int = 1) -> None:
         check_choice(f"{self.name}: precision", precision, PRECISIONS)
         check_threads(self.name, threads)
-        self.threads, self.precision = threads, precision
+        check_batch(self.name, batch)
+        self.threads, self.precision, self.batch = threads, precision, batch
         self.hosts: Sequence[Host] = (self,)
-        self.description = describe(self.name, "onnxruntime", ort.__version__, threads=threads, precision=precision)
+        options = {"threads": threads, "precision": precision, "batch": batch}
+        self.description = describe(self.name, "onnxruntime", ort.__version__, **options)
 
     def load(self, model: Model) -> Runner:
         """Export a model, quantize it if the precision says so, and load it."""
-        images = normal_images(_CALIBRATION_IMAGES, model.input_shape)
         with onnx_file(model) as path:
             if model.file is None:
-                quantize(path, self.precision, images)
+                quantize(path, self.precision, normal_images(_CALIBRATION_IMAGES, model.input_shape))
             loaded = session(path, self.threads)
-        return LocalRunner(self.name, partial(loaded.run, None, {INPUT: images[:1]}))
+        feed = {INPUT: normal_images(self.batch, model.input_shape)}
+        return LocalRunner(self.name, partial(loaded.run, None, feed))

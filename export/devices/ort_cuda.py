@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 
-from export.devices.local import ADVICE, LocalRunner, describe, normal_images, onnx_file
+from export.devices.local import ADVICE, LocalRunner, check_batch, describe, normal_images, onnx_file
 from export.errors import one_line
 from export.session import INPUT, OUTPUT
 from ofa.core.errors import DeviceError
@@ -20,17 +22,22 @@ class OrtCuda:
 
     Input and output stay on the GPU. A run ends when the GPU has computed it. TensorFloat-32 is off. It is a
     DeviceError if ONNX Runtime is not built for CUDA, or no GPU can be used.
+
+    Args:
+        batch: number of images in one run, from 1 to 4096.
     """
 
     name = "ort-cuda"
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int = 1) -> None:
+        check_batch(self.name, batch)
         if _PROVIDER not in (available := ort.get_available_providers()):
             providers = f"ONNX Runtime {ort.__version__} has {', '.join(available)} but no {_PROVIDER}"
             raise DeviceError(f"{self.name}: {providers}; run: pip uninstall onnxruntime; pip install onnxruntime-gpu")
         gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "GPU not known to PyTorch"
+        self.batch = batch
         self.hosts: Sequence[Host] = (self,)
-        self.description = describe(self.name, "onnxruntime", ort.__version__, processor=gpu)
+        self.description = describe(self.name, "onnxruntime", ort.__version__, processor=gpu, batch=batch)
 
     def load(self, model: Model) -> Runner:
         """Export a model and load it onto the GPU."""
@@ -42,13 +49,14 @@ class OrtCuda:
             if _PROVIDER not in session.get_providers():  # it warns and takes the processor instead
                 failure = f"ONNX Runtime {ort.__version__} could not start {_PROVIDER}"
                 raise DeviceError(f"{self.name}: {failure}; install the driver, CUDA and cuDNN that it names")
-            return LocalRunner(self.name, partial(run_bound, session, bind(session, model.input_shape, "cuda")))
+            binding = bind(session, normal_images(self.batch, model.input_shape), "cuda")
+            return LocalRunner(self.name, partial(run_bound, session, binding))
 
 
-def bind(session: ort.InferenceSession, input_shape: tuple[int, ...], memory: str) -> ort.IOBinding:
-    """Put one image and the buffer of the logits into a memory, "cuda" or "cpu"."""
+def bind(session: ort.InferenceSession, images: NDArray[np.float32], memory: str) -> ort.IOBinding:
+    """Put images and the buffer of the logits into a memory, "cuda" or "cpu"."""
     binding = session.io_binding()
-    binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(normal_images(1, input_shape), memory, 0))
+    binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(images, memory, 0))
     binding.bind_output(OUTPUT, memory, 0)
     return binding
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from shlex import quote
 from typing import Any
 
-from export.devices.local import onnx_file
+from export.devices.local import ToFile
 from ofa.core.errors import DeviceError
 from ofa.devices.device import HostLost, Model, Runner
 
@@ -33,6 +33,7 @@ class Phone:
 
     Attributes:
         serial, adb, threads, timeout_s: see `export.devices.adb.Adb`.
+        to_file: gives the ONNX file of a model to push.
         folder: of the performance test. Models go to a folder in it, which is removed with this object.
         unused: models of runners that are gone; they are removed from the phone when the next one is loaded.
     """
@@ -42,6 +43,7 @@ class Phone:
     folder: str
     threads: int
     timeout_s: float
+    to_file: ToFile
     unused: list[str] = field(default_factory=list)
 
     def prepare(self) -> dict[str, Any]:
@@ -75,12 +77,12 @@ class Phone:
         }
 
     def load(self, model: Model) -> Runner:
-        """Export a model and push it to the phone."""
+        """Push the file of a model to the phone."""
         while self.unused:
             path = quote(self.unused.pop())
             self.shell(f"rm -f {path} {path}.csv")
         remote = f"{self._models}/{uuid.uuid4().hex}.onnx"
-        with onnx_file(model) as file:
+        with self.to_file(model) as file:
             self.run("push", str(file), remote)
         runner = PhoneRunner(self, remote)
         weakref.finalize(runner, self.unused.append, remote).atexit = False
@@ -124,8 +126,9 @@ class Phone:
 class PhoneRunner:
     """Time the runs of a model on a phone; implements `ofa.devices.device.Runner`.
 
-    Options of the tool: `-I` creates an input, batch 1, from seed `-S`; `-x` and `-y` are threads within and between
-    operators; `-o 99` is all optimizations; `-Z` keeps threads from spinning between runs, as in `export.session`.
+    Options of the tool: `-I` creates an input, of batch 1 where the file takes any, from seed `-S`; `-x` and `-y` are
+    threads within and between operators; `-o 99` is all optimizations; `-Z` keeps threads from spinning
+    between runs, as in `export.session`.
     """
 
     phone: Phone

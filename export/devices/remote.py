@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from export.agent.config import MAX_RUNS, PROTOCOL, read_token
-from export.devices.local import onnx_file, shared_description
+from export.devices.local import ToFile, check_batch, onnx_file, shared_description
 from export.errors import MAX_SECONDS, check_number, local_path
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Host, HostLost, Model, Runner
@@ -39,6 +39,7 @@ class Remote:
         token_file: file with the token that the agents were started with.
         ca_file: certificate to trust for https; by default those that the system trusts.
         timeout_s: seconds after which an agent that does not answer is lost; more than its `--max-seconds`.
+        batch: number of images in one run, from 1 to 4096.
 
     Raises:
         DeviceError: an option is not allowed, an agent does not answer or refuses the token, or the agents differ in
@@ -48,26 +49,37 @@ class Remote:
     name = "remote"
 
     def __init__(
-        self, urls: Sequence[str], token_file: str, *, ca_file: str | None = None, timeout_s: float = 120.0
+        self,
+        urls: Sequence[str],
+        token_file: str,
+        *,
+        ca_file: str | None = None,
+        timeout_s: float = 120.0,
+        batch: int = 1,
     ) -> None:
         if not isinstance(urls, list | tuple) or not urls or len(set(map(str, urls))) < len(urls):
             raise DeviceError(f"remote: urls = {urls!r:.200} is not allowed; give a list of agents, each once")
         check_number("remote: timeout_s", timeout_s, 0.001, MAX_SECONDS)
+        check_batch(self.name, batch)
         for name, path in (("token_file", token_file), ("ca_file", ca_file or "")):
             if not isinstance(path, str):
                 raise DeviceError(f"remote: {name} = {path!r:.60} is not allowed; give the path of a file")
         token, context = read_token(token_file), _context(ca_file)
-        agents = [Agent(url, token=token, context=context, timeout_s=timeout_s) for url in urls]
+        to_file = partial(onnx_file, batch=batch)
+        agents = [Agent(url, token=token, context=context, timeout_s=timeout_s, to_file=to_file) for url in urls]
         self.hosts: Sequence[Host] = agents
-        self.description = shared_description(self.name, {agent.url: agent.about() for agent in agents})
-        self.description["agents"] = len(agents)
+        abouts = {agent.url: agent.about() for agent in agents}
+        self.description = shared_description(self.name, abouts, batch=batch, agents=len(agents))
 
 
 class Agent:
-    """One agent, at `http://HOST:PORT` or `https://HOST:PORT`; implements `ofa.devices.device.Host`."""
+    """One agent, at `http://HOST:PORT` or `https://HOST:PORT`; implements `ofa.devices.device.Host`.
 
-    def __init__(self, url: str, *, token: str, context: ssl.SSLContext, timeout_s: float) -> None:
-        self.url, self._token = url, token
+    `to_file` gives the ONNX file of a model to send.
+    """
+
+    def __init__(self, url: str, *, token: str, context: ssl.SSLContext, timeout_s: float, to_file: ToFile) -> None:
+        self.url, self._token, self._to_file = url, token, to_file
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
@@ -92,12 +104,12 @@ class Agent:
         return {key: about[key] for key in _ABOUT}
 
     def load(self, model: Model) -> Runner:
-        """Export a model and send it; see `send`."""
+        """Send a model; see `send`."""
         return RemoteRunner(self, model, self.send(model))
 
     def send(self, model: Model) -> str:
-        """Export a model, send it, and return the name by which the agent knows it; see `ask`."""
-        with onnx_file(model) as path:
+        """Send the file of a model, and return the name by which the agent knows it; see `ask`."""
+        with self._to_file(model) as path:
             onnx = path.read_bytes()
         name = hashlib.sha256(onnx).hexdigest()
         if self.ask("POST", "/models", onnx).get("model") != name:

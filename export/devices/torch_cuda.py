@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.devices.local import ADVICE, describe, normal_images
+from export.devices.local import ADVICE, check_batch, describe, normal_images
 from export.errors import check_choice, one_line
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Host, Model, Runner
@@ -25,18 +25,20 @@ class TorchCuda:
     Args:
         precision: "float32" or "float16", of weights and activations.
         channels_last: whether images and convolutions have the memory format `torch.channels_last`.
+        batch: number of images in one run, from 1 to 4096.
     """
 
     name = "torch-cuda"
 
-    def __init__(self, precision: str = "float32", channels_last: bool = False) -> None:
+    def __init__(self, precision: str = "float32", channels_last: bool = False, batch: int = 1) -> None:
         check_choice(f"{self.name}: precision", precision, list(_DTYPES))
         if not isinstance(channels_last, bool):
             raise DeviceError(f"{self.name}: channels_last = {channels_last!r:.60} is not allowed; give true or false")
+        check_batch(self.name, batch)
         if not torch.cuda.is_available():
             version = f"PyTorch {torch.__version__} (for CUDA {torch.version.cuda or 'none'})"
             raise DeviceError(f"{self.name}: {version} finds no GPU; install a PyTorch for the CUDA of nvidia-smi")
-        self.precision, self.channels_last = precision, channels_last
+        self.precision, self.channels_last, self.batch = precision, channels_last, batch
         self.hosts: Sequence[Host] = (self,)
         self.description = describe(
             self.name,
@@ -45,13 +47,14 @@ class TorchCuda:
             processor=torch.cuda.get_device_name(0),
             precision=precision,
             channels_last=channels_last,
+            batch=batch,
             cuda_version=str(torch.version.cuda),
             cudnn_version=str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         )
 
     def load(self, model: Model) -> Runner:
-        """Move a model and an image to the GPU."""
-        images, dtype = torch.from_numpy(normal_images(1, model.input_shape)), _DTYPES[self.precision]
+        """Move a model and its images to the GPU."""
+        images, dtype = torch.from_numpy(normal_images(self.batch, model.input_shape)), _DTYPES[self.precision]
         with one_line(DeviceError, f"{self.name} cannot load a model", ADVICE):
             pair = move(model.module(), images, device="cuda:0", dtype=dtype, channels_last=self.channels_last)
             return TorchRunner(*pair)

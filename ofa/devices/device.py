@@ -17,7 +17,7 @@ from ofa.supernet.block import skeleton
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency of one model at batch 1: median and interquartile range of bursts of runs that are corrected for drift.
+    """Latency of one run of the whole batch: median and interquartile range of bursts that are corrected for drift.
 
     Raises:
         DeviceError: a number is negative, infinite or NaN, or there is no burst.
@@ -84,7 +84,7 @@ class Runner(Protocol):
     """A model that a host has loaded."""
 
     def __call__(self, n: int) -> Sequence[float]:
-        """Run the model `n` times in a row at batch 1, after one untimed run; return the milliseconds of each run.
+        """Run the model `n` times in a row on one batch, after one untimed run; return the milliseconds of each run.
 
         Raises:
             HostLost: the host no longer answers.
@@ -114,7 +114,7 @@ class Device(Protocol):
 
     Attributes:
         name: registered name, such as `ort-cpu`.
-        description: runtime and versions, processor, threads, precision and so on, as JSON values.
+        description: runtime and versions, processor, threads, precision, batch and so on, as JSON values.
         hosts: one or more hosts of this kind, which share the models.
     """
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from export.formats.onnx import export_onnx
 from export.session import run, session
 from ofa.core.errors import DeviceError
 
@@ -15,6 +16,15 @@ def test_a_file_and_its_content_are_the_same_model(source):
     images = np.ones((2, 1, 28, 28), dtype=np.float32)
     path = source / "28.onnx"
     assert np.array_equal(run(session(path), images), run(session(path.read_bytes()), images))
+
+
+@pytest.mark.parametrize("n", [1, 3, 6, 7])
+def test_a_model_with_a_fixed_batch_runs_any_number_of_images(network, tmp_path, n):
+    images = np.random.default_rng(0).standard_normal((n, 1, 28, 28), dtype=np.float32)
+    open_batch, fixed = tmp_path / "open.onnx", tmp_path / "fixed.onnx"
+    export_onnx(network, (1, 28, 28), open_batch)
+    export_onnx(network, (1, 28, 28), fixed, batch=3)
+    assert run(session(fixed), images) == pytest.approx(run(session(open_batch), images), abs=1e-5)
 
 
 @pytest.mark.parametrize("model", [b"not a model", b""])

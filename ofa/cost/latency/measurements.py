@@ -23,7 +23,7 @@ FORMAT, VERSION = "ofa-latency-table", 2
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Measurements:
-    """Latencies that were measured for one family on one device, at batch 1.
+    """Latencies that were measured for one family on one device, of one run of its batch.
 
     Attributes:
         measured: family of the measured blocks and networks.

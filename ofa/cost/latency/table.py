@@ -50,13 +50,18 @@ def latency_metrics(
 
 
 class LatencyTable(Measurements):
-    """Predictor of the latency of archs in milliseconds, at batch 1; see `Measurements` for its fields.
+    """Predictor of the latency of archs of one run of `batch` images, in ms; see `Measurements` for its fields.
 
     A regression turns the timings of blocks into the latency of an arch; without measured networks it is their plain
     sum, and for a family without blocks a Gaussian process predicts it. The model is fitted when first needed.
     """
 
     name, unit = "latency_ms", "ms"
+
+    @property
+    def batch(self) -> int:
+        """Number of images in one run, so `1000 * batch / latency_ms` is images per second; 1 if the table has none."""
+        return int(self.device.get("batch", 1))
 
     @cached_property
     def _model(self) -> BlockModel | BlockSum | GaussianProcess:

@@ -169,7 +169,17 @@ def test_the_description_has_what_a_table_records(lab):
         "os": "Android 14 arm64-v8a",
         "threads": 2,
         "precision": "float32",
+        "batch": 1,
     }
+
+
+def test_a_batch_is_fixed_in_the_file_that_is_pushed(lab):
+    device = lab.device(batch=8)
+    runner = device.hosts[0].load(LINEAR)
+    (pushed,) = lab.models
+    assert session(pushed).get_inputs()[0].shape == [8, 5]
+    assert len(runner(2)) == 2
+    assert device.description["batch"] == 8
 
 
 def test_a_phone_that_does_not_name_its_chip_has_a_platform(lab):

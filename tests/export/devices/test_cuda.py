@@ -88,9 +88,10 @@ def test_a_bound_session_computes_what_the_session_computes(tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(LINEAR.module(), LINEAR.input_shape, path)
     model = session(path)
-    binding = bind(model, LINEAR.input_shape, "cpu")
+    images = normal_images(4, LINEAR.input_shape)
+    binding = bind(model, images, "cpu")
     run_bound(model, binding)
-    (expected,) = model.run(None, {"images": normal_images(1, (5,))})
+    (expected,) = model.run(None, {"images": images})
     (bound,) = binding.copy_outputs_to_cpu()
     assert np.array_equal(bound, expected)
 
@@ -134,6 +135,32 @@ def test_a_provider_that_does_not_start_is_refused(monkeypatch):
     )
     with pytest.raises(DeviceError, match=r"ort-cuda: ONNX Runtime .* could not start CUDAExecutionProvider"):
         OrtCuda().load(LINEAR)
+
+
+class OnTheProcessor:
+    """A session that says that it is on the GPU, and is not."""
+
+    def __init__(self, path, options, providers):
+        assert providers == [("CUDAExecutionProvider", {"use_tf32": "0"})]
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+    def get_providers(self):
+        return ["CUDAExecutionProvider"]
+
+
+def test_the_batch_of_the_device_is_what_runs(monkeypatch):
+    stand_in = SimpleNamespace(**vars(onnxruntime) | {"InferenceSession": OnTheProcessor})
+    stand_in.get_available_providers = lambda: ["CUDAExecutionProvider"]
+    shapes = []
+    monkeypatch.setattr("export.devices.ort_cuda.ort", stand_in)
+    monkeypatch.setattr("export.devices.ort_cuda.bind", lambda _, images, memory: shapes.append((images.shape, memory)))
+    device = OrtCuda(batch=4)
+    device.load(LINEAR)
+    assert shapes == [((4, 5), "cuda")]
+    assert device.description["batch"] == 4
 
 
 def test_an_unknown_precision_is_refused():

@@ -1,12 +1,13 @@
 import json
 import platform
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from export.devices.local import LocalRunner, check_threads, describe, normal_images, onnx_file
+from export.devices.local import LocalRunner, check_batch, check_threads, describe, normal_images, onnx_file
 from export.formats.onnx import export_onnx
 from export.session import run, session
 from ofa.core.errors import DeviceError, ExportError
@@ -24,6 +25,7 @@ def test_a_description_has_what_a_table_records():
         "os": f"{platform.system()} {platform.machine()}",
         "threads": 4,
         "precision": "float32",
+        "batch": 1,
         "torch_version": torch.__version__,
         "phone": "Phone 7",
     }
@@ -73,6 +75,34 @@ def test_a_runner_times_each_run(monkeypatch):
     monkeypatch.setattr("export.machine.perf_counter_ns", lambda: next(ticks) * 1_000_000)
     assert LocalRunner("mine", lambda: calls.append(1))(4) == [1.0] * 4
     assert len(calls) == 5
+
+
+@pytest.mark.parametrize("batch", [0, 4097, 1.0, True])
+def test_a_batch_is_from_1_to_4096(batch):
+    with pytest.raises(DeviceError, match=f"mine: batch = {batch} is not allowed; give a whole number from 1 to 4096"):
+        check_batch("mine", batch)
+
+
+@pytest.mark.parametrize(("batch", "size"), [(None, "batch"), (1, "batch"), (8, 8)])
+def test_a_file_is_fixed_to_the_batch_of_programs_that_cannot_be_told_it(batch, size):
+    with onnx_file(Model(lambda: nn.Linear(5, 3), (5,)), batch=batch) as path:
+        assert session(path).get_inputs()[0].shape == [size, 5]
+
+
+OPEN = "level.onnx takes any batch, which would be run at 1, but the device's batch is 8; export it with batch=8"
+OTHER = "level.onnx has batch 8, but the device's batch is 1; export it with batch=1"
+
+
+@pytest.mark.parametrize(
+    ("of_file", "batch", "message"),
+    [(None, None, ""), (None, 1, ""), (8, 8, ""), (8, None, ""), (None, 8, OPEN), (8, 1, OTHER)],
+)
+def test_a_file_of_another_batch_is_refused_for_such_a_program(tmp_path, of_file, batch, message):
+    path = tmp_path / "level.onnx"
+    export_onnx(nn.Linear(5, 3), (5,), path, batch=of_file)
+    expected = pytest.raises(DeviceError, match=message) if message else nullcontext()
+    with expected, onnx_file(Model.of(nn.Linear(5, 3), (5,), path), batch=batch) as used:
+        assert used == path
 
 
 def test_threads_are_at_most_the_processors(monkeypatch):

@@ -40,6 +40,16 @@ def test_a_network_gives_the_logits_of_onnx_runtime(network, threads):
 
 
 @needs_openvino
+def test_a_run_takes_the_whole_batch(network):
+    model = Model.of(network, (1, 28, 28))
+    (expected,) = OrtCpu(batch=4).load(model).run()
+    assert len(np.unique(expected, axis=0)) == 4
+    device = OpenvinoCpu(batch=4)
+    assert np.abs(logits(device.load(model)) - expected).max() < 1e-4
+    assert device.description["batch"] == 4
+
+
+@needs_openvino
 def test_blocks_and_models_without_weights_run_at_batch_1():
     family, device = ofa.create_family("autoformer_tiny"), OpenvinoCpu()
     blocks = dict(family.blocks(family.space.row(family.space.smallest)))

@@ -3,6 +3,7 @@ from functools import partial
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from torch import nn
 
 from export.devices.local import normal_images
@@ -30,6 +31,14 @@ def test_the_exported_model_runs_at_batch_1_on_normal_inputs():
     inputs = np.random.default_rng(0).standard_normal((1, 5), dtype=np.float32)
     module = model.module()
     assert logits == pytest.approx(inputs @ module.weight.detach().numpy().T + module.bias.detach().numpy(), rel=1e-5)
+
+
+def test_a_run_takes_the_whole_batch():
+    device = OrtCpu(batch=4)
+    model = Model(partial(nn.Linear, 5, 3), (5,))
+    (logits,) = device.load(model).run()
+    assert logits == pytest.approx(model.module()(torch.from_numpy(normal_images(4, (5,)))).detach().numpy(), rel=1e-5)
+    assert device.description["batch"] == 4
 
 
 def test_the_description_names_the_runtime():

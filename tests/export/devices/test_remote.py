@@ -22,7 +22,9 @@ from export.agent.__main__ import main
 from export.agent.config import AgentConfig, Limits
 from export.agent.server import serve
 from export.devices.ort_cpu import OrtCpu
-from export.devices.remote import ForgottenModel, Remote
+from export.devices.remote import Agent, ForgottenModel, Remote
+from export.formats.onnx import export_onnx
+from export.session import session
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Device, HostLost, Model
 from ofa.devices.measure import MeasureConfig, measure
@@ -128,6 +130,23 @@ def test_every_block_of_a_family_runs_on_an_agent(agent, token_file, family):
             times_ms = host.load(Model(block.build, block.input_shape(slot.size(28))))(3)
             assert len(times_ms) == 3
             assert all(0 < ms < 1000 for ms in times_ms)
+
+
+def test_a_batch_is_fixed_in_the_file_that_is_sent(agent, token_file, monkeypatch):
+    device, bodies, ask = Remote([agent.url], token_file, batch=8), [], Agent.ask
+    assert device.description["batch"] == 8
+    monkeypatch.setattr(Agent, "ask", lambda *args: bodies.append(args[-1]) or ask(*args))
+    assert len(device.hosts[0].load(REFERENCE)(2)) == 2
+    assert session(bodies[0]).get_inputs()[0].shape == [8, 20]
+
+
+def test_the_file_of_a_model_is_sent_as_it_is(agent, token_file, monkeypatch, tmp_path):
+    path, bodies, ask = tmp_path / "level.onnx", [], Agent.ask
+    export_onnx(nn.Linear(20, 3), (20,), path)
+    monkeypatch.setattr(Agent, "ask", lambda *args: bodies.append(args[-1]) or ask(*args))
+    (host,) = Remote([agent.url], token_file).hosts
+    host.load(Model.of(nn.Identity(), (20,), path))
+    assert bodies[-1] == path.read_bytes()
 
 
 def test_a_larger_model_takes_longer(agent, token_file):

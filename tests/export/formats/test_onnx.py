@@ -63,6 +63,24 @@ def test_the_parity_is_that_of_the_worst_batch_and_of_all_images(tmp_path):
     assert (parity.max_abs_diff, parity.max_abs_logit, parity.same_top1, parity.n_images) == (0.5, 9.0, 0.75, 4)
 
 
+def test_a_fixed_batch_is_the_only_one_that_the_file_takes(network, batch, tmp_path):
+    path = tmp_path / "model.onnx"
+    parity = export_onnx(network, (1, 28, 28), path, images=[batch[:1], batch], batch=4)
+    assert (parity.same_top1, parity.n_images) == (1.0, 7)
+    assert parity.max_abs_diff < 1e-4
+    graph = onnx.load(path).graph
+    assert [size.dim_value for size in graph.input[0].type.tensor_type.shape.dim] == [4, 1, 28, 28]
+    assert [size.dim_value for size in graph.output[0].type.tensor_type.shape.dim] == [4, 10]
+    assert "Shape" not in {node.op_type for node in graph.node}
+    with pytest.raises(Exception, match="Got: 1 Expected: 4"):
+        session(path).run(None, {"images": batch[:1].numpy()})
+
+
+def test_a_batch_that_cannot_be_is_refused(network, tmp_path):
+    with pytest.raises(ExportError, match="batch = 0 is not allowed; give a whole number from 1 to 4096"):
+        export_onnx(network, (1, 28, 28), tmp_path / "model.onnx", batch=0)
+
+
 def test_channels_last_weights_are_exported(network, batch, tmp_path):
     turned = copy.deepcopy(network).to(memory_format=torch.channels_last)
     images = [batch.to(memory_format=torch.channels_last)]
@@ -105,7 +123,9 @@ def test_a_file_that_computes_something_else_is_refused_and_removed(
     network, other_network, batch, tmp_path, monkeypatch
 ):
     write = export.formats.onnx._write
-    monkeypatch.setattr(export.formats.onnx, "_write", lambda _, shape, path: write(other_network.eval(), shape, path))
+    monkeypatch.setattr(
+        export.formats.onnx, "_write", lambda _, *args, **options: write(other_network.eval(), *args, **options)
+    )
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an older file")
     with pytest.raises(ExportError, match=r"model\.onnx: ONNX differs from PyTorch .* \(allowed: 0\.0001\) .*; remove"):
@@ -119,7 +139,7 @@ def test_another_top1_class_is_refused_even_within_the_tolerance(tmp_path, monke
         flipped[1].weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
         flipped[1].bias.zero_()
     write = export.formats.onnx._write
-    monkeypatch.setattr(export.formats.onnx, "_write", lambda _, shape, path: write(flipped, shape, path))
+    monkeypatch.setattr(export.formats.onnx, "_write", lambda _, *args, **options: write(flipped, *args, **options))
     images = torch.tensor([[1.0, 1.001], [1.0, 1.0]]).reshape(2, 1, 1, 2)
     with pytest.raises(ExportError, match=r"gives the same class for 50\.00% of 2 images"):
         export_onnx(tie, (1, 1, 2), tmp_path / "model.onnx", images=[images], tolerance=0.1)

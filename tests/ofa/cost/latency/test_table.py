@@ -33,6 +33,11 @@ def test_the_table_is_a_cost_with_a_name_and_a_unit(table):
     assert (table.name, table.unit) == ("latency_ms", "ms")
 
 
+def test_the_batch_is_that_of_the_device_and_1_in_tables_that_do_not_say(table):
+    assert replace(table, device={"device": "mine", "batch": 8}).batch == 8
+    assert replace(table, device={"device": "mine"}).batch == 1
+
+
 def test_no_archs_no_latencies(small, table):
     for one in (table, replace(table, networks={}), replace(table, rows={})):
         assert one(rows_of(small, 0)).shape == (0,)
