@@ -76,7 +76,7 @@ def measure(run: Run, archs: list[ofa.Arch], on_progress: Progress) -> tuple[Flo
                     is_correct[i] = np.concatenate([(network(x).argmax(1) == y).numpy() for x, y in test])
                 models[str(i)] = Model.of(network, run.family.input_shape(arch))
                 on_progress(len(models), len(archs), f"accuracy {100 * is_correct[i].mean():.1f}%")
-    timings = devices.measure(run.device, models, reference(run.family), run.rng("benchmark"))
+    timings = devices.measure(run.target().device("float32"), models, reference(run.family), run.rng("benchmark"))
     order = range(len(archs))
     validation_percent = denoised(run, [samples[i] for i in order])
     latency_ms = np.array([timings[str(i)].median_ms for i in order])

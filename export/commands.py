@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ofa.cli.options import JsonOption, RecipeArgument, RunOption, execute, make_run
+from ofa.cli.options import JsonOption, RecipeArgument, RunOption, TargetOption, execute, make_run
 from ofa.cli.output import emit, table
 
 
@@ -25,15 +25,16 @@ bundle = typer.Typer(
 
 
 @bundle.command()
-def make(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
-    """Bundle the exported levels of a run; `ofa bundle RECIPE` does the same."""
-    execute(make_run(recipe, run_dir), "bundle")
+def make(recipe: RecipeArgument, run_dir: RunOption = None, target: TargetOption = None) -> None:
+    """Bundle the exported levels of each target; `ofa bundle RECIPE` does the same."""
+    execute(make_run(recipe, run_dir), "bundle", target)
 
 
 @bundle.command()
 def demo(
     recipe: RecipeArgument,
     run_dir: RunOption = None,
+    target: TargetOption = None,
     steps: Annotated[int, typer.Option(min=2, max=1000, help="Steps from a full battery to an empty one.")] = 21,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +44,7 @@ def demo(
 
     run = make_run(recipe, run_dir)
     images, labels = raw_images(run.data, limit=400)
-    replayed = replay(run.path("bundle"), images, labels, steps=steps)
+    replayed = replay(run.target(target).path("bundle"), images, labels, steps=steps)
 
     def show() -> None:
         rows = [

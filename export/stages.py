@@ -1,45 +1,45 @@
-"""The last stages of a run that know ONNX: exporting the levels, and bundling them."""
+"""The last stages of a target: exporting its levels as files, and bundling them."""
 
-from collections.abc import Mapping
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import ofa
 from export.bundle import BundledLevel, write_bundle
-from export.devices.local import onnx_file
 from export.errors import one_line
-from export.formats.onnx import compare, export_onnx
+from export.formats.onnx import Parity, compare
 from export.preprocess import Preprocess
 from export.replay import replay
-from export.session import run as run_session
-from export.session import session
 from ofa.core.errors import DeviceError, ExportError
-from ofa.cost.counted import peak_activation_mib
+from ofa.cost.energy import energy_mj
 from ofa.cost.latency.profile import reference
 from ofa.data.dataset import Data
-from ofa.data.loaders import Batches, eval_batches
+from ofa.data.loaders import eval_batches
 from ofa.devices.device import Model, Timing
+from ofa.devices.format import get_format
 from ofa.devices.measure import measure
 from ofa.evaluate.calibrate import calibrate
+from ofa.evaluate.metrics import evaluate
+from ofa.pipeline.level_files import extract, range_images, score_file
 from ofa.pipeline.levels import Level, ReplayStep, write_records
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
-from ofa.space.arch import Arch, Value
-from ofa.supernet.supernet import Supernet
+from ofa.pipeline.target import Target
+from ofa.space.arch import Arch
 
 _CHECK_TOLERANCE = 0.01
 """Largest difference allowed, relative to the largest logit, as random weights may scale logits up or down."""
 
-
-def onnx_top1_percent(path: Path, batches: Batches) -> float:
-    """Return the top-1 accuracy of an ONNX file in percent."""
-    model = session(path)
-    classes = [run_session(model, images.contiguous().numpy()).argmax(axis=1) for images, _ in batches]
-    labels = np.concatenate([labels.numpy() for _, labels in batches])
-    return float(100 * np.mean(np.concatenate(classes) == labels))
+_FLOAT16_TOLERANCE = 0.02
+"""The same for a trained network in float16, which has 11 bits."""
 
 
 def raw_images(data: Data, limit: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
@@ -54,111 +54,182 @@ def _picture(image: Tensor) -> NDArray[np.uint8]:
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
-def _check(run: Run) -> None:
-    """Export the smallest and the largest network of the family with random weights, and compare with PyTorch."""
+def _check(target: Target) -> None:
+    """Write the smallest and the largest network with random weights in each precision, and compare with PyTorch."""
     for size in ("smallest", "largest"):
         try:
-            _check_arch(run, getattr(run.family.space, size))
+            _check_arch(target, getattr(target.run.family.space, size))
         except (DeviceError, ExportError) as error:
-            raise ExportError(f"the {size} network of {run.family.name} cannot be exported: {error}") from error
+            raise ExportError(f"the {size} network of {target.run.family.name} cannot be exported: {error}") from error
 
 
-def _check_arch(run: Run, arch: Arch) -> None:
+def _check_arch(target: Target, arch: Arch) -> None:
+    run = target.run
     shape, n_classes = run.family.input_shape(arch), len(run.data.labels)
     network = Model(partial(run.family.build, arch), shape).module()
     batches = eval_batches(run.data, run.data.train, int(arch["resolution"]), limit=8)
     images = batches[0][0]
     with one_line(ExportError, "it does not run in PyTorch", "mend the family"):
         calibrate(network, batches)  # without, the logits of an untrained network hardly depend on the image
-    with onnx_file(Model.of(network, shape)) as path:
-        model = session(path)
-        parity = compare(model, network, [images[:1], images[1:4]])
-    if not parity.max_abs_diff <= _CHECK_TOLERANCE * parity.max_abs_logit:
-        raise ExportError(
-            f"ONNX differs from PyTorch by up to {parity.max_abs_diff:.3g} in logits up to {parity.max_abs_logit:.3g}; "
-            "remove randomness and control flow that depends on data"
-        )
-    logits = run_session(model, images[:1].numpy())
-    if logits.shape != (1, n_classes):
-        raise ExportError(f"it returns shape {logits.shape} for one image; return logits [batch, {n_classes}]")
+    for precision in dict.fromkeys(("float32", *target.precisions)):
+        with tempfile.TemporaryDirectory() as folder:
+            model_format = get_format(target.config.format)
+            path = Path(folder) / f"model{model_format.suffix}"
+            model_format.write(network, shape, path, precision=precision, images=images.numpy(), metadata={})
+            model = model_format.load(path)
+            parity = compare(model, network, [images[:1], images[1:4]])
+            logits = model(images[:1].numpy())
+        if precision == "float32" and not parity.max_abs_diff <= _CHECK_TOLERANCE * parity.max_abs_logit:
+            raise ExportError(
+                f"the file differs from PyTorch by up to {parity.max_abs_diff:.3g} in logits up to "
+                f"{parity.max_abs_logit:.3g}; remove randomness and control flow that depends on data"
+            )
+        if logits.shape != (1, n_classes):
+            shape_text = f"it returns shape {logits.shape} for one image; return logits [batch, {n_classes}]"
+            raise ExportError(shape_text)
 
 
-def _export(run: Run, progress: Progress) -> None:
-    supernet = run.supernet()
-    run.path("export").mkdir(exist_ok=True)
-    entries = run.read_json("front.json")["levels"]
-    networks = [_calibrated(run, supernet, entry["arch"]) for entry in entries]
-    timings = _measure(run, networks, [run.family.input_shape(entry["arch"]) for entry in entries])
-    triples = zip(entries, networks, timings, strict=True)
-    levels: list[Level] = []
-    for entry, network, timing in sorted(triples, key=lambda triple: -triple[2].median_ms):  # the slowest first
-        arch, file = entry["arch"], f"export/level-{len(levels)}.onnx"
-        resolution, path = int(arch["resolution"]), run.path(file)
-        validation = [images for images, _ in eval_batches(run.data, run.data.validation, resolution)]
-        tolerance = run.recipe.export.max_abs_diff
-        parity = export_onnx(network, run.family.input_shape(arch), path, images=validation, tolerance=tolerance)
-        assert parity is not None  # as images are given
-        level = Level(
-            target="local",
-            arch=arch,
-            file=file,
-            format="onnx",
-            precision="float32",
-            bytes=path.stat().st_size,
-            size_mib=path.stat().st_size / 2**20,
-            top1_percent=onnx_top1_percent(path, eval_batches(run.data, run.data.test, resolution)),
-            accuracy_drop_percent=0.0,
-            same_top1_percent=100 * parity.same_top1,
-            max_abs_diff=parity.max_abs_diff,
-            validation_top1_percent=entry["top1_percent"],
-            measured=True,
-            batch=1,
-            latency_ms=timing.median_ms,
-            latency_spread_ms=timing.spread_ms,
-            predicted_latency_ms=entry["predicted_latency_ms"],
-            images_per_second=1e3 / timing.median_ms,
-            energy_mj=None,
-            macs_m=entry["macs_m"],
-            params_m=entry["params_m"],
-            peak_activation_mib=float(peak_activation_mib(run.family)(run.family.space.rows([arch]))[0]),
-        )
-        levels.append(level)
-        progress(len(levels), len(entries), f"{path.name}: {level.top1_percent:.2f}% on test")
-    write_records(run.folder, Level, levels)
+def _export(target: Target, progress: Progress) -> None:
+    run, supernet = target.run, target.run.supernet()
+    model_format, entries = get_format(target.config.format), target.read_json("front.json")["levels"]
+    folder = target.path("export")
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.folder, prefix=".export-") as temporary:
+        drafts: list[_Draft] = []
+        for entry in entries:
+            network, arch = extract(run, supernet, entry["arch"]), entry["arch"]
+            path = Path(temporary) / f"{len(drafts)}{model_format.suffix}"
+            images, metadata = range_images(run, arch), _metadata(target, entry)
+            shape = run.family.input_shape(arch)
+            model_format.write(network, shape, path, precision=entry["precision"], images=images, metadata=metadata)
+            drafts.append(_Draft(entry, path, network))
+            progress(len(drafts), 2 * len(entries), f"{entry['precision']}, {path.stat().st_size / 2**10:.0f} KiB")
+        timings = _timings(target, drafts)
+        order = sorted(range(len(drafts)), key=lambda i: -timings[i].median_ms)  # the slowest first
+        for old in folder.glob("level-*"):
+            old.unlink()
+        levels: list[Level] = []
+        for i in order:
+            file = f"export/level-{len(levels)}{model_format.suffix}"
+            level = _level(target, drafts[i], timings[i], file)
+            drafts[i].path.replace(target.path(file))
+            levels.append(level)
+            progress(len(entries) + len(levels), 2 * len(entries), f"{level.top1_percent:.2f}% on test")
+    write_records(target.folder, Level, levels)
 
 
-def _calibrated(run: Run, supernet: Supernet, arch: Mapping[str, Value]) -> nn.Module:
-    network = supernet.extract(arch)
-    calibrate(network, run.calibration_batches(arch))
-    return network
+@dataclass(frozen=True)
+class _Draft:
+    """A level's entry of the front, its file and the network that the file was written from."""
+
+    entry: dict[str, Any]
+    path: Path
+    network: nn.Module
 
 
-def _measure(run: Run, networks: list[nn.Module], shapes: list[tuple[int, ...]]) -> list[Timing]:
-    """Measure whole networks by the same statistic as the latency table."""
-    models = {str(i): Model.of(*pair) for i, pair in enumerate(zip(networks, shapes, strict=True))}
-    config = run.recipe.profile.model_copy(update={"bursts": run.latency_table().device.get("bursts", "all")})
-    timings = measure(run.device, models, reference(run.family), run.rng("export"), config=config)
-    return [timings[name] for name in models]
-
-
-def _bundle(run: Run, progress: Progress) -> None:
-    data, levels = run.data, run.levels
-    bundled = []
-    for level in levels:
-        preprocess = Preprocess(int(level.arch["resolution"]), data.in_channels, data.mean, data.std)
-        bundled.append(BundledLevel(**vars(level), preprocess=preprocess))
-    write_bundle(
-        run.path("bundle"),
-        bundled,
-        source=run.folder,
-        name=run.recipe.name,
-        labels=data.labels,
-        device=run.device.description,
+def _level(target: Target, draft: _Draft, timing: Timing, file: str) -> Level:
+    """Score a file on the test images, compare it with PyTorch, and return the record of the level."""
+    run, entry, config = target.run, draft.entry, target.config
+    arch, precision = entry["arch"], entry["precision"]
+    batches = eval_batches(run.data, run.data.test, int(arch["resolution"]))
+    metrics, model = score_file(get_format(config.format), draft.path, batches)
+    parity = compare(model, draft.network, [images for images, _ in batches])
+    _check_parity(target, parity, precision, file)
+    n_bytes, power = draft.path.stat().st_size, config.power
+    ms_per_image, macs_m = np.array([timing.median_ms / config.batch]), np.array([entry["macs_m"]])
+    return Level(
+        target=target.name,
+        arch=arch,
+        file=file,
+        format=config.format,
+        precision=precision,
+        bytes=n_bytes,
+        size_mib=n_bytes / 2**20,
+        top1_percent=metrics.top1_percent,
+        accuracy_drop_percent=evaluate(draft.network, batches).top1_percent - metrics.top1_percent,
+        same_top1_percent=100 * parity.same_top1,
+        max_abs_diff=parity.max_abs_diff,
+        validation_top1_percent=entry["top1_percent"],
+        measured=config.table is None,
+        batch=config.batch,
+        latency_ms=timing.median_ms,
+        latency_spread_ms=timing.spread_ms,
+        predicted_latency_ms=entry["predicted_latency_ms"],
+        images_per_second=1e3 * config.batch / timing.median_ms,
+        energy_mj=None if power is None else float(energy_mj(ms_per_image, macs_m, power)[0]),
+        macs_m=entry["macs_m"],
+        params_m=entry["params_m"],
+        peak_activation_mib=entry["peak_activation_mib"],
     )
-    images, labels = raw_images(data, limit=400)
-    write_records(run.folder, ReplayStep, replay(run.path("bundle"), images, labels))
+
+
+def _check_parity(target: Target, parity: Parity, precision: str, file: str) -> None:
+    """Raise ExportError for a file that computes something else than its network; integers may change classes."""
+    allowed = {
+        "float32": target.recipe.export.max_abs_diff,
+        "float16": _FLOAT16_TOLERANCE * parity.max_abs_logit,
+    }.get(precision, np.inf)
+    if not parity.max_abs_diff <= allowed or (precision == "float32" and parity.same_top1 < 1):
+        raise ExportError(
+            f"target {target.name!r}: {file} in {precision} differs from PyTorch by up to {parity.max_abs_diff:.3g} "
+            f"(allowed: {allowed:.3g}) and gives the same class for {parity.same_top1:.2%} of {parity.n_images} "
+            "images; remove randomness and control flow that depends on data, or raise export.max_abs_diff"
+        )
+
+
+def _timings(target: Target, drafts: Sequence[_Draft]) -> list[Timing]:
+    """Measure the very files by the same statistic as the latency table; predicted latencies if a table was given."""
+    run, timings = target.run, dict[int, Timing]()
+    for precision in dict.fromkeys(draft.entry["precision"] for draft in drafts):
+        chosen = [i for i, draft in enumerate(drafts) if draft.entry["precision"] == precision]
+        if target.config.table is not None:
+            timings |= {i: Timing(drafts[i].entry["predicted_latency_ms"], 0.0, 1) for i in chosen}
+            continue
+        models = {
+            str(i): Model.of(drafts[i].network, run.family.input_shape(drafts[i].entry["arch"]), file=drafts[i].path)
+            for i in chosen
+        }
+        bursts = target.latency_table(precision).device.get("bursts", "all")
+        config = run.recipe.profile.model_copy(update={"bursts": bursts})
+        of_models = measure(target.device(precision), models, reference(run.family), run.rng("export"), config=config)
+        timings |= {i: of_models[str(i)] for i in chosen}
+    return [timings[i] for i in range(len(drafts))]
+
+
+def _metadata(target: Target, entry: dict[str, Any]) -> dict[str, str]:
+    """Return what a file says of itself, as JSON values by name."""
+    arch = entry["arch"]
+    about = {
+        "name": target.recipe.name,
+        "target": target.name,
+        "precision": entry["precision"],
+        "arch": arch,
+        "labels": list(target.run.data.labels),
+        "preprocess": vars(_preprocess(target.run, arch)),
+        "ofa_version": ofa.__version__,
+    }
+    return {f"ofa.{key}": json.dumps(value) for key, value in about.items()}
+
+
+def _preprocess(run: Run, arch: Mapping[str, int | float]) -> Preprocess:
+    data = run.data
+    return Preprocess(int(arch["resolution"]), data.in_channels, tuple(data.mean), tuple(data.std))
+
+
+def _bundle(target: Target, progress: Progress) -> None:
+    run, levels = target.run, target.levels
+    write_bundle(
+        target.path("bundle"),
+        [BundledLevel(**vars(level), preprocess=_preprocess(run, level.arch)) for level in levels],
+        source=target.folder,
+        name=run.recipe.name,
+        labels=run.data.labels,
+        device=target.latency_table(levels[0].precision).device,
+    )
+    images, labels = raw_images(run.data, limit=400)
+    write_records(target.folder, ReplayStep, replay(target.path("bundle"), images, labels))
     progress(1, 1, f"{len(levels)} levels")
 
 
-EXPORT = Stage("export", ("search", "profile"), ("export", "sample"), _export, check=_check)
-BUNDLE = Stage("bundle", ("export",), (), _bundle)
+EXPORT = Stage("export", ("search", "profile"), ("export", "sample"), _export, target_keys=("format",), check=_check)
+BUNDLE = Stage("bundle", ("export",), (), _bundle, target_keys=())

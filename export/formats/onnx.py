@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,6 +22,7 @@ from export.errors import check_number, one_line
 from export.session import INPUT, OUTPUT, run, session
 from ofa.core.errors import ExportError
 from ofa.core.files import replacing
+from ofa.devices.format import Logits
 
 _OPSET = 18  # pinned, so that a newer torch does not change the files
 _EXPORTING = Lock()  # the exporter, warning filters and a network's mode are global
@@ -91,7 +93,7 @@ def export_onnx(
             run(model, np.zeros((batch, *input_shape), dtype=np.float32))
         if images is None:
             return None
-        parity = compare(model, network, images)
+        parity = compare(partial(run, model), network, images)
         if not (parity.max_abs_diff <= tolerance and parity.same_top1 == 1.0):
             raise ExportError(
                 f"{path.name}: ONNX differs from PyTorch by up to {parity.max_abs_diff:.3g} (allowed: {tolerance:.3g}) "
@@ -101,12 +103,12 @@ def export_onnx(
     return parity
 
 
-def compare(model: ort.InferenceSession, network: nn.Module, images: Iterable[Tensor]) -> Parity:
-    """Compare a session of an ONNX model with the network it was exported from, in eval mode, on batches of images."""
+def compare(model: Logits, network: nn.Module, images: Iterable[Tensor]) -> Parity:
+    """Compare a loaded file with the network it was written from, in eval mode, on batches of images."""
     parameter = next(network.parameters(), None)
     diffs, sizes, same = [], [], []
     for batch in images:
-        actual = run(model, batch.cpu().contiguous().numpy())
+        actual = model(batch.cpu().contiguous().numpy())
         with _eval_mode(network), torch.inference_mode():
             expected = network(batch if parameter is None else batch.to(parameter.device)).cpu().numpy()
         if actual.shape != expected.shape:

@@ -15,6 +15,7 @@ from ofa.cli.output import errors
 from ofa.cli.profile import profile
 from ofa.cli.show import devices, env, families, recipes
 from ofa.cli.stages import export, fit, report, run, sample, search, train
+from ofa.cli.targets import specialize, targets
 from ofa.core.errors import OfaError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -28,7 +29,7 @@ def build() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (run, train, sample, fit, export, report, search, profile, cost, evaluate):
+    for command in (run, specialize, targets, train, sample, fit, export, report, search, profile, cost, evaluate):
         app.command()(command)
     for point in sorted(entry_points(group="ofa.commands")):
         point.load()(app)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.cli.output import progress
-from ofa.core.errors import RecipeError
+from ofa.cli.output import progress, table, warn
+from ofa.core.errors import OfaError, RecipeError
 
 if TYPE_CHECKING:  # the engine imports torch; `ofa --help` does without
+    from ofa.pipeline.folder import StageFolder
+    from ofa.pipeline.recipe import TargetConfig
     from ofa.pipeline.run import Run
     from ofa.supernet.family import Family
 
@@ -31,6 +34,9 @@ RunOption = Annotated[
         parser=user_path,
         help="Run directory. Default: runs/NAME. With torchrun, write --run-dir.",
     ),
+]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", metavar="NAME", help="Only this target of the run. Default: all.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -55,13 +61,81 @@ def existing_run(name: str) -> Run:
     return open_run(folder)
 
 
-def execute(run: Run, name: str) -> None:
-    """Run one stage and show its progress."""
+def execute(run: Run, name: str, target: str | None = None) -> None:
+    """Run one stage and show its progress; one that runs for each target, for a single target if it is given."""
+    from ofa.pipeline.stage import all_stages
+
+    stage = all_stages()[name]
+    if stage.per_target:
+        for one in run.targets if target is None else [run.target(target)]:
+            _execute(one, name, f"{one.name} {name}" if len(run.targets) > 1 else name)
+    else:
+        _execute(run, name, name)
+
+
+def _execute(folder: StageFolder, name: str, label: str) -> None:
     from ofa.core import distributed
     from ofa.pipeline.stage import all_stages
 
-    with progress(name, shown=distributed.rank() == 0) as on_progress:
-        run.execute(all_stages()[name], on_progress)
+    with progress(label, shown=distributed.rank() == 0) as on_progress:
+        folder.execute(all_stages()[name], on_progress)
+
+
+def make_targets(run: Run, names: Sequence[str] | None = None) -> dict[str, OfaError]:
+    """Run the unfinished stages of targets, by default of all, and return the error of each that failed, by name.
+
+    A target that fails, such as one whose device is lost, does not keep the others; the error of the only one is
+    raised.
+    """
+    from ofa.core import distributed
+    from ofa.pipeline.stage import all_stages
+
+    failed: dict[str, OfaError] = {}
+    targets = [target for target in run.targets if names is None or target.name in names]
+    for target in targets:
+        try:
+            with target.exclusive():
+                for name, stage in all_stages().items():
+                    if stage.per_target and not target.finished(stage):
+                        execute(run, name, target.name)
+        except OfaError as error:
+            if len(targets) == 1 or distributed.world_size() > 1:  # the other processes would wait for this one
+                raise
+            failed[target.name] = error
+            warn(f"target {target.name!r} failed, the others go on: {error}")
+    if len(failed) == len(targets):
+        raise next(iter(failed.values()))
+    return failed
+
+
+def show_levels(run: Run, title: str) -> None:
+    """Print the levels of all finished targets as a table."""
+    names = ("top1_percent", "latency_ms", "size_mib", "macs_m")
+    rows, n_levels = [], dict[str, int]()
+    for level in run.levels:
+        number = n_levels[level.target] = n_levels.get(level.target, -1) + 1
+        values = (getattr(level, name) for name in names)
+        rows.append((level.target, number, *values, level.precision, level.arch["resolution"]))
+    columns = ("target", "level", "top-1 %", "ms", "MiB", "MACs M", "precision", "pixels")
+    table(title, columns, rows)
+
+
+def parse_limits(texts: Sequence[str], config: TargetConfig) -> list[dict[str, float]]:
+    """Parse options such as `latency_ms=2,size_mib=1`, each a set of limits; RecipeError if one is malformed."""
+    from ofa.pipeline.recipe import TargetConfig
+    from ofa.pipeline.recipe_file import validate
+
+    limits = []
+    for text in texts:
+        pairs = [part.partition("=") for part in text.split(",")]
+        if not all(equals for _, equals, _ in pairs):
+            raise RecipeError(f"--limit {text!r} is not COST=VALUE, such as latency_ms=2,size_mib=1")
+        try:
+            limits.append({cost.strip(): float(value) for cost, _, value in pairs})
+        except ValueError as error:
+            raise RecipeError(f"--limit {text!r}: {error}; give a number, such as latency_ms=2") from error
+    validate(TargetConfig, config.model_dump() | {"limits": limits}, "--limit")
+    return limits
 
 
 def json_object(option: str, text: str) -> dict[str, Any]:

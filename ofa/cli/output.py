@@ -24,6 +24,11 @@ def emit(value: Any, as_json: bool, show: Callable[[], None]) -> None:
         show()
 
 
+def warn(message: str) -> None:
+    """Print what went wrong, without an end to the command, on standard error."""
+    errors.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; columns of numbers are right-justified."""
     printed = Table(title=title, title_justify="left", title_style="bold")

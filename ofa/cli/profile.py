@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ofa.cli.options import JsonOption, RunOption, execute, family_of, json_object, make_run, user_path
+from ofa.cli.options import JsonOption, RunOption, TargetOption, execute, family_of, json_object, make_run, user_path
 from ofa.cli.output import emit, progress, table
 
 
 def profile(
-    target: Annotated[
+    recipe: Annotated[
         str,
         typer.Argument(metavar="RECIPE|FAMILY", help="A recipe; with --device, a family by name or path."),
     ],
     run_dir: RunOption = None,
+    target: TargetOption = None,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="Measure a family on this device, without a run.")
     ] = None,
@@ -39,7 +40,7 @@ def profile(
 ) -> None:
     """Measure a latency table, or resume an interrupted measurement."""
     if device is None:
-        execute(make_run(target, run_dir), "profile")
+        execute(make_run(recipe, run_dir), "profile", target)
         return
     import numpy as np
 
@@ -49,7 +50,7 @@ def profile(
     from ofa.devices.registry import create_device
     from ofa.pipeline.recipe_file import validate
 
-    family = family_of(target, options)
+    family = family_of(recipe, options)
     config = validate(TableConfig, json_object("--measuring", measuring), "--measuring")
     path = out or Path(f"{family.name}-{device}.json")
     with progress("profile") as report:

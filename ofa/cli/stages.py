@@ -1,15 +1,30 @@
 """`ofa run`, which runs all stages of a recipe, and the commands that run a single stage."""
 
-import math
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ofa.cli.options import JsonOption, RecipeArgument, RunOption, execute, make_run
-from ofa.cli.output import console, emit, table
+from ofa.cli.options import (
+    JsonOption,
+    RecipeArgument,
+    RunOption,
+    TargetOption,
+    execute,
+    make_run,
+    make_targets,
+    parse_limits,
+    show_levels,
+)
+from ofa.cli.output import console, emit, table, warn
 from ofa.core.errors import RunError
 
+if TYPE_CHECKING:
+    from ofa.pipeline.stage import Stage
+
 _FRONT_KEYS = (
+    "precision",
     "predicted_latency_ms",
     "predicted_top1_percent",
     "top1_percent",
@@ -25,31 +40,42 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run all stages: train, sample, fit, profile, search, export, bundle, report."""
+    """Train, then for each target: profile, search, export, bundle; at last write the report."""
     from ofa.pipeline.stage import all_stages
 
     run = make_run(recipe, run_dir)
     if run.records() and not resume:
         raise RunError(f"{run.folder} already holds a run; add --resume to continue it, or give another --run")
+    shared = [stage for stage in all_stages().values() if not stage.per_target and not _gathers(stage)]
     with run.exclusive():
-        for stage in all_stages().values():
+        for stage in shared:
             run.check_unchanged(stage)
-        run.check_inputs()
-        for name, stage in all_stages().items():
+        for name, error in run.check_inputs().items():
+            warn(f"target {name!r} cannot be made now, the others can: {error}")
+        for stage in shared:
             if not run.finished(stage):
-                execute(run, name)
+                execute(run, stage.name)
+    failed = make_targets(run)
+    if not run.finished(all_stages()["report"]):
+        execute(run, "report")
     summary = run.read_json("summary.json")
 
     def show() -> None:
-        names = ("top1_percent", "latency_ms", "predicted_latency_ms", "macs_m", "params_m")
-        levels = enumerate(run.levels)
-        rows = [(i, *(getattr(level, name) for name in names), level.arch["resolution"]) for i, level in levels]
-        columns = ("level", "test top-1 %", "latency ms", "predicted", "MACs M", "params M", "pixels")
-        table(f"{run.recipe.name}: {len(rows)} levels out of {summary['space_size']:.3g} archs", columns, rows)
-        for name in ("report.html", "bundle"):
-            console.print(str(run.path(name)), highlight=False, soft_wrap=True)
+        show_levels(run, f"{run.recipe.name}: levels out of {summary['space_size']:.3g} archs")
+        for path in (run.path("report.html"), *(target.path("bundle") for target in run.targets)):
+            console.print(str(path), highlight=False, soft_wrap=True)
 
     emit(summary, as_json, show)
+    if failed:
+        names = ", ".join(failed)
+        raise RunError(f"not made, see above: {names}; mend what is named there and continue with --resume")
+
+
+def _gathers(stage: Stage) -> bool:
+    """Return whether a stage of the run reads what the targets made."""
+    from ofa.pipeline.stage import all_stages
+
+    return any(all_stages()[need].per_target for need in stage.needs)
 
 
 def train(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
@@ -79,30 +105,41 @@ def fit(recipe: RecipeArgument, run_dir: RunOption = None, as_json: JsonOption =
 def search(
     recipe: RecipeArgument,
     run_dir: RunOption = None,
-    limit_ms: Annotated[
-        float | None, typer.Option("--limit-ms", help="Only show the best arch under this predicted latency.")
+    target: TargetOption = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="COST=VALUE,...",
+            help="Only show the best arch within predicted limits, such as latency_ms=2,size_mib=1.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search the Pareto front of accuracy and latency, and choose the levels to deploy."""
-    if limit_ms is not None and not 0 < limit_ms < math.inf:
-        raise RunError(f"--limit-ms {limit_ms:g} is not allowed; give milliseconds above 0")
+    """Search the Pareto front of accuracy and cost of each target, and choose the levels to deploy."""
     run = make_run(recipe, run_dir)
-    if limit_ms is None:
-        execute(run, "search")
-        entries = run.read_json("front.json")["front"]
-    else:
+    if limit:
         from ofa.pipeline.search import best_under
 
-        entries = [best_under(run, limit_ms)]
-    keys = [key for key in _FRONT_KEYS if key in entries[0]]
-    rows = [[*(entry[key] for key in keys), entry["arch"]["resolution"]] for entry in entries]
-    emit(entries, as_json, lambda: table("Pareto front", [*keys, "resolution"], rows))
+        chosen = run.target(target)
+        entries = {chosen.name: [best_under(chosen, limits) for limits in parse_limits(limit, chosen.config)]}
+    else:
+        execute(run, "search", target)
+        names = [one.name for one in run.targets if target in (None, one.name)]
+        entries = {name: run.target(name).read_json("front.json")["front"] for name in names}
+
+    def show() -> None:
+        for name, front in entries.items():
+            keys = [key for key in _FRONT_KEYS if key in front[0]]
+            rows = [[*(entry[key] for key in keys), entry["arch"]["resolution"]] for entry in front]
+            table(f"Pareto front of {name}", [*keys, "resolution"], rows)
+
+    emit([{"target": name} | entry for name, front in entries.items() for entry in front], as_json, show)
 
 
-def export(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
-    """Export the levels to ONNX, compared with PyTorch on real images."""
-    execute(make_run(recipe, run_dir), "export")
+def export(recipe: RecipeArgument, run_dir: RunOption = None, target: TargetOption = None) -> None:
+    """Write the levels of each target as files, compared with PyTorch on real images."""
+    execute(make_run(recipe, run_dir), "export", target)
 
 
 def report(recipe: RecipeArgument, run_dir: RunOption = None) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ofa.data.loaders import Batches
 
@@ -30,6 +30,11 @@ def evaluate(network: nn.Module, batches: Batches) -> Metrics:
     device = next(network.parameters()).device
     outputs = [(network(images.to(device)).cpu(), labels) for images, labels in batches]
     logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))  # images x classes, images
+    return score(logits, labels)
+
+
+def score(logits: Tensor, labels: Tensor) -> Metrics:
+    """Return how well logits `[n, classes]` agree with labels `[n]`."""
     n_top1 = int((logits.argmax(1) == labels).sum())
     n_top5 = int((logits.topk(5).indices == labels[:, None]).sum()) if logits.shape[1] > 5 else None
     return Metrics(

@@ -1,20 +1,21 @@
-"""Validation accuracies and losses of subnets, kept in a file of the run so that an interrupted stage resumes."""
+"""Validation accuracies and losses of subnets, kept in files of the run so that an interrupted stage resumes.
 
-from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+The stage `sample` writes `samples.json`, the search of a target `accuracies/TARGET.json`. All targets read all of them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ofa.core import distributed
+from ofa.core.errors import RunError
 from ofa.core.files import write_json
-from ofa.evaluate.subnets import evaluate_subnets
 from ofa.pipeline.run import Run
-from ofa.pipeline.stage import Stage
+from ofa.pipeline.stage import all_stages
 from ofa.predict.denoise import denoised_percent
 from ofa.space.arch import Arch
-from ofa.supernet.supernet import Supernet
 
 _ARCHS_PER_WRITE = 24
 """Archs that a process evaluates between two writes of the file."""
@@ -27,49 +28,80 @@ class Sample(NamedTuple):
     loss: float
 
 
+Samples = dict[Arch, Sample]
+Measure = Callable[[str, list[Arch]], Iterable[tuple[Arch, Sample]]]
+"""Yields the samples of archs in a precision, as they are measured."""
+
+
 class AccuracyStore:
-    """The samples that a stage measures, in a file of its run that is of use only to it with the same settings."""
+    """The samples that a stage measures, by precision, in a file of its run; of use with the same supernet and images.
 
-    def __init__(self, run: Run, stage: Stage, name: str) -> None:
-        self._run, self._name, self._fingerprint = run, name, run.fingerprint(stage)
-        self.samples: dict[Arch, Sample] = {}
-        if run.path(name).exists():
-            content = run.read_json(name)
-            if content["fingerprint"] == self._fingerprint:
-                self.samples = _parse(run, content["samples"])
+    Samples in `known`, by precision, are not measured again and are not written.
+    """
 
-    def measure(self, archs: list[Arch], on_progress: Callable[[int, str], None]) -> dict[Arch, Sample]:
-        """Return the samples of archs; those that are missing are measured, shared among all processes.
+    def __init__(
+        self, run: Run, name: str, measure: Measure, known: Mapping[str, Mapping[Arch, Sample]] | None = None
+    ) -> None:
+        self._run, self._name, self._measure, self._known = run, name, measure, known or {}
+        self.samples: dict[str, Samples] = _read(run, name) if run.path(name).exists() else {}
+
+    @property
+    def n_samples(self) -> int:
+        """The number of samples in all precisions."""
+        return sum(map(len, self.samples.values()))
+
+    def measure(self, precision: str, archs: list[Arch], on_progress: Callable[[int, str], None]) -> Samples:
+        """Return the samples of archs in a precision; those that are missing are measured, shared among processes.
 
         `on_progress` is called with the number of samples in the store and a message.
         """
-        missing = sorted((arch for arch in archs if arch not in self.samples), key=lambda arch: arch["resolution"])
+        have, known = self.samples.setdefault(precision, {}), self._known.get(precision, {})
+        missing = [arch for arch in dict.fromkeys(archs) if arch not in have and arch not in known]
+        missing.sort(key=lambda arch: arch["resolution"])
+
+        def measure_part(part: list[Arch]) -> Samples:
+            samples: Samples = {}
+            for arch, sample in self._measure(precision, part):
+                samples[arch] = sample
+                done = self.n_samples + len(samples) * distributed.world_size()
+                on_progress(done, f"accuracy {sample.top1_percent:.1f}%")
+            return samples
+
         step = _ARCHS_PER_WRITE * distributed.world_size()
         for part in (missing[start : start + step] for start in range(0, len(missing), step)):
-            scores = distributed.share_out(partial(self._measure, on_progress), part, len(Sample._fields))
-            self.samples |= {arch: Sample(*values) for arch, values in scores.items()}
+            scores = distributed.share_out(measure_part, part, len(Sample._fields))
+            have |= {arch: Sample(*values) for arch, values in scores.items()}
             if distributed.rank() == 0:
-                samples = [{"arch": dict(arch)} | sample._asdict() for arch, sample in self.samples.items()]
-                write_json(self._run.path(self._name), {"fingerprint": self._fingerprint, "samples": samples})
-        return {arch: self.samples[arch] for arch in archs}
+                self._write()
+        return {arch: have[arch] if arch in have else known[arch] for arch in archs}
 
-    @cached_property
-    def _supernet(self) -> Supernet:
-        return self._run.supernet()
-
-    def _measure(self, on_progress: Callable[[int, str], None], archs: list[Arch]) -> dict[Arch, Sample]:
-        data, config, samples = self._run.data, self._run.recipe.sample, dict[Arch, Sample]()
-        limits = {"calibration_images": config.calibration_images, "max_images": config.images}
-        for arch, metrics in evaluate_subnets(self._supernet, archs, data, data.validation, **limits):
-            samples[arch] = Sample(metrics.top1_percent, metrics.loss)
-            done = len(self.samples) + len(samples) * distributed.world_size()
-            on_progress(done, f"accuracy {metrics.top1_percent:.1f}%")
-        return samples
+    def _write(self) -> None:
+        entries = [
+            {"arch": dict(arch), "precision": precision} | sample._asdict()
+            for precision, samples in self.samples.items()
+            for arch, sample in samples.items()
+        ]
+        path = self._run.path(self._name)
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {"fingerprint": _fingerprint(self._run), "samples": entries})
 
 
-def read_samples(run: Run) -> dict[Arch, Sample]:
+def read_samples(run: Run) -> Samples:
     """Return the archs that stage `sample` measured, with their scores; RunError if the file is missing or broken."""
-    return _parse(run, run.read_json("samples.json")["samples"])
+    return _parse(run, run.read_json("samples.json")).get("float32", {})
+
+
+def read_accuracies(run: Run, *, without: str | None = None) -> dict[str, Samples]:
+    """Return all measured accuracies of a run by precision: the samples and what the searches of targets measured.
+
+    Those of the target `without` are left out, so that its search, made again, finds the same.
+    """
+    accuracies: dict[str, Samples] = {"float32": read_samples(run)}
+    for path in sorted(run.path("accuracies").glob("*.json")):
+        if path.stem != without:
+            for precision, samples in _read(run, f"accuracies/{path.name}").items():
+                accuracies[precision] = accuracies.get(precision, {}) | samples
+    return accuracies
 
 
 def columns(samples: Iterable[Sample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -88,6 +120,23 @@ def denoised(run: Run, samples: Iterable[Sample]) -> NDArray[np.float64]:
     return denoised_percent(*columns(samples), n_validation_images(run))
 
 
-def _parse(run: Run, entries: list[dict[str, Any]]) -> dict[Arch, Sample]:
-    space = run.family.space
-    return {space.arch(entry["arch"]): Sample(entry["top1_percent"], entry["loss"]) for entry in entries}
+def _fingerprint(run: Run) -> str:
+    return run.fingerprint(all_stages()["sample"])
+
+
+def _read(run: Run, name: str) -> dict[str, Samples]:
+    """Return the samples of a file; none if they are of another supernet or other images."""
+    content = run.read_json(name)
+    is_current = isinstance(content, dict) and content.get("fingerprint") == _fingerprint(run)
+    return _parse(run, content) if is_current else {}
+
+
+def _parse(run: Run, content: Any) -> dict[str, Samples]:
+    samples: dict[str, Samples] = {}
+    try:
+        for entry in content["samples"]:
+            of_precision = samples.setdefault(entry.get("precision", "float32"), {})
+            of_precision[run.family.space.arch(entry["arch"])] = Sample(entry["top1_percent"], entry["loss"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{run.folder} has malformed accuracies ({error!r}); remove their file") from error
+    return samples

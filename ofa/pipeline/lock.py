@@ -1,4 +1,4 @@
-"""A lock on a run directory: two processes must not write to it at the same time."""
+"""Locks on folders: two processes must not write to one at the same time."""
 
 import fcntl
 import os
@@ -10,14 +10,15 @@ from ofa.core.errors import RunError
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run directory; RunError if another process holds it, with its process id.
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder; RunError if another process holds it, with its process id.
 
-    The system releases the lock when this process ends, however it ends.
+    Any number of processes can hold a `shared` lock, which keeps others from the exclusive one. The system releases
+    the lock when this process ends, however it ends.
     """
     with (folder / ".lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
             raise RunError(

@@ -1,11 +1,12 @@
-"""Recipes: the YAML file that says family, data, training, device, search and export."""
+"""Recipes: the YAML file that says family, data, training, targets, search and export."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ofa.core.config import Config
+from ofa.core.config import Config, UserPath
+from ofa.cost.energy import PowerConfig
 from ofa.cost.latency.profile import TableConfig
 from ofa.data.config import DataConfig
 from ofa.predict.mlp import PredictorConfig
@@ -22,15 +23,6 @@ class FamilyConfig(Config):
     couple: dict[str, str] = Field(default_factory=dict)
     """Choices that follow others, as patterns: `{"stage*.block*.expand": "stage*.depth"}`. Each `*` of the second
     stands for what that of the first matched (CompOFA, arXiv 2104.12642)."""
-
-
-class ProfileConfig(TableConfig):
-    """The device of the latency table, and how much is measured how precisely."""
-
-    device: str = "ort-cpu"
-    """A name that `ofa devices` lists."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the device, such as `threads`; see its file in `export/devices/`."""
 
 
 class SampleConfig(Config):
@@ -55,12 +47,6 @@ class SearchConfig(Config):
     """Rounds of searching, measuring archs of the predicted front, and refitting the predictor."""
     verify: int = Field(24, ge=2, le=10_000)
     """Archs of the predicted front whose accuracy is measured in each round."""
-    levels: int = Field(4, ge=1, le=1000)
-    """Archs to deploy, spread over the front, latencies at least 10% apart; ignored with `latency_limits_ms`."""
-    latency_limits_ms: list[Annotated[float, Field(gt=0)]] | None = Field(None, min_length=1)
-    """Deploys the most accurate arch under each of these latencies, instead of `levels`."""
-    min_top1_percent: float = Field(0.0, ge=0, le=100)
-    """Archs below this accuracy, estimated from validation images and the predictor, are not deployed."""
 
 
 class ExportConfig(Config):
@@ -68,6 +54,53 @@ class ExportConfig(Config):
 
     max_abs_diff: float = Field(1e-4, gt=0)
     """Largest difference of logits allowed between ONNX and PyTorch."""
+
+
+Cost = Literal["latency_ms", "energy_mj", "macs_m", "params_m", "size_mib", "peak_activation_mib"]
+Precision = Literal["float32", "float16", "int8_dynamic", "int8_static", "auto"]
+
+
+class TargetConfig(Config):
+    """One thing to deploy to: a device with its options, a precision, and the limits to meet there."""
+
+    name: str = Field(pattern=r"^\w[\w.-]*$")
+    """Name of its folder, `runs/NAME/targets/TARGET`."""
+    device: str = "ort-cpu"
+    """A name that `ofa devices` lists."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the device, such as `threads`; see its file in `export/devices/`."""
+    batch: int = Field(1, ge=1, le=4096)
+    """Images in one run, whose latency is measured."""
+    precision: Precision = "float32"
+    """Of the levels; `auto` searches it together with the arch, among those that the device runs."""
+    format: str = "onnx"
+    """Of the model files."""
+    table: UserPath | None = None
+    """A latency table of this family that was measured elsewhere; nothing is measured then, and the device stays
+    unused."""
+    objective: Cost = "latency_ms"
+    """The cost that the Pareto front trades for accuracy."""
+    limits: list[dict[Cost, Annotated[float, Field(gt=0)]]] | None = Field(None, min_length=1)
+    """Deploys the most accurate arch within each of these sets of limits, such as `{latency_ms: 2.0, size_mib: 1.0}`,
+    instead of `levels`."""
+    levels: int = Field(4, ge=1, le=1000)
+    """Archs to deploy, spread over the front, at least 10% apart in the objective; ignored with `limits`."""
+    min_top1_percent: float = Field(0.0, ge=0, le=100)
+    """Archs below this accuracy, estimated from validation images and the predictor, are not deployed."""
+    max_accuracy_drop_percent: float = Field(1.0, ge=0, le=100)
+    """Largest accuracy, in points, that an arch may lose by its precision, estimated from validation images."""
+    power: PowerConfig | None = None
+    """The power that the device draws; required for `energy_mj`."""
+
+    @model_validator(mode="after")
+    def _check_costs(self) -> Self:
+        if any(not limits for limits in self.limits or ()):
+            raise ValueError("limits has an empty entry; name at least one cost, such as {latency_ms: 2.0}")
+        if self.power is None and "energy_mj" in (self.objective, *(cost for one in self.limits or () for cost in one)):
+            raise ValueError("energy_mj requires the power of the device; add power: {busy_w: WATTS}")
+        if self.table is not None and self.precision == "auto":
+            raise ValueError("precision auto requires a latency table for each precision; name the one of `table`")
+        return self
 
 
 class Recipe(Config):
@@ -80,11 +113,34 @@ class Recipe(Config):
     family: FamilyConfig
     data: DataConfig
     train: TrainConfig
-    profile: ProfileConfig = ProfileConfig()
+    targets: list[TargetConfig] = Field([TargetConfig(name="local")], min_length=1)
+    """What to deploy to; by default this computer."""
+    profile: TableConfig = TableConfig()
     sample: SampleConfig = SampleConfig()
     predictor: PredictorConfig = PredictorConfig()
     search: SearchConfig = SearchConfig()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_layout(cls, content: Any) -> Any:
+        moved = {"profile": ("device", "options"), "search": ("levels", "latency_limits_ms", "min_top1_percent")}
+        sections = {name: content.get(name) for name in moved} if isinstance(content, dict) else {}
+        old = [f"{name}.{key}" for name, keys in moved.items() for key in keys if key in (sections.get(name) or ())]
+        if old:
+            raise ValueError(
+                f"{', '.join(old)} moved to the list of targets, for example "
+                "`targets: [{name: local, device: ort-cpu, levels: 4}]` or `limits: [{latency_ms: 2.0}]`; "
+                "after that a trained run continues with `ofa run RECIPE --run DIR --resume`"
+            )
+        return content
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [target.name for target in self.targets]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"targets has the name {twice[0]!r} twice; give each target a name of its own")
+        return self
 
     def to_yaml(self) -> str:
         """Return the recipe with every default written out."""

@@ -62,6 +62,8 @@ def _problems(error: ValidationError, section: type[Config], content: Any) -> li
                 problems.append(f"{path}: unknown key{_suggestion(problem['loc'], section)}")
             case "missing":
                 problems.append(f"{path}: missing")
+            case "value_error" if not path:
+                problems.append(problem["msg"].removeprefix("Value error, "))
             case _:
                 problems.append(f"{path} = {problem['input']!r}: {problem['msg'].lower()}")
     return problems

@@ -1,35 +1,30 @@
-"""Run directories: what one recipe made, and which stages are finished with which settings."""
+"""Run directories: what one recipe made, for all of its targets."""
 
-import datetime
-import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import yaml
-from pydantic import ValidationError
 from torch import nn
 
 from ofa.core import distributed
-from ofa.core.errors import RunError
+from ofa.core.errors import DeviceError, RecipeError, RunError, nearest
 from ofa.core.files import write_json, write_text
-from ofa.cost.latency.table import LatencyTable
 from ofa.data.dataset import Data, DataInfo
 from ofa.data.load import load_data
 from ofa.data.loaders import Batches, eval_batches
-from ofa.devices.device import Device
-from ofa.devices.registry import create_device
 from ofa.evaluate.subnets import extract_calibrated
-from ofa.pipeline.levels import Level, read_records
+from ofa.pipeline.folder import StageFolder
+from ofa.pipeline.levels import Level
 from ofa.pipeline.lock import locked
-from ofa.pipeline.recipe import Recipe
-from ofa.pipeline.stage import Progress, Stage, all_stages, readers
+from ofa.pipeline.recipe import Recipe, TargetConfig
+from ofa.pipeline.recipe_file import validate
+from ofa.pipeline.stage import Progress, Stage, all_stages
+from ofa.pipeline.target import Target, read_target
 from ofa.predict.mlp import AccuracyPredictor
 from ofa.space.arch import Rows, Value
 from ofa.supernet.family import Family
@@ -46,16 +41,17 @@ def open_run(folder: str | Path) -> "Run":
     folder = Path(folder).expanduser()
     try:
         content = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        return Run(Recipe.model_validate(content), folder)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+        return Run(validate(Recipe, content, "recipe.yaml"), folder)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecipeError) as error:
         raise RunError(f"{folder} is not a run directory with a readable recipe.yaml: {error}") from error
 
 
-class Run:
+class Run(StageFolder):
     """A run directory, created if missing, with its recipe; RunError if it cannot be written or holds other files."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.recipe, self.folder = recipe, folder
+        super().__init__(recipe, folder)
+        self._targets: dict[str, Target] = {}
         self._locked = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,23 +93,29 @@ class Run:
         options = config.options | {"num_classes": len(info.labels), "in_channels": info.in_channels}
         return create_family(config.name, **options).coupled(config.couple)
 
-    @cached_property
-    def device(self) -> Device:
-        """The recipe's device."""
-        return create_device(self.recipe.profile.device, **self.recipe.profile.options)
+    def check_inputs(self) -> dict[str, DeviceError]:
+        """Make data, family and devices and run the checks of all stages, so that errors appear before any long work.
 
-    def rng(self, stage: str) -> np.random.Generator:
-        """Return a generator for one stage, from the recipe's seed."""
-        return np.random.default_rng((self.recipe.seed, *stage.encode()))
-
-    def check_inputs(self) -> None:
-        """Make data, family and device and run the checks of all stages, so that errors appear before any long work."""
-        _ = self.data, self.device
+        Returns:
+            The error of each target, by name, whose device cannot be used now. It is raised if there is no other.
+        """
+        _ = self.data
         check_family(self.family)
+        checked = [stage for stage in all_stages().values() if stage.check is not None]
         if distributed.rank() == 0:
-            for stage in all_stages().values():
-                if stage.check is not None and not self.finished(stage):
-                    stage.check(self)
+            for stage in checked:
+                for holder in self.holders(stage):
+                    if not holder.finished(stage):
+                        stage.check(holder)  # type: ignore[misc]  # mypy does not see that it is not None
+        unreachable = {}
+        for target in self.targets:
+            try:
+                target.check()
+            except DeviceError as error:
+                unreachable[target.name] = error
+        if len(unreachable) == len(self.targets):
+            raise next(iter(unreachable.values()))
+        return unreachable
 
     # What the stages made
 
@@ -137,111 +139,124 @@ class Run:
         return eval_batches(self.data, self.data.train, resolution, limit=limit)
 
     def predictor(self) -> AccuracyPredictor:
-        """Return the accuracy predictor that the search refined, or the one fitted to random archs before."""
-        name = "refined.safetensors" if self.finished(all_stages()["search"]) else "predictor.safetensors"
-        return AccuracyPredictor.load(self.path(name), self.family.space)
-
-    def latency_table(self) -> LatencyTable:
-        """Return the latency table of the run's device; TableError if it is missing, malformed or of another family."""
-        return LatencyTable.load(self.path("latency_table.json"), self.family)
-
-    def path(self, name: str) -> Path:
-        """Return the path of a file of this run."""
-        return self.folder / name
-
-    def read_json(self, name: str) -> Any:
-        """Read a JSON file of this run; RunError if it is missing or broken."""
-        try:
-            return json.loads(self.path(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.path(name)} cannot be read ({error}); run the stage that makes it again") from error
+        """Return the accuracy predictor fitted to random archs; that of a target has seen its front, too."""
+        return AccuracyPredictor.load(self.path("predictor.safetensors"), self.family.space)
 
     @property
     def levels(self) -> list[Level]:
-        """The exported levels, the slowest first; RunError if there are none, or the record is malformed."""
-        return read_records(self.folder, Level)
+        """The exported levels of all targets, each from the slowest to the fastest; RunError if there are none."""
+        finished = [target for target in self.targets if target.finished(all_stages()["export"])]
+        if not finished:
+            raise RunError(f"{self.folder} has no exported levels; run `ofa export` first")
+        return [level for target in finished for level in target.levels]
 
-    # Stages
+    # Targets
 
-    def fingerprint(self, stage: Stage) -> str:
-        """Return a hash of all settings that a stage's result depends on."""
-        stages, content = all_stages(), self.recipe.model_dump(mode="json")
-        settings = {section: content[section] for section in ("seed", *stage.sections)}
-        settings |= {f"needs {need}": self.fingerprint(stages[need]) for need in stage.needs}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    @property
+    def targets(self) -> list[Target]:
+        """The targets of the recipe, then those that `specialize` added, by name."""
+        configs = {config.name: config for config in self.recipe.targets}
+        if self.path("targets").is_dir():
+            folders = (folder for folder in sorted(self.path("targets").iterdir()) if folder.name not in configs)
+            configs |= {folder.name: read_target(folder) for folder in folders if (folder / "target.yaml").exists()}
+        return [self._target(config) for config in configs.values()]
+
+    def _target(self, config: TargetConfig) -> Target:
+        known = self._targets.get(config.name)
+        if known is None or known.config != config:
+            self._targets[config.name] = Target(self, config)
+        return self._targets[config.name]
+
+    def target(self, name: str | None = None) -> Target:
+        """Return a target by name, by default the first one; RunError if there is none of that name."""
+        targets = {target.name: target for target in self.targets}
+        if name is None:
+            return next(iter(targets.values()))
+        if name not in targets:
+            raise RunError(f"{self.folder} has no target {name!r}; {nearest(name, targets)}")
+        return targets[name]
+
+    def specialize(self, config: TargetConfig, progress: Progress = lambda done, total, message: None) -> Target:
+        """Make a target that the recipe need not name: its latency table, front, levels and bundle.
+
+        Nothing is trained, and accuracies that other targets measured are used. An interrupted call resumes.
+
+        Raises:
+            RunError: the run has no trained supernet and predictor, or its recipe has another target of this name.
+        """
+        target = self.new_target(config)
+        for stage in all_stages().values():
+            if stage.per_target and not target.finished(stage):
+                target.execute(stage, progress)
+        return target
+
+    def new_target(self, config: TargetConfig) -> Target:
+        """Return a target to `specialize`, after checks that take no time."""
+        for need in ("train", "sample", "fit"):
+            self.require(need, f"target {config.name}")
+        if any(known.name == config.name and known != config for known in self.recipe.targets):
+            raise RunError(f"the recipe of {self.folder} has a target {config.name!r}; give another name or change it")
+        target = self._target(config)
+        target.check()
+        return target
+
+    def remove_target(self, name: str) -> None:
+        """Remove a target's folder; accuracies that were measured for it stay."""
+        target = self.target(name)
+        if target.folder.exists():
+            with target.exclusive():
+                shutil.rmtree(target.folder)
+            self.forget({"report"})
+        self._targets.pop(name, None)
+
+    # What a folder of stages has to know
+
+    def holders(self, stage: Stage) -> Iterable[StageFolder]:
+        """Return this run, or its targets for a stage that runs for each."""
+        return self.targets if stage.per_target else [self]
 
     def finished(self, stage: Stage) -> bool:
-        """Return whether a stage is finished with the present settings."""
-        record = self.records().get(stage.name, {})
-        return bool(record.get("finished")) and record["fingerprint"] == self.fingerprint(stage)
+        """Return whether a stage is finished with the present settings, for all targets if it runs for each."""
+        return all(target.finished(stage) for target in self.targets) if stage.per_target else super().finished(stage)
 
-    def check_unchanged(self, stage: Stage) -> None:
-        """Raise RunError for a stage that was started or finished with other settings."""
-        record = self.records().get(stage.name)
-        if record is not None and record["fingerprint"] != self.fingerprint(stage):
-            raise RunError(
-                f"{self.folder} has a {stage.name!r} stage made with another recipe (it reads the sections "
-                f"{', '.join(('seed', *stage.sections))}); restore the recipe, or give another directory with --run"
-            )
+    def execute(self, stage: Stage, progress: Progress) -> None:
+        """Run one stage, for each target if it is of that kind; see `StageFolder.execute`."""
+        if not stage.per_target:
+            super().execute(stage, progress)
+            return
+        for target in self.targets:
+            target.execute(stage, progress)
 
-    def require(self, need: str, reader: str) -> None:
-        """Raise RunError if a stage that `reader` needs is not finished or was made with another recipe."""
-        stage = all_stages()[need]
-        self.check_unchanged(stage)
-        if not self.finished(stage):
-            raise RunError(f"{reader!r} needs the {need!r} stage of {self.folder}; run `ofa {need}` first")
+    def begin(self) -> None:
+        """Write the recipe and the record of its data."""
+        write_text(self.path("recipe.yaml"), self.recipe.to_yaml())
+        data = {"config": self.recipe.data.model_dump(mode="json"), "info": asdict(self.data_info)}
+        write_json(self.path("data.json"), data)
+
+    def affected(self) -> Iterable[StageFolder]:
+        """Return this run and its targets."""
+        return [self, *self.targets]
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep other processes from working on this run, or raise RunError if one does; may be nested."""
+        """Keep other processes from working on this run and its targets, or raise RunError if one does."""
+        with self._lock(shared=False):
+            yield
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Keep other processes from changing what targets share, or raise RunError if one does."""
+        with self._lock(shared=True):
+            yield
+
+    @contextmanager
+    def _lock(self, *, shared: bool) -> Iterator[None]:
         if self._locked or distributed.rank() != 0:
             yield
             return
-        with locked(self.folder):
+        with locked(self.folder, shared=shared):
             self._locked = True
             try:
                 yield
             finally:
                 self._locked = False
-
-    def execute(self, stage: Stage, progress: Progress) -> None:
-        """Run one stage, even if it is finished; one that was interrupted with the same settings resumes.
-
-        Stages that read its result must run again afterwards. Of several processes, rank 0 keeps the records. It is a
-        RunError if a needed stage is missing or of another recipe, or if another process is working on this run.
-        """
-        for need in stage.needs:
-            self.require(need, stage.name)
-        with self.exclusive(), self._recorded(stage) if distributed.rank() == 0 else nullcontext():
-            stage.run(self, progress)
-            distributed.barrier()
-
-    @contextmanager
-    def _recorded(self, stage: Stage) -> Iterator[None]:
-        """Record that a stage starts and, at the end, how long it took and whether it finished."""
-        fingerprint, record = self.fingerprint(stage), self.records().get(stage.name, {})
-        if stage.expensive:
-            self.check_unchanged(stage)
-        resumes = record.get("fingerprint") == fingerprint and (stage.expensive or not record["finished"])
-        seconds = float(record["seconds"]) if resumes else 0.0
-        write_text(self.path("recipe.yaml"), self.recipe.to_yaml())
-        data = {"config": self.recipe.data.model_dump(mode="json"), "info": asdict(self.data_info)}
-        write_json(self.path("data.json"), data)
-        self._record(stage, fingerprint, seconds, None)
-        start, finished = time.monotonic(), None
-        try:
-            yield
-            finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        finally:
-            self._record(stage, fingerprint, seconds + time.monotonic() - start, finished)
-
-    def records(self) -> dict[str, dict[str, Any]]:
-        """Return what `stages.json` says of each stage: fingerprint, seconds, finished."""
-        records: dict[str, dict[str, Any]] = self.read_json("stages.json") if self.path("stages.json").exists() else {}
-        return records
-
-    def _record(self, stage: Stage, fingerprint: str, seconds: float, finished: str | None) -> None:
-        record = {"fingerprint": fingerprint, "seconds": round(seconds, 2), "finished": finished}
-        stale = set() if stage.expensive else readers(stage)  # an expensive result comes out the same
-        others = {name: other for name, other in self.records().items() if name not in stale}
-        write_json(self.path("stages.json"), others | {stage.name: record})

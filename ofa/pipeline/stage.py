@@ -1,18 +1,13 @@
 """Stages of a run, found by entry points, and the order in which they run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ofa.core.errors import RunError
 from ofa.core.plugins import load_plugin, plugin_names
-
-if TYPE_CHECKING:
-    from ofa.pipeline.run import Run
 
 Progress = Callable[[int, int, str], None]
 """Called with work done, work in all and a message."""
@@ -28,17 +23,26 @@ class Stage:
         name: as on the command line.
         needs: stages whose results it reads.
         sections: sections of the recipe that it reads beside those of the stages it needs.
-        run: does the work; called again after an interruption, it resumes.
+        run: does the work for the run, or for one target of it; called again after an interruption, it resumes.
+        target_keys: keys of a target that it reads; None for a stage that belongs to the run and not to its targets.
+        partial: patterns of the files that an interrupted stage resumes from; removed when the settings have changed.
         expensive: a rerun resumes the result, and other settings are refused.
-        check: tries early what could fail late; called before any stage runs.
+        check: tries early what could fail late, for the run or one target; called before any stage runs.
     """
 
     name: str
     needs: tuple[str, ...]
     sections: tuple[str, ...]
-    run: Callable[[Run, Progress], None]
+    run: Callable[[Any, Progress], None]
+    target_keys: tuple[str, ...] | None = None
+    partial: tuple[str, ...] = ()
     expensive: bool = False
-    check: Callable[[Run], None] | None = None
+    check: Callable[[Any], None] | None = None
+
+    @property
+    def per_target(self) -> bool:
+        """Whether the stage runs once for each target."""
+        return self.target_keys is not None
 
 
 @cache

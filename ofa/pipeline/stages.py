@@ -1,6 +1,7 @@
 """The stages `train`, `profile`, `sample` and `fit`; `search` is in `ofa.pipeline.search`, the others in `export`."""
 
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 
@@ -9,8 +10,10 @@ from ofa.core.files import write_json
 from ofa.cost.counted import macs_m
 from ofa.cost.latency.profile import profile
 from ofa.pipeline.accuracy_store import AccuracyStore, columns, denoised, n_validation_images, read_samples
+from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
+from ofa.pipeline.target import Target
 from ofa.predict.mlp import AccuracyPredictor, evaluate
 from ofa.supernet.supernet import Supernet
 from ofa.train.trainer import train
@@ -35,17 +38,26 @@ def _train(run: Run, progress: Progress) -> None:
         supernet.save(run.path("supernet.safetensors"))
 
 
-def _profile(run: Run, progress: Progress) -> None:
-    """Measure the latency table of the recipe's device."""
-    table = profile(
-        run.family,
-        run.device,
-        run.rng("profile"),
-        config=run.recipe.profile,
-        samples_path=run.path("latency_samples.json"),
-        on_progress=lambda done, total: progress(done, total, "latencies"),
-    )
-    table.save(run.path("latency_table.json"))
+def _profile(target: Target, progress: Progress) -> None:
+    """Measure the latency table of a target's device in each precision, or take the one that was given."""
+    run, precisions = target.run, target.precisions
+    for i, precision in enumerate(precisions):
+        if target.config.table is not None:
+            target.given_table().save(target.table_path(precision))
+            continue
+        table = profile(
+            run.family,
+            target.device(precision),
+            run.rng("profile"),
+            config=run.recipe.profile,
+            samples_path=target.path(f"latency_samples-{precision}.json"),
+            on_progress=partial(_report, progress, precision, i, len(precisions)),
+        )
+        table.save(target.table_path(precision))
+
+
+def _report(progress: Progress, precision: str, i: int, n: int, done: int, total: int) -> None:
+    progress(i * total + done, n * total, f"latencies, {precision}")
 
 
 def _sample(run: Run, progress: Progress) -> None:
@@ -53,8 +65,9 @@ def _sample(run: Run, progress: Progress) -> None:
     space, n_archs = run.family.space, run.recipe.sample.archs
     ends = space.rows([space.smallest, space.largest])
     rows = space.unique(np.concatenate([ends, space.sample(2 * n_archs, run.rng("sample"))]))[:n_archs]
-    store = AccuracyStore(run, SAMPLE, "samples.json")
-    store.measure([space.decode(row) for row in rows], lambda done, message: progress(done, len(rows), message))
+    store = AccuracyStore(run, "samples.json", accuracy_measure(run))
+    archs = [space.decode(row) for row in rows]
+    store.measure("float32", archs, lambda done, message: progress(done, len(rows), message))
 
 
 def _fit(run: Run, progress: Progress) -> None:
@@ -70,6 +83,13 @@ def _fit(run: Run, progress: Progress) -> None:
 
 
 TRAIN = Stage("train", (), ("family", "data", "train"), _train, expensive=True)
-PROFILE = Stage("profile", (), ("family", "data", "profile"), _profile)
+PROFILE = Stage(
+    "profile",
+    (),
+    ("family", "data", "profile"),
+    _profile,
+    target_keys=("device", "options", "batch", "precision", "table"),
+    partial=("latency_samples-*.json", "latency_table-*.json"),
+)
 SAMPLE = Stage("sample", ("train",), ("sample",), _sample)
 FIT = Stage("fit", ("sample",), ("predictor",), _fit)

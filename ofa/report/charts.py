@@ -11,9 +11,27 @@ from plotly.subplots import make_subplots
 
 from ofa.pipeline.levels import Level, ReplayStep
 from ofa.report.archs import arch_lines
-from ofa.report.content import Entry
+from ofa.report.content import Entry, TargetContent
 
+COLORS = ("#3b82f6", "#c2570c", "#16a34a", "#a855f7", "#e11d48", "#0891b2", "#8b8b8b")
 BLUE, ORANGE, GRAY, CLEAR = "#3b82f6", "#c2570c", "#8b8b8b", "rgba(0,0,0,0)"
+
+
+def fronts(targets: Sequence[TargetContent]) -> go.Figure:
+    """Show the fronts of all targets: validation accuracy over predicted latency."""
+    figure = go.Figure()
+    for i, target in enumerate(targets):
+        texts = [
+            f"{escape(target.name)}, {escape(entry['precision'])}: {entry['estimated_top1_percent']:.2f}%, "
+            f"{entry['predicted_latency_ms']:.3g} ms<br>{_arch_html(entry['arch'])}"
+            for entry in target.front
+        ]
+        x, y = _column(target.front, "predicted_latency_ms"), _column(target.front, "estimated_top1_percent")
+        style = {"color": COLORS[i % len(COLORS)], "size": 6, "mode": "lines+markers"}
+        _add_points(figure, escape(target.name), x, y, texts, **style)
+    figure.update_xaxes(_latency_axis("predicted latency of a run, ms", [x for trace in figure.data for x in trace.x]))
+    figure.update_yaxes(title="validation top-1, %")
+    return _styled(figure, 460)
 
 
 def accuracy_over_latency(samples: list[Entry], front: list[Entry], levels: list[Level]) -> go.Figure:

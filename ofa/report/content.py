@@ -1,4 +1,4 @@
-"""The content of a report, read from the files of a run."""
+"""The content of a report, read from the files of a run and its targets."""
 
 import json
 from collections.abc import Mapping
@@ -7,29 +7,30 @@ from typing import Any
 
 from ofa.core.errors import RunError
 from ofa.cost.latency.table import LatencyTable
+from ofa.pipeline.choose import objective_key
 from ofa.pipeline.levels import Level, ReplayStep, read_records
 from ofa.pipeline.run import Run
+from ofa.pipeline.stage import all_stages
+from ofa.pipeline.target import Target
 
 Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Content:
-    """The plain data of a report. Entries are as the stages wrote them.
+class TargetContent:
+    """The plain data of one target. Entries are as the stages wrote them.
 
     Attributes:
-        facts: the run in short, by label.
+        facts: the target in short, by label.
+        device: what the latency table says of the device.
         seconds: duration of each stage.
-        samples: subnets whose accuracy was measured, with `predicted_latency_ms` added.
-        front: the measured front, the fastest first.
+        samples: subnets whose accuracy was measured before the search, with `predicted_latency_ms` added.
+        front: the measured front, the best in the objective first.
         checks: whole networks of the latency table, with `predicted_latency_ms` added.
-        fit: metrics of the accuracy predictor.
-        epochs: one entry per epoch of the training; none if nothing was trained.
-        distilled: whether subnets learned from a teacher.
+        objective: key of the cost that the front trades for accuracy.
     """
 
     name: str
-    recipe: str
     facts: Mapping[str, str]
     device: Mapping[str, Any]
     seconds: Mapping[str, float]
@@ -37,33 +38,67 @@ class Content:
     samples: list[Entry]
     front: list[Entry]
     checks: list[Entry]
+    replay: list[ReplayStep]
+    objective: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """The plain data of a report.
+
+    Attributes:
+        facts: the run in short, by label.
+        seconds: duration of each stage that the targets share.
+        fit: metrics of the accuracy predictor.
+        epochs: one entry per epoch of the training; none if nothing was trained.
+        distilled: whether subnets learned from a teacher.
+        targets: the finished targets, at least one.
+    """
+
+    name: str
+    recipe: str
+    facts: Mapping[str, str]
+    seconds: Mapping[str, float]
     fit: Entry
     epochs: list[Entry]
     distilled: bool
-    replay: list[ReplayStep]
+    targets: list[TargetContent]
 
 
 def gather(run: Run) -> Content:
     """Read the content of a run's report; RunError or TableError if a file is missing or malformed."""
-    table, front = run.latency_table(), run.read_json("front.json")
+    bundle = all_stages()["bundle"]
     return Content(
         name=run.recipe.name,
         recipe=run.recipe.to_yaml(),
-        facts=_facts(run, front),
-        device=dict(table.device) | {"measured": table.date[:10]},
-        seconds={name: record["seconds"] for name, record in run.records().items() if name != "report"},
-        levels=run.levels,
-        samples=_with_latency(table, run.read_json("samples.json")["samples"]),
-        front=front["front"],
-        checks=_with_latency(table, [{"arch": dict(arch)} | asdict(timing) for arch, timing in table.checks.items()]),
+        facts=_facts(run),
+        seconds=_seconds(run.records()),
         fit=run.read_json("predictor.json"),
         epochs=_read_lines(run, "train.jsonl"),
         distilled=run.recipe.train.teacher != "none",
-        replay=read_records(run.folder, ReplayStep),
+        targets=[_gather_target(target) for target in run.targets if target.finished(bundle)],
     )
 
 
-def _facts(run: Run, front: Entry) -> dict[str, str]:
+def _gather_target(target: Target) -> TargetContent:
+    table, front, levels = target.latency_table(), target.read_json("front.json"), target.levels
+    samples = target.run.read_json("samples.json")["samples"]
+    checks = [{"arch": dict(arch)} | asdict(timing) for arch, timing in table.checks.items()]
+    return TargetContent(
+        name=target.name,
+        facts=_target_facts(target, front),
+        device=dict(table.device) | {"measured": table.date[:10]},
+        seconds=_seconds(target.records()),
+        levels=levels,
+        samples=_with_latency(table, samples),
+        front=front["front"],
+        checks=_with_latency(table, checks),
+        replay=read_records(target.folder, ReplayStep),
+        objective=objective_key(target.config.objective),
+    )
+
+
+def _facts(run: Run) -> dict[str, str]:
     data, space = run.data, run.family.space
     size = f"{space.size:,}" if space.size < 1e12 else f"{float(space.size):.2g}"
     return {
@@ -71,8 +106,23 @@ def _facts(run: Run, front: Entry) -> dict[str, str]:
         "data set": f"{data.name} ({len(data.labels)} classes)",
         "images": f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test",
         "search space": f"{size} subnets, {len(space.choices)} choices",
+        "targets": str(len(run.targets)),
+    }
+
+
+def _target_facts(target: Target, front: Entry) -> dict[str, str]:
+    config = target.config
+    limits = (", ".join(f"{name} {limit:g}" for name, limit in one.items()) for one in config.limits or ())
+    return {
+        "precision": config.precision,
+        "batch": str(config.batch),
+        "limits": "; ".join(limits) or "none",
         "search": f"{front['n_evaluated']:,} subnets predicted, {front['verified']} of them measured",
     }
+
+
+def _seconds(records: Mapping[str, Entry]) -> dict[str, float]:
+    return {name: record["seconds"] for name, record in records.items() if name != "report"}
 
 
 def _with_latency(table: LatencyTable, listed: list[Entry]) -> list[Entry]:

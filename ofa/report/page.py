@@ -16,12 +16,12 @@ from plotly.offline import get_plotlyjs
 
 from ofa.core.files import write_json, write_text
 from ofa.cost.latency.table import latency_metrics
-from ofa.pipeline.levels import Level, to_json
+from ofa.pipeline.levels import to_json
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
 from ofa.report import charts
 from ofa.report.archs import compact
-from ofa.report.content import Content, gather
+from ofa.report.content import Content, TargetContent, gather
 
 _PACKAGES = ("ofa", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 _UNTRAINED = "<p>Nothing was trained in this run: its weights were given.</p>"
@@ -32,9 +32,16 @@ def _report(run: Run, progress: Progress) -> None:
     content = gather(run)
     summary = {
         "space_size": run.family.space.size,
-        "levels": [to_json(level) for level in content.levels],
         "predictor": {key: content.fit[key] for key in ("kendall_tau", "rmse_percent", "n_fit", "n_test")},
         "seconds": content.seconds,
+        "targets": {
+            target.name: {
+                "device": target.device,
+                "levels": [to_json(level) for level in target.levels],
+                "seconds": target.seconds,
+            }
+            for target in content.targets
+        },
     }
     write_text(run.path("report.html"), page(content))
     write_json(run.path("summary.json"), summary)
@@ -46,72 +53,103 @@ REPORT = Stage("report", ("bundle",), (), _report)
 
 def page(content: Content) -> str:
     """Return the report as HTML. Everything that comes from recipes, archs and files is escaped."""
-    figures = {
-        "accuracy_over_latency": charts.accuracy_over_latency(content.samples, content.front, content.levels),
-        "latency_agreement": charts.latency_agreement(content.checks, content.levels),
-        "accuracy_agreement": charts.accuracy_agreement(
-            content.fit["measured_percent"], content.fit["predicted_percent"]
-        ),
-        "battery": charts.battery(content.replay),
+    seconds = dict(content.seconds) | {
+        target.name: sum(target.seconds.values()) for target in content.targets if target.seconds
     }
-    seconds = {**content.seconds, "total": sum(content.seconds.values())}
+    seconds["total"] = sum(seconds.values())
     packages = {"Python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    levels = [_level_cells(target, i) for target in content.targets for i in range(len(target.levels))]
     return Template(_resource("page.html")).substitute(
         {name: escape(text) for name, text in _texts(content).items()},
         css=_resource("page.css"),
         plotly=get_plotlyjs(),
         facts=_definitions(content.facts),
-        device=_definitions({name.replace("_", " "): value for name, value in content.device.items()}),
-        times=_table([{"stage": name, "time": _duration(value)} for name, value in seconds.items()]),
-        levels=_table([_level_cells(i, level) for i, level in enumerate(content.levels)]),
-        archs="".join(_arch_details(i, level.arch) for i, level in enumerate(content.levels)),
-        versions=_definitions(packages),
-        **{name: _chart(name, figure) for name, figure in figures.items()},
+        times=_table([{"stage or target": name, "time": _duration(value)} for name, value in seconds.items()]),
+        levels=_table(levels),
+        fronts=_chart("fronts", charts.fronts(content.targets)),
+        targets="".join(map(_target_section, range(len(content.targets)), content.targets)),
+        accuracy_agreement=_chart(
+            "accuracy_agreement",
+            charts.accuracy_agreement(content.fit["measured_percent"], content.fit["predicted_percent"]),
+        ),
         training=_chart("training", charts.training(content.epochs)) if content.epochs else _UNTRAINED,
+        versions=_definitions(packages),
+    )
+
+
+def _target_section(number: int, target: TargetContent) -> str:
+    """Return the section of one target; `number` keeps the charts' identifiers apart."""
+    figures = {
+        "accuracy_over_latency": charts.accuracy_over_latency(target.samples, target.front, target.levels),
+        "latency_agreement": charts.latency_agreement(target.checks, target.levels),
+        "battery": charts.battery(target.replay),
+    }
+    return Template(_resource("target.html")).substitute(
+        {name: escape(text) for name, text in _target_texts(target).items()},
+        facts=_definitions(target.facts),
+        device=_definitions({name.replace("_", " "): value for name, value in target.device.items()}),
+        archs="".join(_arch_details(i, level.arch) for i, level in enumerate(target.levels)),
+        **{name: _chart(f"{name}-{number}", figure) for name, figure in figures.items()},
     )
 
 
 def _texts(content: Content) -> dict[str, str]:
     """Return the words and numbers inside sentences, not escaped."""
-    checks, levels, fit = content.checks, content.levels, content.fit
-    checked = latency_metrics(
-        [check["median_ms"] for check in checks], [check["predicted_latency_ms"] for check in checks]
-    )
-    deployed = latency_metrics([level.latency_ms for level in levels], [level.predicted_latency_ms for level in levels])
-    correct = [step.correct for step in content.replay if step.correct is not None]
-    n_served = sum(step.n_images for step in content.replay)
+    fit, n_targets = content.fit, len(content.targets)
     return {
         "name": content.name,
         "family": content.facts["family"],
         "data": content.facts["data set"],
-        "n_levels": str(len(levels)),
-        "check_n": str(checked.n),
-        "check_error": _number(checked.mean_error_percent),
-        "check_within": _number(checked.within_10_percent),
-        "check_spearman": _number(checked.spearman),
-        "level_error": _number(deployed.mean_error_percent),
+        "n_levels": str(sum(len(target.levels) for target in content.targets)),
+        "n_targets": f"{n_targets} target" + ("s" if n_targets > 1 else ""),
         "n_fit": str(fit["n_fit"]),
         "n_test": str(fit["n_test"]),
         "kendall_tau": _number(fit["kendall_tau"]),
         "rmse_percent": _number(fit["rmse_percent"]),
         "distillation": _DISTILLED if content.distilled else "",
-        "images_per_step": str(content.replay[0].n_images),
-        "correct": f"{sum(correct)} of {n_served} images were classified correctly." if correct else "",
         "recipe": content.recipe,
     }
 
 
-def _level_cells(i: int, level: Level) -> dict[str, str]:
+def _target_texts(target: TargetContent) -> dict[str, str]:
+    checks, levels = target.checks, target.levels
+    checked = latency_metrics(
+        [check["median_ms"] for check in checks], [check["predicted_latency_ms"] for check in checks]
+    )
+    deployed = latency_metrics([level.latency_ms for level in levels], [level.predicted_latency_ms for level in levels])
+    correct = [step.correct for step in target.replay if step.correct is not None]
+    n_served = sum(step.n_images for step in target.replay)
+    error = f"For the levels, which were measured later, it is {_number(deployed.mean_error_percent)}%."
     return {
+        "name": target.name,
+        "check_n": str(checked.n),
+        "check_error": _number(checked.mean_error_percent),
+        "check_within": _number(checked.within_10_percent),
+        "check_spearman": _number(checked.spearman),
+        "level_error": error if levels[0].measured else "The latencies of the levels are predicted.",
+        "images_per_step": str(target.replay[0].n_images),
+        "correct": f"{sum(correct)} of {n_served} images were classified correctly." if correct else "",
+    }
+
+
+def _level_cells(target: TargetContent, i: int) -> dict[str, str]:
+    level = target.levels[i]
+    latency = f"{_number(level.latency_ms)} ({_number(level.latency_spread_ms, 2)})" if level.measured else "predicted"
+    return {
+        "target": target.name,
         "level": str(i),
         "test top-1 %": f"{level.top1_percent:.2f}",
         "validation": f"{level.validation_top1_percent:.2f}",
-        "latency ms": f"{_number(level.latency_ms)} ({_number(level.latency_spread_ms, 2)})",
+        "latency ms": latency,
         "predicted": _number(level.predicted_latency_ms),
+        "images/s": _number(level.images_per_second),
+        "precision": level.precision,
+        "drop": f"{level.accuracy_drop_percent:.2f}",
+        "size MiB": _number(level.size_mib),
         "MACs M": _number(level.macs_m),
         "params M": _number(level.params_m),
         "pixels": str(level.arch["resolution"]),
-        "ONNX file": Path(level.file).name,
+        "file": Path(level.file).name,
         "max diff": f"{level.max_abs_diff:.1e}",
     }
 

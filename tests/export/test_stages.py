@@ -8,10 +8,12 @@ from torch.nn import functional
 import ofa
 from export import stages
 from export.formats.onnx import export_onnx
+from export.formats.onnx_format import FORMAT
 from export.preprocess import Preprocess
-from export.stages import BUNDLE, EXPORT, onnx_top1_percent, raw_images
+from export.stages import BUNDLE, EXPORT, raw_images
 from ofa.core.errors import ExportError, OfaError
 from ofa.data.loaders import eval_batches
+from ofa.pipeline.level_files import score_file
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run
 
@@ -51,7 +53,7 @@ def with_family(run, forward):
 
 def check(run):
     assert EXPORT.check is not None
-    EXPORT.check(run)
+    EXPORT.check(run.target())
 
 
 def test_a_family_that_can_be_exported_passes_the_check_and_leaves_no_file(run, tmp_path, monkeypatch):
@@ -139,7 +141,7 @@ def test_the_check_tolerates_one_percent_of_the_largest_logit(run, monkeypatch):
         if passes:
             check(with_family(run, pooled))
         else:
-            with pytest.raises(ExportError, match="ONNX differs from PyTorch by up to"):
+            with pytest.raises(ExportError, match="the file differs from PyTorch by up to"):
                 check(with_family(run, pooled))
 
 
@@ -149,7 +151,9 @@ def test_the_accuracy_of_a_file_counts_all_batches(tmp_path):
     images = torch.eye(3)[[0, 1, 2, 0, 1]].reshape(5, 1, 1, 3)
     labels = torch.tensor([0, 2, 2, 1, 0])
     batches = [(images[:4], labels[:4]), (images[4:], labels[4:])]
-    assert onnx_top1_percent(tmp_path / "model.onnx", batches) == pytest.approx(40.0)
+    metrics, model = score_file(FORMAT, tmp_path / "model.onnx", batches)
+    assert metrics.top1_percent == pytest.approx(40.0)
+    assert np.array_equal(model(images.numpy()), np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]])
 
 
 def test_raw_images_become_the_batches_of_evaluation(run):

@@ -23,7 +23,6 @@ from export.formats.onnx import export_onnx
 from ofa import Choice, Family, SearchSpace
 from ofa.core.errors import FamilyError, SpaceError
 from ofa.cost.counted import count_macs, macs_m, params_m
-from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import all_stages
@@ -498,12 +497,14 @@ def test_a_family_file_runs_through_all_stages(tmp_path, tiny_recipe_text):
     run = Run(Recipe.model_validate(content), tmp_path / "run")
     for stage in all_stages().values():
         run.execute(stage, lambda done, total, message: None)
-    table = LatencyTable.load(run.path("latency_table.json"), run.family)
+    target = run.target()
+    table = target.latency_table()
     assert not table.rows
     assert (len(table.networks), len(table.checks), run.family.space.size) == (8, 3, 16)
-    front, summary = run.read_json("front.json")["front"], run.read_json("summary.json")
+    front, summary = target.read_json("front.json")["front"], run.read_json("summary.json")
     rows = run.family.space.rows(entry["arch"] for entry in front)
     assert table(rows) == pytest.approx([entry["predicted_latency_ms"] for entry in front])
-    assert summary["levels"]
-    assert all(level["max_abs_diff"] <= 1e-4 for level in summary["levels"])
+    levels = summary["targets"]["local"]["levels"]
+    assert levels
+    assert all(level["max_abs_diff"] <= 1e-4 for level in levels)
     assert run.path("report.html").is_file()

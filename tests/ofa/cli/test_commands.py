@@ -55,14 +55,14 @@ def test_every_stage_alone(command, tiny_yaml, run_option):
 def test_search_under_a_limit(command, tiny_yaml, run_option):
     front = json.loads(command("search", tiny_yaml, *run_option, "--json")[1])
     limit = front[len(front) // 2]["predicted_latency_ms"]
-    (best,) = json.loads(command("search", tiny_yaml, *run_option, "--limit-ms", limit, "--json")[1])
+    (best,) = json.loads(command("search", tiny_yaml, *run_option, "--limit", f"latency_ms={limit}", "--json")[1])
     assert best["predicted_latency_ms"] <= limit
-    code, out, err = command("search", tiny_yaml, *run_option, "--limit-ms", 1e-6)
+    code, out, err = command("search", tiny_yaml, *run_option, "--limit", "latency_ms=1e-6")
     assert (code, out) == (2, "")
     assert "the tightest seen is" in err
-    for limit in (-1, 0, "nan", "inf"):
-        code, _, err = command("search", tiny_yaml, *run_option, "--limit-ms", limit)
-        assert (code, "give milliseconds above 0" in err) == (2, True)
+    for limit in ("latency_ms=-1", "latency_ms=0", "latency_ms=nan", "latency_ms=x", "latency_ms", "speed=1", ""):
+        code, out, err = command("search", tiny_yaml, *run_option, "--limit", limit)
+        assert (code, out, "--limit" in err) == (2, "", True)
 
 
 def test_bundle_demo_replays_a_battery(command, tiny_yaml, run_option):
@@ -112,18 +112,18 @@ def test_a_full_disk_is_one_error_and_leaves_no_partial_file(command, tiny_yaml,
 
 
 def test_a_corrupt_bundle_is_one_error(command, tiny_yaml, finished):
-    model = finished / "bundle" / "level-0.onnx"
+    model = finished / "targets/local/bundle/level-0.onnx"
     model.write_bytes(model.read_bytes()[:-1])
     code, _, err = command("bundle", "demo", tiny_yaml, "--run", finished)
     assert code == 2
     assert "level-0.onnx does not match its checksum" in err
-    shutil.rmtree(finished / "bundle")
+    shutil.rmtree(finished / "targets/local/bundle")
     code, _, err = command("bundle", "demo", tiny_yaml, "--run", finished)
     assert (code, "manifest.json cannot be read" in err) == (2, True)
 
 
 def test_a_table_of_another_family_is_refused(command, tiny_yaml, finished):
-    path = finished / "latency_table.json"
+    path = finished / "targets/local/latency_table-float32.json"
     content = json.loads(path.read_text())
     content["family"] = {"name": "ofa_mobilenet_v3", "options": {}}
     path.write_text(json.dumps(content))

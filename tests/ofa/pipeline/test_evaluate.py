@@ -13,8 +13,8 @@ from ofa.evaluate.subnets import evaluate_subnets
 from ofa.pipeline import evaluate as pipeline
 from ofa.pipeline.accuracy_store import AccuracyStore, read_samples
 from ofa.pipeline.evaluate import evaluate
+from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.run import open_run
-from ofa.pipeline.stages import SAMPLE
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ def test_what_the_sample_stage_measured_is_measured_again(run):
     samples = read_samples(run)
     result = evaluate(run, list(samples), max_images=run.recipe.sample.images)
     assert [(entry["top1_percent"], entry["loss"]) for entry in result["archs"]] == list(samples.values())
-    assert AccuracyStore(run, SAMPLE, "again.json").measure(list(samples), lambda done, message: None) == samples
+    store = AccuracyStore(run, "again.json", accuracy_measure(run))
+    assert store.measure("float32", list(samples), lambda done, message: None) == samples
 
 
 def test_each_arch_once_by_resolution_and_in_the_order_given(run, archs):

@@ -22,7 +22,7 @@ def quiet(done, total, message):
 def changed(recipe, **sections):
     content = recipe.model_dump(mode="json")
     for name, values in sections.items():
-        content[name] |= values
+        (content["targets"][0] if name == "target" else content[name]).update(values)
     return Recipe.model_validate(content)
 
 
@@ -45,7 +45,7 @@ def test_a_finished_run_is_finished_and_every_section_changes_what_reads_it(fini
     run = open_run(finished)
     assert run.recipe == tiny_recipe
     assert all(run.finished(stage) for stage in all_stages().values())
-    other = Run(changed(tiny_recipe, search={"levels": 2}), finished)
+    other = Run(changed(tiny_recipe, target={"levels": 2}), finished)
     done = {name for name, stage in all_stages().items() if other.finished(stage)}
     assert done == {"train", "sample", "fit", "profile"}
 
@@ -61,9 +61,9 @@ def test_inputs_from_another_recipe_are_refused_and_nothing_is_written(finished,
 
 
 def test_a_later_stage_can_be_made_again_with_other_settings(finished, tiny_recipe):
-    run = Run(changed(tiny_recipe, search={"levels": 2}), finished)
+    run = Run(changed(tiny_recipe, target={"levels": 2}), finished)
     run.execute(all_stages()["search"], quiet)
-    assert len(run.read_json("front.json")["levels"]) == 2
+    assert len(run.target().read_json("front.json")["levels"]) == 2
     assert run.finished(all_stages()["search"])
     assert not run.finished(all_stages()["export"])
 
@@ -166,9 +166,11 @@ def test_a_run_that_another_process_works_on_is_refused(finished, tiny_recipe):
 def test_checks_of_all_stages_run_before_any_long_work(tiny_recipe, tmp_path, monkeypatch):
     checked = []
     stages = {
-        name: replace(stage, check=lambda run, name=name: checked.append(name)) for name, stage in all_stages().items()
+        name: replace(stage, check=lambda holder, name=name: checked.append(name))
+        for name, stage in all_stages().items()
     }
-    monkeypatch.setattr("ofa.pipeline.run.all_stages", lambda: stages)
+    for module in ("run", "folder"):
+        monkeypatch.setattr(f"ofa.pipeline.{module}.all_stages", lambda: stages)
     Run(tiny_recipe, tmp_path / "run").check_inputs()
     assert checked == list(stages)
 

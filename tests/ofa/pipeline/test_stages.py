@@ -8,15 +8,16 @@ import yaml
 
 from export.session import INPUT, OUTPUT, session
 from ofa.core.errors import CheckpointError, InfeasibleError, RunError
-from ofa.cost.latency.table import LatencyTable
 from ofa.data.loaders import eval_batches
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
-from ofa.pipeline import accuracy_store
+from ofa.pipeline import level_files
 from ofa.pipeline.accuracy_store import Sample, read_samples
+from ofa.pipeline.choose import spread
+from ofa.pipeline.measured import read_model_rmse_percent
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, open_run
-from ofa.pipeline.search import predicted_front, read_model_rmse_percent, spread
+from ofa.pipeline.search import best_under
 from ofa.pipeline.stage import all_stages
 from ofa.predict.denoise import denoised_percent, estimate_percent
 from ofa.predict.mlp import AccuracyPredictor
@@ -26,29 +27,35 @@ def quiet(done, total, message):
     pass
 
 
-def run_with(finished, **search):
+def run_with(finished, **target):
     content = yaml.safe_load((finished / "recipe.yaml").read_text())
-    content["search"] |= search
+    content["targets"][0] |= target
     return Run(Recipe.model_validate(content), finished)
 
 
 def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finished):
     run = open_run(finished)
     summary = run.read_json("summary.json")
-    assert set(summary) == {"space_size", "levels", "predictor", "seconds"}
+    assert set(summary) == {"space_size", "targets", "predictor", "seconds"}
+    ((name, target),) = summary["targets"].items()
+    assert set(target) == {"device", "levels", "seconds"}
     assert summary["space_size"] == run.family.space.size
     assert {"kendall_tau", "n_fit", "n_test"} <= set(summary["predictor"])
-    assert set(summary["seconds"]) >= {"train", "sample", "fit", "profile", "search", "export", "bundle"}
-    assert summary["levels"]
-    latencies = [level["latency_ms"] for level in summary["levels"]]
+    assert set(summary["seconds"]) == {"train", "sample", "fit"}
+    assert set(target["seconds"]) == {"profile", "search", "export", "bundle"}
+    assert target["levels"]
+    latencies = [level["latency_ms"] for level in target["levels"]]
     assert latencies == sorted(latencies, reverse=True)
     supernet = run.supernet()
-    for level in summary["levels"]:
+    for level in target["levels"]:
         arch = run.family.space.arch(level["arch"])
         static = supernet.extract(arch)
         assert sum(p.numel() for p in static.parameters()) == pytest.approx(level["params_m"] * 1e6)
         resolution = int(arch["resolution"])
-        model = session(finished / level["file"])
+        path = finished / "targets" / name / level["file"]
+        assert (level["bytes"], level["size_mib"]) == (path.stat().st_size, path.stat().st_size / 2**20)
+        assert (level["target"], level["precision"], level["measured"]) == (name, "float32", True)
+        model = session(path)
         batches = eval_batches(run.data, run.data.test, resolution)
         right = sum(
             int((model.run([OUTPUT], {INPUT: x.numpy()})[0].argmax(axis=1) == y.numpy()).sum()) for x, y in batches
@@ -60,20 +67,20 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
 
 
 def verified_samples(run):
-    entries = run.read_json("verified.json")["samples"]
-    return {run.family.space.arch(one.pop("arch")): Sample(**one) for one in entries}
+    entries = run.read_json("accuracies/local.json")["samples"]
+    return {run.family.space.arch(one["arch"]): Sample(one["top1_percent"], one["loss"]) for one in entries}
 
 
 def test_the_front_is_not_beaten_by_any_measured_arch(finished):
     run = open_run(finished)
-    front = run.read_json("front.json")["front"]
-    table = LatencyTable.load(finished / "latency_table.json", run.family)
+    target = run.target()
+    front, table = target.read_json("front.json")["front"], target.latency_table()
     off = read_model_rmse_percent(run)
     samples = read_samples(run) | verified_samples(run)
     rows, (accuracies, losses) = run.family.space.rows(samples), np.array(list(samples.values())).T
     measured = denoised_percent(accuracies, losses, run.recipe.sample.images)
     images = {"n_images": run.recipe.sample.images, "model_rmse_percent": off}
-    estimates = estimate_percent(measured, run.predictor()(rows), **images)
+    estimates = estimate_percent(measured, target.predictor()(rows), **images)
     # The stage predicted the archs in another order, which changes the last bits: float32 ones for accuracies.
     for latency, estimate in zip(table(rows) * (1 + 1e-12), estimates - 1e-5, strict=True):
         assert any(f["predicted_latency_ms"] <= latency and f["estimated_top1_percent"] >= estimate for f in front)
@@ -81,13 +88,13 @@ def test_the_front_is_not_beaten_by_any_measured_arch(finished):
 
 def count_measured(monkeypatch):
     measured = []
-    measure = accuracy_store.evaluate_subnets
+    measure = level_files.evaluate_subnets
 
     def counting(supernet, archs, *images, **options):
         measured.extend(archs)
         return measure(supernet, archs, *images, **options)
 
-    monkeypatch.setattr(accuracy_store, "evaluate_subnets", counting)
+    monkeypatch.setattr(level_files, "evaluate_subnets", counting)
     return measured
 
 
@@ -104,21 +111,22 @@ def test_interrupted_sampling_resumes_with_the_same_result(finished, monkeypatch
 
 def test_the_search_refits_its_predictor_to_what_it_measures_and_resumes(finished, monkeypatch):
     run = open_run(finished)
-    whole, refined = run.read_json("verified.json"), (finished / "refined.safetensors").read_bytes()
+    verified_path, refined_path = finished / "accuracies/local.json", run.target().path("refined.safetensors")
+    whole, refined = json.loads(verified_path.read_text()), refined_path.read_bytes()
     sampled_before = read_samples(run)
     sampled = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
     verified = verified_samples(run)
     assert verified
     assert not verified.keys() & sampled_before.keys()
     rows, measured = run.family.space.rows(verified), np.array(list(verified.values()))[:, 0]
-    errors = [np.abs(predictor(rows) - measured).mean() for predictor in (sampled, run.predictor())]
+    errors = [np.abs(predictor(rows) - measured).mean() for predictor in (sampled, run.target().predictor())]
     assert errors[1] < errors[0]
-    (finished / "verified.json").write_text(json.dumps(whole | {"samples": whole["samples"][:2]}))
+    verified_path.write_text(json.dumps(whole | {"samples": whole["samples"][:2]}))
     measured_again = count_measured(monkeypatch)
     run.execute(all_stages()["search"], quiet)
     assert len(measured_again) == len(verified) - 2
-    assert run.read_json("verified.json") == whole
-    assert (finished / "refined.safetensors").read_bytes() == refined
+    assert json.loads(verified_path.read_text()) == whole
+    assert refined_path.read_bytes() == refined
 
 
 def test_search_and_predictor_never_read_the_test_split(finished):
@@ -132,19 +140,18 @@ def test_search_and_predictor_never_read_the_test_split(finished):
 
     object.__setattr__(run.data, "test", Untouchable())
     (finished / "samples.json").unlink()
-    (finished / "verified.json").unlink()
+    (finished / "accuracies/local.json").unlink()
     for name in ("sample", "fit", "search"):
         run.execute(all_stages()[name], quiet)
 
 
 def test_levels_under_latency_limits_are_the_best_of_the_front_under_each(finished):
     run = open_run(finished)
-    table = LatencyTable.load(finished / "latency_table.json", run.family)
-    latencies = table(run.family.space.rows(read_samples(run)))
+    latencies = run.target().latency_table()(run.family.space.rows(read_samples(run)))
     limits = [float(latencies.max()), float(latencies.min())]
-    run = run_with(finished, latency_limits_ms=limits)
+    run = run_with(finished, limits=[{"latency_ms": limit} for limit in limits])
     run.execute(all_stages()["search"], quiet)
-    found = run.read_json("front.json")
+    found = run.target().read_json("front.json")
     under = [[f for f in found["front"] if f["predicted_latency_ms"] <= limit] for limit in limits]
     best = [max(entries, key=lambda entry: entry["estimated_top1_percent"]) for entries in under]
     assert found["levels"] == (best if best[0] != best[1] else best[:1])  # a front of one arch serves both limits
@@ -152,23 +159,16 @@ def test_levels_under_latency_limits_are_the_best_of_the_front_under_each(finish
 
 def test_a_limit_below_the_fastest_arch_says_the_tightest_value_seen(finished):
     run, limit = open_run(finished), 1e-6
-    table = LatencyTable.load(finished / "latency_table.json", run.family)
+    table = run.target().latency_table()
     smallest = float(table(run.family.space.rows([run.family.space.smallest]))[0])
     with pytest.raises(InfeasibleError, match="the tightest seen is") as error:
-        predicted_front(
-            run,
-            run.latency_table(),
-            run.predictor(),
-            run.family.space.sample(3, run.rng("")),
-            run.rng("search"),
-            limit,
-        )
+        best_under(run.target(), {"latency_ms": limit})
     tightest = float(re.search(r"the tightest seen is ([\d.e-]+)", str(error.value))[1])
     assert limit < tightest <= smallest * 1.001  # a measured table may know one that is faster than the smallest
-    before = (finished / "front.json").read_bytes()
+    before = run.target().path("front.json").read_bytes()
     with pytest.raises(InfeasibleError):
-        run_with(finished, latency_limits_ms=[limit]).execute(all_stages()["search"], quiet)
-    assert (finished / "front.json").read_bytes() == before
+        run_with(finished, limits=[{"latency_ms": limit}]).execute(all_stages()["search"], quiet)
+    assert run.target().path("front.json").read_bytes() == before
 
 
 def test_an_accuracy_floor_above_the_best_is_refused_with_the_best(finished):
@@ -180,13 +180,13 @@ def test_an_accuracy_floor_above_the_best_is_refused_with_the_best(finished):
 def test_truncated_weights_are_named(finished, file):
     path = finished / file
     path.write_bytes(path.read_bytes()[:500])
-    (finished / "verified.json").unlink()  # so that there is something to measure
+    (finished / "accuracies/local.json").unlink()  # so that there is something to measure
     with pytest.raises(CheckpointError, match=file):
         open_run(finished).execute(all_stages()["search"], quiet)
 
 
 def test_a_missing_result_names_the_file(finished):
-    (finished / "front.json").unlink()
+    (finished / "targets/local/front.json").unlink()
     with pytest.raises(RunError, match=r"front\.json cannot be read"):
         open_run(finished).execute(all_stages()["export"], quiet)
 

@@ -9,7 +9,7 @@ import yaml
 
 from ofa.core.config import Config
 from ofa.core.errors import OfaError
-from ofa.pipeline.recipe import Recipe
+from ofa.pipeline.recipe import Recipe, TargetConfig
 from ofa.pipeline.recipe_file import validate
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import all_stages
@@ -42,6 +42,8 @@ def numeric_keys(section, path=()):
             elif origin is list and get_origin(arguments[0]) is Annotated:
                 for kind in leaves(arguments[0]):
                     yield from numeric_keys(kind, (*path, name, kind))
+            elif origin is list and isinstance(arguments[0], type) and issubclass(arguments[0], Config):
+                yield from numeric_keys(arguments[0], (*path, name, arguments[0]))
 
 
 KEYS = sorted(set(numeric_keys(Recipe)), key=str)
@@ -53,7 +55,10 @@ def changed(content: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[
     inner = content
     for i, part in enumerate(path[:-1]):
         following = path[i + 1]
-        if isinstance(following, type):  # a phase of some strategy
+        if following is TargetConfig:
+            inner[part] = [{"name": "local"}]
+            inner = inner[part][0]
+        elif isinstance(following, type):  # a phase of some strategy
             (strategy,) = get_args(following.model_fields["strategy"].annotation)
             inner[part] = [{"strategy": "full", "epochs": 1}, {"strategy": strategy, "epochs": 1}]
             inner = inner[part][1]
@@ -63,7 +68,7 @@ def changed(content: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[
             inner[part] = inner.get(part) or [0.9, 1.0]
             inner = inner[part]
         else:
-            default = dict(TEACHER) if part == "teacher" else {}
+            default = {"teacher": dict(TEACHER), "power": {"busy_w": 5.0}}.get(part, {})
             inner[part] = inner[part] if isinstance(inner.get(part), dict) else default
             inner = inner[part]
     inner[path[-1]] = value
@@ -81,7 +86,7 @@ def test_all_sections_are_walked():
         "seed",
         "train.lr",
         "train.phases.Uniform.subnets",
-        "search.latency_limits_ms.0",
+        "targets.TargetConfig.batch",
         "data.augment.scale.0",
     ):
         assert name in names

@@ -10,6 +10,7 @@ from ofa.devices.device import Timing
 from ofa.pipeline.levels import Level, ReplayStep, write_records
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run
+from ofa.pipeline.stage import all_stages
 from tests.levels import level
 
 RESOLUTIONS = [16, 24]
@@ -60,6 +61,8 @@ def archs(family):
 def run(tmp_path, family, archs):
     """A run directory as the stages leave it, with made-up numbers."""
     run = Run(Recipe.model_validate(RECIPE), tmp_path / "run")
+    target = run.target()
+    target.folder.mkdir(parents=True)
     device = {"device": "ort-cpu", "processor": "<b>fast</b> & cheap", "threads": 1}
     rows = {
         (repr(block), size): Timing(0.01 + 0.002 * i, 0.001, 50)
@@ -76,7 +79,7 @@ def run(tmp_path, family, archs):
         rows=rows,
         networks=checks,
         checks=checks,
-    ).save(run.path("latency_table.json"))
+    ).save(target.table_path("float32"))
     measured = [
         {"arch": dict(arch), "top1_percent": 90.0 - i, "predicted_latency_ms": 4.0 / (i + 1)}
         for i, arch in enumerate(archs)
@@ -85,6 +88,11 @@ def run(tmp_path, family, archs):
         level(
             dict(arch),
             f"export/level-{i}.onnx",
+            target="local",
+            bytes=2**19,
+            size_mib=0.5,
+            accuracy_drop_percent=0.25,
+            images_per_second=1e3 * (i + 1) / 4.4,
             top1_percent=88.125 - i,
             validation_top1_percent=90.0 - i,
             latency_ms=4.4 / (i + 1),
@@ -101,12 +109,15 @@ def run(tmp_path, family, archs):
         ReplayStep(percent, charging, level, 88.125 - level, 14, 16, 4.5 / (level + 1))
         for percent, charging, level in charges
     ]
-    run.path("export").mkdir()
-    write_records(run.folder, Level, levels)
-    write_records(run.folder, ReplayStep, steps)
+    target.path("export").mkdir()
+    write_records(target.folder, Level, levels)
+    write_records(target.folder, ReplayStep, steps)
     write_json(run.path("samples.json"), {"fingerprint": "0", "samples": measured})
-    front = [entry | {"estimated_top1_percent": entry["top1_percent"] - 0.5} for entry in measured[::-1]]
-    write_json(run.path("front.json"), {"n_evaluated": 9192, "verified": 3, "front": front, "levels": []})
+    front = [
+        entry | {"precision": "float32", "estimated_top1_percent": entry["top1_percent"] - 0.5}
+        for entry in measured[::-1]
+    ]
+    write_json(target.path("front.json"), {"n_evaluated": 9192, "verified": 3, "front": front, "levels": []})
     write_json(
         run.path("predictor.json"),
         {
@@ -119,5 +130,11 @@ def run(tmp_path, family, archs):
         },
     )
     write_json(run.path("stages.json"), {"train": {"seconds": 256.0}, "fit": {"seconds": 2.2}})
+    finished = {name: all_stages()[name] for name in ("export", "bundle")}
+    records = {
+        name: {"fingerprint": target.fingerprint(stage), "seconds": 1.5, "finished": "2026-01-01"}
+        for name, stage in finished.items()
+    }
+    write_json(target.path("stages.json"), records)
     write_text(run.path("train.jsonl"), "".join(json.dumps(epoch) + "\n" for epoch in EPOCHS))
     return run

@@ -1,6 +1,7 @@
+from dataclasses import replace
+
 import pytest
 
-from ofa.cost.latency.table import LatencyTable
 from ofa.report import charts
 from ofa.report.archs import arch_lines
 from ofa.report.content import gather
@@ -11,7 +12,7 @@ def traces(figure):
 
 
 def test_accuracy_over_latency_shows_the_numbers_of_the_files(run):
-    content = gather(run)
+    (content,) = gather(run).targets
     figure = charts.accuracy_over_latency(content.samples, content.front, content.levels)
     samples, front, levels = figure.data
     assert list(samples.x) == [sample["predicted_latency_ms"] for sample in content.samples]
@@ -25,13 +26,24 @@ def test_accuracy_over_latency_shows_the_numbers_of_the_files(run):
     assert "test" in levels.name
 
 
+def test_the_fronts_of_all_targets_are_in_one_chart(run):
+    (target,) = gather(run).targets
+    figure = charts.fronts([target, replace(target, name="<b>other</b>", front=target.front[:1])])
+    assert [trace.name for trace in figure.data] == ["local", "&lt;b&gt;other&lt;/b&gt;"]
+    assert [list(trace.x) for trace in figure.data] == [[4 / 3, 2.0, 4.0], [4 / 3]]
+    assert [list(trace.y) for trace in figure.data] == [[87.5, 88.5, 89.5], [87.5]]
+    assert len({trace.marker.color for trace in figure.data}) == 2
+
+
 def test_sampled_latencies_are_those_of_the_table(run, archs):
-    table = LatencyTable.load(run.path("latency_table.json"), run.family)
-    assert [s["predicted_latency_ms"] for s in gather(run).samples] == table(run.family.space.rows(archs)).tolist()
+    table = run.target().latency_table()
+    assert [s["predicted_latency_ms"] for s in gather(run).targets[0].samples] == table(
+        run.family.space.rows(archs)
+    ).tolist()
 
 
 def test_every_point_says_its_arch(run, archs):
-    content = gather(run)
+    (content,) = gather(run).targets
     samples, front, levels = charts.accuracy_over_latency(content.samples, content.front, content.levels).data
     for trace, expected in ((samples, archs), (front, archs[::-1]), (levels, archs)):
         for text, arch in zip(trace.hovertext, expected, strict=True):
@@ -56,7 +68,7 @@ def test_latencies_over_a_wide_range_have_a_logarithmic_axis(latencies, kind):
 
 
 def test_latency_agreement_shows_checks_levels_and_the_diagonal(run):
-    content = gather(run)
+    (content,) = gather(run).targets
     found = traces(charts.latency_agreement(content.checks, content.levels))
     assert list(found["whole networks"].x) == [0.5, 1.0, 1.5]
     assert list(found["whole networks"].y) == [check["predicted_latency_ms"] for check in content.checks]
@@ -86,7 +98,7 @@ def test_training_shows_losses_accuracies_and_phases(run):
 
 
 def test_battery_shows_the_replay_and_where_it_charges(run):
-    figure = charts.battery(gather(run).replay)
+    figure = charts.battery(gather(run).targets[0].replay)
     assert [list(trace.y) for trace in figure.data] == [
         [100.0, 50.0, 0.0, 50.0, 100.0],
         [0, 1, 2, 0, 0],

@@ -7,14 +7,15 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from ofa.core.errors import RunError, TableError
-from ofa.pipeline.levels import Level, from_json, read_records
+from ofa.pipeline.levels import Level, from_json
 from ofa.report.archs import compact
 from ofa.report.content import gather
 from ofa.report.page import REPORT, page
 
+LOCAL = "targets/local"
 FILES = (
-    "latency_table.json", "export/levels.json", "front.json", "samples.json", "predictor.json", "train.jsonl",
-    "replay.json",
+    f"{LOCAL}/latency_table-float32.json", f"{LOCAL}/export/levels.json", f"{LOCAL}/front.json", f"{LOCAL}/replay.json",
+    "samples.json", "predictor.json", "train.jsonl",
 )  # fmt: skip
 
 
@@ -48,12 +49,16 @@ def test_all_levels_and_archs_are_there(html, archs):
         assert json.dumps(dict(arch)) in text
         assert f"<td>level-{i}.onnx</td>" in html
         assert f"<td>{88.125 - i:.2f}</td><td>{90 - i:.2f}</td>" in html
-    row = ["0", "88.12", "90.00", "4.40 (0.10)", "4.00", "5.00", "0.380", "24", "level-0.onnx", "1.5e-06"]
+    row = [
+        "local", "0", "88.12", "90.00", "4.40 (0.10)", "4.00", "227", "float32", "0.25", "0.500", "5.00", "0.380", "24",
+        "level-0.onnx", "1.5e-06",
+    ]  # fmt: skip
     assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in html
 
 
 @pytest.mark.parametrize(
-    "name", ["accuracy_over_latency", "latency_agreement", "accuracy_agreement", "training", "battery"]
+    "name",
+    ["fronts", "accuracy_over_latency-0", "latency_agreement-0", "accuracy_agreement", "training", "battery-0"],
 )
 def test_all_charts_are_there(html, name):
     assert html.count(f'id="{name}"') == 1
@@ -65,7 +70,7 @@ def test_key_facts_and_figures_are_there(run, html):
         f"{run.family.space.size:,} subnets",
         "digits (10 classes)",
         "4 min 16 s",
-        "4 min 18 s",
+        "4 min 21 s",
         "<b>0.625</b>",
         "<b>1.38</b>",
         "70 of 80 images",
@@ -77,10 +82,13 @@ def test_what_comes_from_elsewhere_is_escaped(run):
     content = gather(run)
     bad = "</script><script>alert(1)</script>"
     arch = {"resolution": 24, bad: 1, f"stage0.block0.{bad}": 2}
-    level = replace(content.levels[0], file=bad, arch=arch)
+    (target,) = content.targets
+    level = replace(target.levels[0], file=bad, arch=arch, precision=bad)
     clean = own(page(content))
     samples, facts = [{"arch": arch, "top1_percent": 1.0, "predicted_latency_ms": 1.0}], content.facts | {"family": bad}
-    dirty = own(page(replace(content, name=bad, facts=facts, levels=[level], samples=samples)))
+    front = [target.front[0] | {"precision": bad, "arch": arch}]
+    dirty_target = replace(target, name=bad, levels=[level], samples=samples, front=front)
+    dirty = own(page(replace(content, name=bad, facts=facts, targets=[dirty_target])))
     for html in (clean, dirty):
         assert "alert(1)</script>" not in html
         assert "alert('folder')</script>" not in html
@@ -112,14 +120,19 @@ def test_numbers_that_do_not_exist_are_not_shown(run):
     content = gather(run)
     assert "tau is <b>n/a</b>" in page(replace(content, fit=content.fit | {"kendall_tau": float("nan")}))
     assert "70 of 80 images were classified correctly" in page(content)
-    without_labels = [replace(step, correct=None) for step in content.replay]
-    assert "classified correctly" not in page(replace(content, replay=without_labels))
+    (target,) = content.targets
+    without_labels = replace(target, replay=[replace(step, correct=None) for step in target.replay])
+    assert "classified correctly" not in page(replace(content, targets=[without_labels]))
 
 
 @pytest.mark.usefixtures("html")
 def test_the_summary_has_the_levels_and_times(run):
     summary = run.read_json("summary.json")
-    assert [from_json(Level, level) for level in summary["levels"]] == read_records(run.folder, Level)
+    ((name, target),) = summary["targets"].items()
+    levels = [from_json(Level, level) for level in target["levels"]]
+    assert levels == run.target(name).levels == run.levels
+    assert target["device"]["device"] == "ort-cpu"
+    assert target["seconds"] == {"export": 1.5, "bundle": 1.5}
     assert summary["predictor"] == {"kendall_tau": 0.625, "rmse_percent": 1.375, "n_fit": 8, "n_test": 3}
     assert summary["seconds"] == {"train": 256.0, "fit": 2.2}
 
