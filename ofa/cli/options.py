@@ -108,6 +108,15 @@ def make_targets(run: Run, names: Sequence[str] | None = None) -> dict[str, OfaE
     return failed
 
 
+def make_report(run: Run, *, again: bool = False) -> None:
+    """Run the unfinished stages that read all targets; with `again` the finished ones, too."""
+    from ofa.pipeline.stage import all_stages
+
+    for name, stage in all_stages().items():
+        if stage.gathers and (again or not run.finished(stage)):
+            execute(run, name)
+
+
 def show_levels(run: Run, title: str) -> None:
     """Print the levels of all finished targets as a table."""
     names = ("top1_percent", "latency_ms", "size_mib", "macs_m")

@@ -1,8 +1,6 @@
 """`ofa run`, which runs all stages of a recipe, and the commands that run a single stage."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,6 +10,7 @@ from ofa.cli.options import (
     RunOption,
     TargetOption,
     execute,
+    make_report,
     make_run,
     make_targets,
     parse_limits,
@@ -19,9 +18,6 @@ from ofa.cli.options import (
 )
 from ofa.cli.output import console, emit, table, warn
 from ofa.core.errors import RunError
-
-if TYPE_CHECKING:
-    from ofa.pipeline.stage import Stage
 
 _FRONT_KEYS = (
     "precision",
@@ -46,7 +42,7 @@ def run(
     run = make_run(recipe, run_dir)
     if run.records() and not resume:
         raise RunError(f"{run.folder} already holds a run; add --resume to continue it, or give another --run")
-    shared = [stage for stage in all_stages().values() if not stage.per_target and not _gathers(stage)]
+    shared = [stage for stage in all_stages().values() if not stage.per_target and not stage.gathers]
     with run.exclusive():
         for stage in shared:
             run.check_unchanged(stage)
@@ -56,8 +52,7 @@ def run(
             if not run.finished(stage):
                 execute(run, stage.name)
     failed = make_targets(run)
-    if not run.finished(all_stages()["report"]):
-        execute(run, "report")
+    make_report(run)
     summary = run.read_json("summary.json")
 
     def show() -> None:
@@ -69,13 +64,6 @@ def run(
     if failed:
         names = ", ".join(failed)
         raise RunError(f"not made, see above: {names}; mend what is named there and continue with --resume")
-
-
-def _gathers(stage: Stage) -> bool:
-    """Return whether a stage of the run reads what the targets made."""
-    from ofa.pipeline.stage import all_stages
-
-    return any(all_stages()[need].per_target for need in stage.needs)
 
 
 def train(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
@@ -143,7 +131,7 @@ def export(recipe: RecipeArgument, run_dir: RunOption = None, target: TargetOpti
 
 
 def report(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
-    """Write summary.json and report.html."""
+    """Compare the targets, and write summary.json and report.html."""
     run = make_run(recipe, run_dir)
-    execute(run, "report")
+    make_report(run, again=True)
     console.print(str(run.path("report.html")), highlight=False)

@@ -9,9 +9,9 @@ import typer
 
 from ofa.cli.options import (
     JsonOption,
-    execute,
     existing_run,
     json_object,
+    make_report,
     make_targets,
     parse_limits,
     show_levels,
@@ -70,7 +70,7 @@ def specialize(
     with target.exclusive():
         target.begin()
     make_targets(run, [name])
-    execute(run, "report")
+    make_report(run)
     result = run.read_json("summary.json")["targets"][name]
     emit(result, as_json, lambda: show_levels(run, f"levels of {run.folder}"))
 

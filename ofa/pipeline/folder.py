@@ -65,7 +65,7 @@ class StageFolder:
         settings = self.settings(stage)
         for need in stage.needs:
             needed = all_stages()[need]
-            gathers = needed.per_target and not stage.per_target  # reads the targets that are finished
+            gathers = needed.per_target and not stage.per_target  # those targets that are finished
             holders = self.holders(needed)
             prints = [one.fingerprint(needed) for one in holders if not gathers or one.finished(needed)]
             settings[f"needs {need}"] = prints if gathers else prints[0]

@@ -44,6 +44,11 @@ class Stage:
         """Whether the stage runs once for each target."""
         return self.target_keys is not None
 
+    @property
+    def gathers(self) -> bool:
+        """Whether the stage belongs to the run and reads what its targets made."""
+        return not self.per_target and any(all_stages()[need].per_target for need in self.needs)
+
 
 @cache
 def all_stages() -> Mapping[str, Stage]:

@@ -1,9 +1,12 @@
 """How much accuracy archs lose by a precision, learned from those whose drop was measured."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 from threadpoolctl import threadpool_limits
 
 from ofa.core.errors import PredictorError
@@ -20,7 +23,8 @@ class PrecisionDrop:
     """Predictor of the accuracy that an arch loses by a precision, in points: a Gaussian process over its choices.
 
     Quantization costs some archs much more than others, and neither its mean nor which choices matter is known
-    beforehand. The process learns both; where nothing similar was measured, it returns to the mean. At the measured
+    beforehand. The process learns both, as a sum over choices and their interactions; where nothing similar was
+    measured, it returns to the mean. At the measured
     archs it shrinks what was measured by the noise that it estimates, so a lucky arch does not mislead a search.
 
     Args:
@@ -40,9 +44,11 @@ class PrecisionDrop:
         self._space, self._mean = space, float(drop_percent.mean())
         self._scale, self._process = float(drop_percent.std()), None
         if len(rows) >= _LEAST and self._scale > 0:
-            kernel = ConstantKernel(1.0, (1e-3, 10.0)) * RBF(3.0, (0.5, 30.0)) + WhiteKernel(0.5, (1e-3, 2.0))
-            self._process = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0)
-            with threadpool_limits(1, user_api="blas"):
+            additive = ConstantKernel(0.1, (1e-4, 1.0)) * DotProduct(1.0, "fixed")
+            joint = ConstantKernel(0.1, (1e-4, 1.0)) * RBF(3.0, (1.0, 30.0))
+            self._process = GaussianProcessRegressor(additive + joint + WhiteKernel(0.5, (1e-3, 2.0)), random_state=0)
+            with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the bounds are meant to be reached
                 self._process.fit(self._features(rows), (drop_percent - self._mean) / self._scale)
 
     def __call__(self, rows: Rows) -> Floats:

@@ -8,6 +8,7 @@ from typing import Any
 from ofa.core.errors import RunError
 from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.choose import objective_key
+from ofa.pipeline.compare import read_comparison
 from ofa.pipeline.levels import Level, ReplayStep, read_records
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import all_stages
@@ -53,6 +54,7 @@ class Content:
         epochs: one entry per epoch of the training; none if nothing was trained.
         distilled: whether subnets learned from a teacher.
         targets: the finished targets, at least one.
+        comparison: the levels of each target on every other one, see `read_comparison`.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Content:
     epochs: list[Entry]
     distilled: bool
     targets: list[TargetContent]
+    comparison: list[Entry]
 
 
 def gather(run: Run) -> Content:
@@ -77,6 +80,7 @@ def gather(run: Run) -> Content:
         epochs=_read_lines(run, "train.jsonl"),
         distilled=run.recipe.train.teacher != "none",
         targets=[_gather_target(target) for target in run.targets if target.finished(bundle)],
+        comparison=read_comparison(run),
     )
 
 

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from ofa.core.files import write_json, write_text
 from ofa.cost.latency.table import latency_metrics
+from ofa.pipeline.compare import mean_loss
 from ofa.pipeline.levels import to_json
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
@@ -48,7 +49,7 @@ def _report(run: Run, progress: Progress) -> None:
     progress(1, 1, "written")
 
 
-REPORT = Stage("report", ("bundle",), (), _report)
+REPORT = Stage("report", ("bundle", "compare"), (), _report)
 
 
 def page(content: Content) -> str:
@@ -67,6 +68,7 @@ def page(content: Content) -> str:
         times=_table([{"stage or target": name, "time": _duration(value)} for name, value in seconds.items()]),
         levels=_table(levels),
         fronts=_chart("fronts", charts.fronts(content.targets)),
+        comparison=_comparison(content),
         targets="".join(map(_target_section, range(len(content.targets)), content.targets)),
         accuracy_agreement=_chart(
             "accuracy_agreement",
@@ -75,6 +77,34 @@ def page(content: Content) -> str:
         training=_chart("training", charts.training(content.epochs)) if content.epochs else _UNTRAINED,
         versions=_definitions(packages),
     )
+
+
+def _comparison(content: Content) -> str:
+    """Return the section on networks that run on another target; nothing for a single target."""
+    names = [target.name for target in content.targets]
+    if len(names) == 1:
+        return ""
+    rows = []
+    for made_for in names:
+        cells = {"made for": made_for}
+        for name in names:
+            loss = mean_loss(content.comparison, made_for, name)
+            nothing = "-" if name == made_for else "outside its front"
+            cells[f"on {name}"] = nothing if loss is None else f"{loss[0]:.2f} points, {loss[1]:+.0f}% time"
+        rows.append(cells)
+    measured = [
+        {
+            "made for": f"{entry['made_for']}, level {entry['level']}",
+            "on": entry["target"],
+            "precision": entry["precision"],
+            "latency ms": f"{_number(entry['latency_ms'])}{'' if entry['measured'] else ' (predicted)'}",
+            "predicted": _number(entry["predicted_latency_ms"]),
+            "validation": f"{entry['estimated_top1_percent']:.2f}",
+        }
+        for entry in content.comparison
+    ]
+    details = f"<details><summary>each level on each other target</summary>{_table(measured)}</details>"
+    return Template(_resource("comparison.html")).substitute(matrix=_table(rows), details=details)
 
 
 def _target_section(number: int, target: TargetContent) -> str:

@@ -13,7 +13,6 @@ from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
 from ofa.pipeline import level_files
 from ofa.pipeline.accuracy_store import Sample, read_samples
-from ofa.pipeline.choose import spread
 from ofa.pipeline.measured import read_model_rmse_percent
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, open_run
@@ -41,7 +40,7 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
     assert set(target) == {"device", "levels", "seconds"}
     assert summary["space_size"] == run.family.space.size
     assert {"kendall_tau", "n_fit", "n_test"} <= set(summary["predictor"])
-    assert set(summary["seconds"]) == {"train", "sample", "fit"}
+    assert set(summary["seconds"]) == {"train", "sample", "fit", "compare"}
     assert set(target["seconds"]) == {"profile", "search", "export", "bundle"}
     assert target["levels"]
     latencies = [level["latency_ms"] for level in target["levels"]]
@@ -189,15 +188,6 @@ def test_a_missing_result_names_the_file(finished):
     (finished / "targets/local/front.json").unlink()
     with pytest.raises(RunError, match=r"front\.json cannot be read"):
         open_run(finished).execute(all_stages()["export"], quiet)
-
-
-def test_spread_takes_both_ends_and_even_logarithmic_steps():
-    latencies = np.geomspace(1, 16, 17)
-    assert spread(latencies, 5).tolist() == [0, 4, 8, 12, 16]
-    assert spread(latencies[:3], 5).tolist() == [0, 1, 2]
-    assert spread(latencies, 1).tolist() == [16]
-    assert spread(np.array([1.0, 1.02, 1.05, 2.0, 2.1]), 4, apart=0.1).tolist() == [0, 4]
-    assert spread(np.array([1.0, 1.02, 1.5, 2.1]), 3, apart=0.1).tolist() == [0, 2, 3]
 
 
 def test_weights_and_predictor_hold_only_tensors(finished):

@@ -1,0 +1,135 @@
+"""Stage `compare`: what the networks of each target take and lose on every other target."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ofa.core.errors import DeviceError
+from ofa.core.files import write_json
+from ofa.cost.latency.profile import reference
+from ofa.devices.device import Model, Timing
+from ofa.devices.measure import measure
+from ofa.pipeline.accuracy_store import read_accuracies
+from ofa.pipeline.level_files import extract
+from ofa.pipeline.measured import precision_drop
+from ofa.pipeline.run import Run
+from ofa.pipeline.stage import Progress, Stage, all_stages
+from ofa.pipeline.target import Target
+
+Entry = dict[str, Any]
+
+_FILE = "compare.json"
+
+
+def _compare(run: Run, progress: Progress) -> None:
+    """Measure the levels of each target on every other one, or predict them where the device is not at hand."""
+    bundle, profile = all_stages()["bundle"], all_stages()["profile"]
+    targets = [target for target in run.targets if target.finished(bundle)]
+    known = {_key(entry): entry for entry in read_comparison(run)}
+    entries: list[Entry] = []
+    for i, target in enumerate(targets):
+        others = [other for other in targets if other.name != target.name]
+        of_target = [
+            entry | {"table": target.fingerprint(profile)} for other in others for entry in _predicted(target, other)
+        ]
+        missing = [entry for entry in of_target if not known.get(_key(entry), {}).get("measured")]
+        measured_ms = {key: entry["latency_ms"] for key, entry in known.items() if entry["measured"]}
+        measured_ms |= _measured(target, missing)
+        for entry in of_target:
+            if _key(entry) in measured_ms:
+                entry |= {"latency_ms": measured_ms[_key(entry)], "measured": True}
+        entries += of_target
+        progress(i + 1, len(targets), target.name)
+    write_json(run.path(_FILE), {"entries": entries})
+
+
+def read_comparison(run: Run) -> list[Entry]:
+    """Return the entries that the stage wrote, one for each level on each other target; none if it never ran.
+
+    Each has the level's `arch`, the target that it was made for (`made_for`) with its number there (`level`), the
+    target that it runs on (`target`) and the `precision` there; `latency_ms`, `measured` or predicted, and
+    `predicted_latency_ms`; `estimated_top1_percent`; by how many points the target's own front is more accurate in
+    that time (`lost_top1_percent`), and by what share it is faster at that accuracy (`slower_percent`). These two
+    compare predictions with predictions; they are None outside of the front.
+    """
+    entries: list[Entry] = run.read_json(_FILE)["entries"] if run.path(_FILE).exists() else []
+    return entries
+
+
+def _key(entry: Mapping[str, Any]) -> str:
+    """Return what a measurement depends on."""
+    return json.dumps([entry[key] for key in ("target", "precision", "arch", "table")])
+
+
+def _predicted(target: Target, other: Target) -> list[Entry]:
+    """Return the entries of another target's levels on a target, with predicted latencies."""
+    run, front = target.run, target.read_json("front.json")["front"]
+    accuracies, entries = read_accuracies(run), []
+    levels = other.read_json("front.json")["levels"]
+    for number, level in enumerate(sorted(levels, key=lambda entry: -float(entry["predicted_latency_ms"]))):
+        row = run.family.space.rows([level["arch"]])
+        precision = level["precision"] if level["precision"] in target.precisions else target.precisions[0]
+        float32_percent = level["estimated_top1_percent"] + level["accuracy_drop_percent"]
+        top1_percent = float32_percent - float(precision_drop(run, accuracies, precision)(row)[0])
+        latency_ms = float(target.latency_table(precision)(row)[0])
+        as_fast = [one["estimated_top1_percent"] for one in front if one["predicted_latency_ms"] <= latency_ms]
+        as_good = [one["predicted_latency_ms"] for one in front if one["estimated_top1_percent"] >= top1_percent]
+        entries.append(
+            {
+                "made_for": other.name,
+                "level": number,
+                "target": target.name,
+                "precision": precision,
+                "arch": level["arch"],
+                "latency_ms": latency_ms,
+                "measured": False,
+                "predicted_latency_ms": latency_ms,
+                "estimated_top1_percent": top1_percent,
+                "lost_top1_percent": max(as_fast) - top1_percent if as_fast else None,
+                "slower_percent": 100 * (latency_ms / min(as_good) - 1) if as_good else None,
+            }
+        )
+    return entries
+
+
+def _measured(target: Target, entries: list[Entry]) -> dict[str, float]:
+    """Return the measured latencies of entries on a target by key; none if its device is not at hand."""
+    if target.config.table is not None or not entries:
+        return {}
+    run, supernet, latencies_ms = target.run, target.run.supernet(), dict[str, float]()
+    try:
+        for precision in dict.fromkeys(entry["precision"] for entry in entries):
+            archs = {_key(entry): entry["arch"] for entry in entries if entry["precision"] == precision}
+            models = {
+                key: Model.of(extract(run, supernet, arch), run.family.input_shape(arch)) for key, arch in archs.items()
+            }
+            bursts = target.latency_table(precision).device.get("bursts", "all")
+            config = run.recipe.profile.model_copy(update={"bursts": bursts})
+            timings: Mapping[str, Timing] = measure(
+                target.device(precision), models, reference(run.family), run.rng("compare"), config=config
+            )
+            latencies_ms |= {key: timing.median_ms for key, timing in timings.items()}
+    except DeviceError as error:
+        warnings.warn(f"networks of other targets are predicted on {target.name!r}: {error}", stacklevel=2)
+    return latencies_ms
+
+
+def mean_loss(entries: list[Entry], made_for: str, target: str) -> tuple[float, float] | None:
+    """Return what the levels of one target lose on another: mean points, and mean share of latency in percent.
+
+    Returns:
+        None if no level lies within the other's front.
+    """
+    of_pair = [entry for entry in entries if (entry["made_for"], entry["target"]) == (made_for, target)]
+    keys = ("lost_top1_percent", "slower_percent")
+    values = [[entry[key] for entry in of_pair if entry[key] is not None] for key in keys]
+    if not all(values):
+        return None
+    lost, slower = (float(np.mean(one)) for one in values)
+    return lost, slower
+
+
+COMPARE = Stage("compare", ("bundle",), ("profile",), _compare)
