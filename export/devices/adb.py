@@ -4,11 +4,12 @@ import os
 import subprocess
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from export.devices.local import check_batch, onnx_file, shared_description
 from export.devices.phone import Phone, last_lines, run_adb
-from export.errors import MAX_SECONDS, check_number
+from export.errors import MAX_SECONDS, check_choice, check_number
+from export.formats.precision import PRECISIONS
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Host, HostLost
 
@@ -28,6 +29,7 @@ class Adb:
         folder: of the performance test on the phones.
         threads: of one run.
         timeout_s: seconds that one command may take.
+        precision: of the files, one that ONNX Runtime runs on a CPU; see `export.formats.precision`.
         batch: number of images in one run, from 1 to 4096.
 
     Raises:
@@ -36,6 +38,7 @@ class Adb:
     """
 
     name = "adb"
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
 
     def __init__(
         self,
@@ -45,10 +48,12 @@ class Adb:
         folder: str = "/data/local/tmp/ofa",
         threads: int = 1,
         timeout_s: float = 120.0,
+        precision: str = "float32",
         batch: int = 1,
     ) -> None:
         check_number("adb: threads", threads, 1, 1024, whole=True)
         check_number("adb: timeout_s", timeout_s, 0.001, MAX_SECONDS)
+        check_choice(f"{self.name}: precision", precision, self.precisions)
         check_batch(self.name, batch)
         serials = [serials] if isinstance(serials, str) else serials
         if not isinstance(serials, list | tuple) or not all(isinstance(serial, str) for serial in serials):
@@ -58,14 +63,14 @@ class Adb:
         adb = os.path.expanduser(adb)
         if not isinstance(folder, str) or not folder.startswith("/"):
             raise DeviceError(f"adb: folder = {folder!r} is not an absolute path; give one such as /data/local/tmp/ofa")
-        to_file = partial(onnx_file, batch=batch)
+        to_file = partial(onnx_file, precision=precision, batch=batch)
         options: dict[str, Any] = {"threads": threads, "timeout_s": timeout_s, "to_file": to_file}
         phones = [
             Phone(serial=serial, adb=adb, folder=folder.rstrip("/"), **options) for serial in _choose(serials, adb)
         ]
         try:
             descriptions = {phone.serial: phone.prepare() for phone in phones}
-            self.description = shared_description(self.name, descriptions, batch=batch)
+            self.description = shared_description(self.name, descriptions, precision=precision, batch=batch)
         except HostLost as lost:
             raise DeviceError(f"adb: {lost}; reconnect it and start again") from lost
         self.hosts: Sequence[Host] = phones

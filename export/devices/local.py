@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from export.errors import check_number, one_line
 from export.formats.onnx import export_onnx
+from export.formats.precision import convert
 from export.machine import operating_system, processor, time_runs
 from export.session import session
 from ofa.core.errors import DeviceError
@@ -22,6 +23,7 @@ from ofa.devices.device import Model
 ToFile = Callable[[Model], AbstractContextManager[Path]]
 """Give the file of a model, such as `onnx_file` with some of its options."""
 
+_CALIBRATION_IMAGES = 4
 ADVICE = "use float32 and common operators, or another device"
 
 
@@ -70,8 +72,10 @@ def normal_images(n: int, input_shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 @contextmanager
-def onnx_file(model: Model, *, batch: int | None = None) -> Iterator[Path]:
-    """Yield the file of a model; if it has none, an ONNX file in a temporary folder, see `export_onnx` for errors.
+def onnx_file(model: Model, *, precision: str = "float32", batch: int | None = None) -> Iterator[Path]:
+    """Yield the file of a model; if it has none, an ONNX file of that precision in a temporary folder.
+
+    Errors are those of `export_onnx` and `convert`. Ranges of activations are those of random images.
 
     `batch` is for programs that cannot be told a batch, and run a file that takes any at 1: the file is fixed to it,
     unless it is 1. The file of a model that has another batch is a DeviceError.
@@ -84,6 +88,7 @@ def onnx_file(model: Model, *, batch: int | None = None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(model.module(), model.input_shape, path, batch=None if batch == 1 else batch)
+        convert(path, precision, normal_images(_CALIBRATION_IMAGES, model.input_shape))
         yield path
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache, partial
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from export.devices.local import ADVICE, LocalRunner, check_batch, check_threads, describe, normal_images, onnx_file
 from export.errors import check_choice, one_line
@@ -21,35 +21,40 @@ class OpenvinoCpu:
     beyond which OpenVINO aborts, and 30 without the hint.
 
     Where the processor can, OpenVINO computes in bfloat16 by default; here it computes in float32, as the other
-    devices do.
+    devices do, and int8_static in integers. It has no integers for int8_dynamic.
 
     Args:
         threads: of one run, from 1 to the number of processors.
-        precision: "float32".
+        precision: "float32", "float16" (of the weights in the file) or "int8_static".
         batch: number of images in one run, from 1 to 4096.
     """
 
     name = "openvino-cpu"
+    precisions: ClassVar[tuple[str, ...]] = ("float32", "float16", "int8_static")
 
     def __init__(self, threads: int = 1, precision: str = "float32", batch: int = 1) -> None:
-        check_choice(f"{self.name}: precision", precision, ("float32",))
+        check_choice(f"{self.name}: precision", precision, self.precisions)
         check_threads(self.name, threads)
         check_batch(self.name, batch)
-        self.threads, self.batch = threads, batch
+        self.threads, self.precision, self.batch = threads, precision, batch
         self.hosts: Sequence[Host] = (self,)
         self._openvino, self._core = _import_openvino(), _core()
+        options = {"threads": threads, "precision": precision, "batch": batch}
         version = str(self._openvino.get_version())
-        self.description = describe(self.name, "openvino", version, threads=threads, batch=batch)
+        self.description = describe(self.name, "openvino", version, **options)
 
     def load(self, model: Model) -> Runner:
-        """Export a model and compile it for the batch."""
+        """Compile the file of a model, or export it first, for the batch."""
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": self.threads,
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        with onnx_file(model) as path, one_line(DeviceError, f"{self.name} cannot load a model", ADVICE):
+        with (
+            onnx_file(model, precision=self.precision) as path,
+            one_line(DeviceError, f"{self.name} cannot load a model", ADVICE),
+        ):
             network = self._core.read_model(path)
             network.reshape([self.batch, *model.input_shape])
             request = self._core.compile_model(network, "CPU", options).create_infer_request()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime as ort
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.devices.local import ADVICE, LocalRunner, check_batch, describe, normal_images, onnx_file
-from export.errors import one_line
+from export.errors import check_choice, one_line
 from export.session import INPUT, OUTPUT
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Host, Model, Runner
@@ -24,27 +25,34 @@ class OrtCuda:
     DeviceError if ONNX Runtime is not built for CUDA, or no GPU can be used.
 
     Args:
+        precision: "float32" or "float16", of weights and activations.
         batch: number of images in one run, from 1 to 4096.
     """
 
     name = "ort-cuda"
+    precisions: ClassVar[tuple[str, ...]] = ("float32", "float16")
 
-    def __init__(self, batch: int = 1) -> None:
+    def __init__(self, precision: str = "float32", batch: int = 1) -> None:
+        check_choice(f"{self.name}: precision", precision, self.precisions)
         check_batch(self.name, batch)
         if _PROVIDER not in (available := ort.get_available_providers()):
             providers = f"ONNX Runtime {ort.__version__} has {', '.join(available)} but no {_PROVIDER}"
             raise DeviceError(f"{self.name}: {providers}; run: pip uninstall onnxruntime; pip install onnxruntime-gpu")
         gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "GPU not known to PyTorch"
-        self.batch = batch
+        self.precision, self.batch = precision, batch
         self.hosts: Sequence[Host] = (self,)
-        self.description = describe(self.name, "onnxruntime", ort.__version__, processor=gpu, batch=batch)
+        options = {"processor": gpu, "precision": precision, "batch": batch}
+        self.description = describe(self.name, "onnxruntime", ort.__version__, **options)
 
     def load(self, model: Model) -> Runner:
-        """Export a model and load it onto the GPU."""
+        """Load the file of a model onto the GPU, or export it first."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        with onnx_file(model) as path, one_line(DeviceError, f"{self.name} cannot load a model", ADVICE):
+        with (
+            onnx_file(model, precision=self.precision) as path,
+            one_line(DeviceError, f"{self.name} cannot load a model", ADVICE),
+        ):
             session = ort.InferenceSession(str(path), options, providers=[(_PROVIDER, {"use_tf32": "0"})])
             if _PROVIDER not in session.get_providers():  # it warns and takes the processor instead
                 failure = f"ONNX Runtime {ort.__version__} could not start {_PROVIDER}"

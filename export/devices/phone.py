@@ -73,7 +73,6 @@ class Phone:
             "processor": soc or board or model,
             "os": f"Android {release} {abi}",
             "threads": self.threads,
-            "precision": "float32",
         }
 
     def load(self, model: Model) -> Runner:

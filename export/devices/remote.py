@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from export.agent.config import MAX_RUNS, PROTOCOL, read_token
 from export.devices.local import ToFile, check_batch, onnx_file, shared_description
-from export.errors import MAX_SECONDS, check_number, local_path
+from export.errors import MAX_SECONDS, check_choice, check_number, local_path
+from export.formats.precision import PRECISIONS
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Host, HostLost, Model, Runner
 
@@ -39,6 +40,7 @@ class Remote:
         token_file: file with the token that the agents were started with.
         ca_file: certificate to trust for https; by default those that the system trusts.
         timeout_s: seconds after which an agent that does not answer is lost; more than its `--max-seconds`.
+        precision: of the files, one that ONNX Runtime runs on a CPU; see `export.formats.precision`.
         batch: number of images in one run, from 1 to 4096.
 
     Raises:
@@ -47,6 +49,7 @@ class Remote:
     """
 
     name = "remote"
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
 
     def __init__(
         self,
@@ -55,21 +58,23 @@ class Remote:
         *,
         ca_file: str | None = None,
         timeout_s: float = 120.0,
+        precision: str = "float32",
         batch: int = 1,
     ) -> None:
         if not isinstance(urls, list | tuple) or not urls or len(set(map(str, urls))) < len(urls):
             raise DeviceError(f"remote: urls = {urls!r:.200} is not allowed; give a list of agents, each once")
         check_number("remote: timeout_s", timeout_s, 0.001, MAX_SECONDS)
+        check_choice(f"{self.name}: precision", precision, self.precisions)
         check_batch(self.name, batch)
         for name, path in (("token_file", token_file), ("ca_file", ca_file or "")):
             if not isinstance(path, str):
                 raise DeviceError(f"remote: {name} = {path!r:.60} is not allowed; give the path of a file")
         token, context = read_token(token_file), _context(ca_file)
-        to_file = partial(onnx_file, batch=batch)
+        to_file = partial(onnx_file, precision=precision, batch=batch)
         agents = [Agent(url, token=token, context=context, timeout_s=timeout_s, to_file=to_file) for url in urls]
         self.hosts: Sequence[Host] = agents
         abouts = {agent.url: agent.about() for agent in agents}
-        self.description = shared_description(self.name, abouts, batch=batch, agents=len(agents))
+        self.description = shared_description(self.name, abouts, precision=precision, batch=batch, agents=len(agents))
 
 
 class Agent:

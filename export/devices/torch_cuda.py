@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,10 @@ class TorchCuda:
     """
 
     name = "torch-cuda"
+    precisions: ClassVar[tuple[str, ...]] = tuple(_DTYPES)
 
     def __init__(self, precision: str = "float32", channels_last: bool = False, batch: int = 1) -> None:
-        check_choice(f"{self.name}: precision", precision, list(_DTYPES))
+        check_choice(f"{self.name}: precision", precision, self.precisions)
         if not isinstance(channels_last, bool):
             raise DeviceError(f"{self.name}: channels_last = {channels_last!r:.60} is not allowed; give true or false")
         check_batch(self.name, batch)

@@ -112,6 +112,9 @@ class Host(Protocol):
 class Device(Protocol):
     """A kind of hardware and runtime whose latencies are measured.
 
+    A device that runs more than float32 has a class attribute `precisions`, a tuple of the values of its option
+    `precision`.
+
     Attributes:
         name: registered name, such as `ort-cpu`.
         description: runtime and versions, processor, threads, precision, batch and so on, as JSON values.

@@ -25,6 +25,16 @@ def list_devices(pattern: str = "*") -> list[str]:
     return plugin_names(_GROUP, pattern)
 
 
+def device_precisions(name: str) -> tuple[str, ...]:
+    """Return the precisions that a device takes as its option `precision`; only float32 for one that does not say.
+
+    Raises:
+        DeviceError: unknown name.
+    """
+    factory = load_plugin(_GROUP, name, "device", DeviceError)
+    return tuple(getattr(factory, "precisions", ("float32",)))
+
+
 def describe_devices() -> dict[str, str]:
     """Return what each registered device does, by name: the first clause of its docstring."""
     docstrings = {name: load_plugin(_GROUP, name, "device", DeviceError).__doc__ or "" for name in list_devices()}

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from torch import nn
 
@@ -173,13 +174,14 @@ def test_the_description_has_what_a_table_records(lab):
     }
 
 
-def test_a_batch_is_fixed_in_the_file_that_is_pushed(lab):
-    device = lab.device(batch=8)
+def test_precision_and_batch_are_those_of_the_file_that_is_pushed(lab):
+    device = lab.device(batch=8, precision="float16")
     runner = device.hosts[0].load(LINEAR)
     (pushed,) = lab.models
     assert session(pushed).get_inputs()[0].shape == [8, 5]
     assert len(runner(2)) == 2
-    assert device.description["batch"] == 8
+    assert {weight.data_type for weight in onnx.load(pushed).graph.initializer} == {onnx.TensorProto.FLOAT16}
+    assert (device.description["precision"], device.description["batch"]) == ("float16", 8)
 
 
 def test_a_phone_that_does_not_name_its_chip_has_a_platform(lab):

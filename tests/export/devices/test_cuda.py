@@ -3,6 +3,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -142,6 +143,7 @@ class OnTheProcessor:
 
     def __init__(self, path, options, providers):
         assert providers == [("CUDAExecutionProvider", {"use_tf32": "0"})]
+        self.weight_types = {weight.data_type for weight in onnx.load(path).graph.initializer}
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def __getattr__(self, name):
@@ -151,19 +153,23 @@ class OnTheProcessor:
         return ["CUDAExecutionProvider"]
 
 
-def test_the_batch_of_the_device_is_what_runs(monkeypatch):
+def test_files_of_the_precision_run_on_the_batch(monkeypatch):
     stand_in = SimpleNamespace(**vars(onnxruntime) | {"InferenceSession": OnTheProcessor})
     stand_in.get_available_providers = lambda: ["CUDAExecutionProvider"]
-    shapes = []
+    bound = []
     monkeypatch.setattr("export.devices.ort_cuda.ort", stand_in)
-    monkeypatch.setattr("export.devices.ort_cuda.bind", lambda _, images, memory: shapes.append((images.shape, memory)))
-    device = OrtCuda(batch=4)
+    monkeypatch.setattr("export.devices.ort_cuda.bind", lambda *arguments: bound.append(arguments))
+    device = OrtCuda(precision="float16", batch=4)
     device.load(LINEAR)
-    assert shapes == [((4, 5), "cuda")]
-    assert device.description["batch"] == 4
+    ((session_, images, memory),) = bound
+    assert session_.weight_types == {onnx.TensorProto.FLOAT16}
+    assert (images.shape, memory) == ((4, 5), "cuda")
+    assert (device.description["precision"], device.description["batch"]) == ("float16", 4)
 
 
 def test_an_unknown_precision_is_refused():
+    with pytest.raises(DeviceError, match="precision = 'int8_static' is not known; choose from float32, float16"):
+        OrtCuda(precision="int8_static")
     with pytest.raises(DeviceError, match="precision = 'int8' is not known; choose from float32, float16"):
         TorchCuda(precision="int8")
 

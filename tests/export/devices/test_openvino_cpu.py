@@ -63,6 +63,28 @@ def test_blocks_and_models_without_weights_run_at_batch_1():
 
 
 @needs_openvino
+@pytest.mark.parametrize(("precision", "tolerance"), [("float16", 1e-2), ("int8_static", 0.1)])
+def test_in_another_precision_it_gives_the_logits_of_onnx_runtime(network, precision, tolerance):
+    model = Model.of(network, (1, 28, 28))
+    (expected,) = OrtCpu(precision=precision, batch=8).load(model).run()
+    device = OpenvinoCpu(precision=precision, batch=8)
+    actual = logits(device.load(model))
+    assert np.abs(actual - expected).max() < tolerance * np.abs(expected).max()
+    assert np.corrcoef(actual.ravel(), expected.ravel())[0, 1] > 0.99
+    assert device.description["precision"] == precision
+
+
+@needs_openvino
+def test_static_int8_runs_in_integer_kernels(network):
+    infer = OpenvinoCpu(precision="int8_static").load(Model.of(network, (1, 28, 28))).run.func
+    nodes = [node.get_rt_info() for node in infer.__self__.get_compiled_model().get_runtime_model().get_ops()]
+    kinds = [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in nodes]
+    convolutions = [precision for kind, precision in kinds if kind == "Convolution"]
+    assert set(convolutions) <= {"i8", "u8"}
+    assert len(convolutions) > 5
+
+
+@needs_openvino
 def test_it_runs_one_stream_in_float32():
     infer = OpenvinoCpu(threads=1).load(Model(partial(nn.Linear, 5, 3), (5,))).run.func
     compiled = infer.__self__.get_compiled_model()
@@ -130,8 +152,10 @@ def test_without_openvino_the_error_says_how_to_install_it(monkeypatch):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(DeviceError, match="precision = 'bfloat16' is not known; choose from float32"):
-        OpenvinoCpu(precision="bfloat16")
+    with pytest.raises(
+        DeviceError, match="precision = 'int8_dynamic' is not known; choose from float32, float16, int8_static"
+    ):
+        OpenvinoCpu(precision="int8_dynamic")
 
 
 DROPPED_IN_ORDER = """

@@ -47,21 +47,27 @@ def test_the_description_names_the_runtime():
     assert (description["device"], description["threads"], description["precision"]) == ("ort-cpu", 1, "float32")
 
 
-@pytest.mark.parametrize("precision", ["int8_dynamic", "int8_static"])
-def test_in_int8_the_quantized_model_is_timed(family, precision):
+@pytest.mark.parametrize("precision", ["float16", "int8_static"])
+def test_the_model_in_the_precision_of_the_device_is_timed(family, precision):
     device = OrtCpu(precision=precision)
     assert device.description["precision"] == precision
     row = family.space.row(family.space.smallest)
     blocks = [(block.build, block.input_shape(slot.size(28))) for slot, block in family.blocks(row) if block]
     for build, shape in [*blocks, (nn.Identity, (1, 1, 1)), (partial(nn.Linear, 16, 16), (5, 16))]:
         runner, plain = device.load(Model(build, shape)), OrtCpu().load(Model(build, shape))
-        (quantized,), (expected,) = runner.run(), plain.run()
-        assert quantized.shape == expected.shape
-        assert (quantized == expected).all() == (build is nn.Identity)
+        (converted,), (expected,) = runner.run(), plain.run()
+        assert converted.shape == expected.shape
+        assert (converted == expected).all() == (build is nn.Identity)
         assert len(runner(2)) == 2
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8_static"])
+def test_in_dynamic_int8_linear_layers_are_timed_in_integers():
+    model = Model(partial(nn.Linear, 16, 16), (5, 16))
+    (converted,), (expected,) = (OrtCpu(precision=p).load(model).run() for p in ("int8_dynamic", "float32"))
+    assert 0 < np.abs(converted - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8_static"])
 def test_a_model_with_a_file_is_measured_with_that_very_file(tmp_path, precision):
     path = tmp_path / "level.onnx"
     linear = Model(partial(nn.Linear, 5, 3), (5,)).module()
@@ -81,6 +87,6 @@ def test_the_threads_are_those_of_the_session(monkeypatch):
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(
-        DeviceError, match=r"ort-cpu: precision = 'int4' is not known; choose from float32, int8_dynamic"
+        DeviceError, match=r"ort-cpu: precision = 'int4' is not known; choose from float32, float16, int8_dynamic"
     ):
         OrtCpu(precision="int4")

@@ -26,6 +26,7 @@ from export.devices.remote import Agent, ForgottenModel, Remote
 from export.formats.onnx import export_onnx
 from export.session import session
 from ofa.core.errors import DeviceError
+from ofa.cost.latency.profile import network
 from ofa.devices.device import Device, HostLost, Model
 from ofa.devices.measure import MeasureConfig, measure
 
@@ -138,6 +139,14 @@ def test_a_batch_is_fixed_in_the_file_that_is_sent(agent, token_file, monkeypatc
     monkeypatch.setattr(Agent, "ask", lambda *args: bodies.append(args[-1]) or ask(*args))
     assert len(device.hosts[0].load(REFERENCE)(2)) == 2
     assert session(bodies[0]).get_inputs()[0].shape == [8, 20]
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8_dynamic", "int8_static"])
+def test_agents_run_files_of_every_precision_of_onnx_runtime(agent, token_file, family, precision):
+    device = Remote([agent.url], token_file, precision=precision)
+    assert device.description["precision"] == precision
+    for model in (network(family, family.space.smallest), REFERENCE):
+        assert len(device.hosts[0].load(model)(2)) == 2
 
 
 def test_the_file_of_a_model_is_sent_as_it_is(agent, token_file, monkeypatch, tmp_path):

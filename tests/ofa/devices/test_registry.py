@@ -1,8 +1,11 @@
+import inspect
+
 import pytest
 
 from ofa.core import plugins
 from ofa.core.errors import DeviceError
-from ofa.devices.registry import create_device, describe_devices, list_devices
+from ofa.core.plugins import load_plugin
+from ofa.devices.registry import create_device, describe_devices, device_precisions, list_devices
 
 
 class Toaster:
@@ -74,6 +77,21 @@ def test_devices_are_listed_sorted_by_a_pattern_and_with_the_first_clause_of_the
     assert list_devices() == ["boaster", "toaster"]
     assert list_devices("t*") == ["toaster"]
     assert list(describe_devices().items()) == [(name, "Runs models on bread") for name in ("boaster", "toaster")]
+
+
+@pytest.mark.usefixtures("toasters")
+def test_a_device_says_its_precisions_or_has_only_float32(monkeypatch):
+    assert device_precisions("toaster") == ("float32",)
+    monkeypatch.setattr(Toaster, "precisions", ("float32", "float16"), raising=False)
+    assert device_precisions("toaster") == ("float32", "float16")
+    with pytest.raises(DeviceError, match="unknown device 'toster'"):
+        device_precisions("toster")
+
+
+@pytest.mark.parametrize("name", ["openvino-cpu", "ort-cpu", "ort-cuda", "torch-cuda", "remote", "adb"])
+def test_every_device_of_this_project_takes_what_it_says_as_its_option_precision(name):
+    factory = load_plugin("ofa.devices", name, "device", DeviceError)
+    assert inspect.signature(factory).parameters["precision"].default == device_precisions(name)[0] == "float32"
 
 
 def test_the_devices_of_this_project_are_registered():
