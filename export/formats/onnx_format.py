@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from export.formats.onnx import export_onnx
-from export.formats.quantize import quantize
+from export.formats.precision import convert
 from export.session import run, session
 from ofa.core.files import replacing
 from ofa.devices.format import Logits
@@ -30,10 +30,10 @@ class OnnxFormat:
         images: NDArray[np.float32],
         metadata: Mapping[str, str],
     ) -> None:
-        """Export a network in float32, then convert it to the precision; see `export_onnx` and `quantize`."""
+        """Export a network in float32, then convert it to the precision; see `export_onnx` and `convert`."""
         with replacing(path) as temporary:
             export_onnx(network, input_shape, temporary)
-            quantize(temporary, precision, images)
+            convert(temporary, precision, images)
 
     def load(self, path: Path) -> Logits:
         """Load a file with ONNX Runtime on one thread."""

@@ -39,8 +39,3 @@ def describe_devices() -> dict[str, str]:
     """Return what each registered device does, by name: the first clause of its docstring."""
     docstrings = {name: load_plugin(_GROUP, name, "device", DeviceError).__doc__ or "" for name in list_devices()}
     return {name: text.strip().partition("\n")[0].partition(";")[0] for name, text in docstrings.items()}
-
-
-def device_precisions(name: str) -> tuple[str, ...]:
-    """Return the precisions that the runtime of a registered device computes in; DeviceError for an unknown name."""
-    return tuple(getattr(load_plugin(_GROUP, name, "device", DeviceError), "precisions", ("float32",)))
