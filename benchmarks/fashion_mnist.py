@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "ofa", "run", "fashion_mnist", "--run", folder, "--resume"], check=True)
     run = ofa.open_run(folder)
     space = run.family.space
-    front = [space.arch(entry["arch"]) for entry in run.read_json("front.json")["front"]]
+    front = [space.arch(entry["arch"]) for entry in run.target().read_json("front.json")["front"]]
     rng = np.random.default_rng(1)
     random = [space.decode(row) for row in space.sample(N_RANDOM, rng)]
     with progress("measure") as on_progress:
@@ -89,15 +89,16 @@ def run_sections(run: Run) -> list[str]:
         f"{i} | {level['top1_percent']:.2f} | {level['latency_ms']:.3f} | {level['predicted_latency_ms']:.3f} "
         f"| {level['macs_m']:.2f} | {level['params_m']:.3f} | {level['arch']['resolution']} "
         f"| {level['max_abs_diff']:.1e}"
-        for i, level in enumerate(summary["levels"])
+        for i, level in enumerate(summary["targets"][run.target().name]["levels"])
     ]
     header = "level | test top-1 % | latency ms | predicted ms | MACs M | params M | pixels | max abs diff to PyTorch"
-    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in summary["seconds"].items())
+    seconds_of = summary["seconds"] | summary["targets"][run.target().name]["seconds"]
+    times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in seconds_of.items())
     return [
         table(header, rows),
         f"Accuracy predictor: Kendall tau {predictor['kendall_tau']:.3f}, RMSE {predictor['rmse_percent']:.2f} points "
         f"on {predictor['n_test']} held-out archs, fitted to {predictor['n_fit']}.",
-        f"Time: {sum(summary['seconds'].values()) / 60:.1f} minutes ({times}).",
+        f"Time: {sum(seconds_of.values()) / 60:.1f} minutes ({times}).",
     ]
 
 

@@ -94,6 +94,8 @@ class TargetConfig(Config):
 
     @model_validator(mode="after")
     def _check_costs(self) -> Self:
+        if twice := sorted({"precision", "batch"} & self.options.keys()):
+            raise ValueError(f"options has {twice[0]!r}, which is a key of the target itself; move it out of options")
         if any(not limits for limits in self.limits or ()):
             raise ValueError("limits has an empty entry; name at least one cost, such as {latency_ms: 2.0}")
         if self.power is None and "energy_mj" in (self.objective, *(cost for one in self.limits or () for cost in one)):

@@ -34,6 +34,7 @@ def test_digits_and_fashion_mnist_are_shipped():
         ({"targets": [{"name": "a", "limits": [{"latency_ms": float("nan")}]}]}, "targets.0.limits.0.latency_ms"),
         ({"targets": [{"name": "a", "limits": [{"speed": 1.0}]}]}, "targets.0.limits.0.speed"),
         ({"targets": [{"name": "a", "limits": [{}]}]}, "limits has an empty entry"),
+        ({"targets": [{"name": "a", "options": {"batch": 8}}]}, "options has 'batch', which is a key of the target"),
         ({"targets": [{"name": "a", "objective": "energy_mj"}]}, "energy_mj requires the power of the device"),
         ({"targets": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}, "targets has the name 'a' twice"),
         ({"targets": [{"name": "../a"}]}, "targets.0.name = '../a'"),
