@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,6 @@ from ofa.core.errors import ExportError
 from ofa.core.files import replacing
 from ofa.devices.format import Logits
 
-_OPSET = 18  # pinned, so that a newer torch does not change the files
 _EXPORTING = Lock()  # the exporter, warning filters and a network's mode are global
 
 
@@ -53,11 +52,13 @@ def export_onnx(
     images: Iterable[Tensor] | None = None,
     tolerance: float = 1e-4,
     batch: int | None = None,
+    opset: int = 18,
+    metadata: Mapping[str, str] | None = None,
 ) -> Parity | None:
     """Write a network in eval mode as an ONNX file, from "images" `[batch, *input_shape]` to "logits" `[batch, ...]`.
 
-    The file appears whole or not at all, and only if ONNX Runtime runs it; a file that
-    is at `path` already is removed first. The network's own mode is left as it was.
+    The file appears whole or not at all, and only if ONNX Runtime runs it; a file that is at `path` already is removed
+    first. The network's own mode is left as it was.
 
     The exporter is the one based on TorchScript: on the same networks it takes 0.02 s for a block and 0.4 s for
     MobileNetV3 where the one based on torch.export takes 0.74 s and 6 s, and a latency table has hundreds of blocks.
@@ -69,23 +70,25 @@ def export_onnx(
         images: preprocessed images, each `[batch, *input_shape]`, on which the file must compute the same as PyTorch.
         tolerance: largest absolute difference of a logit allowed on `images`.
         batch: fixed number of images in one run; by default, the file takes any.
+        opset: version of ONNX's operators, 13 to 20; older runtimes require lower ones.
+        metadata: texts to keep in the file, by name, such as `{"labels": '["cat", "dog"]'}`; ONNX Runtime gives them
+            back as `session.get_modelmeta().custom_metadata_map`.
 
     Returns:
         The comparison on `images`; None without images.
 
     Raises:
-        ExportError: the network cannot be exported, has a fixed batch size, differs from PyTorch on `images` by more
-            than `tolerance` or in any top-1 class, or `images` is empty.
+        ExportError: an option is not allowed, the network cannot be exported, has a fixed batch size, differs from
+            PyTorch on `images` by more than `tolerance` or in any top-1 class, or `images` is empty.
         DeviceError: ONNX Runtime cannot load the file.
     """
-    check_number("tolerance", tolerance, 0, float("inf"), kind=ExportError)
-    if batch is not None:
-        check_number("batch", batch, 1, 4096, whole=True, kind=ExportError)
-    path = Path(path)
+    path, metadata = Path(path), dict(metadata or {})
+    _check_options(tolerance, batch, opset, metadata)
     path.unlink(missing_ok=True)
     with replacing(path) as temporary:
         with _EXPORTING, _eval_mode(network), torch.no_grad():
-            _write(network, input_shape, temporary, batch=batch)
+            _write(network, input_shape, temporary, batch=batch, opset=opset)
+        _add_metadata(temporary, metadata)
         model = session(temporary)
         if batch is None:
             _check_batch_size(model, network, input_shape)
@@ -123,7 +126,16 @@ def compare(model: Logits, network: nn.Module, images: Iterable[Tensor]) -> Pari
     return Parity(float(np.max(diffs)), float(np.max(sizes)), float(np.mean(np.concatenate(same))), n_images)
 
 
-def _write(network: nn.Module, input_shape: tuple[int, ...], path: Path, *, batch: int | None) -> None:
+def _check_options(tolerance: float, batch: int | None, opset: int, metadata: dict[str, str]) -> None:
+    check_number("tolerance", tolerance, 0, float("inf"), kind=ExportError)
+    if batch is not None:
+        check_number("batch", batch, 1, 4096, whole=True, kind=ExportError)
+    check_number("opset", opset, 13, 20, whole=True, kind=ExportError)
+    if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
+        raise ExportError(f"metadata = {metadata!r:.60} is not allowed; give names and values that are strings")
+
+
+def _write(network: nn.Module, input_shape: tuple[int, ...], path: Path, *, batch: int | None, opset: int) -> None:
     parameter = next(network.parameters(), None)
     hook = network.register_forward_hook(_check_output)
     what = f"{type(network).__name__} with input {tuple(input_shape)} cannot be exported to ONNX"
@@ -134,7 +146,7 @@ def _write(network: nn.Module, input_shape: tuple[int, ...], path: Path, *, batc
                 (torch.zeros((batch or 2, *input_shape), device=None if parameter is None else parameter.device),),
                 path,
                 dynamo=False,
-                opset_version=_OPSET,
+                opset_version=opset,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}} if batch is None else None,
@@ -142,6 +154,13 @@ def _write(network: nn.Module, input_shape: tuple[int, ...], path: Path, *, batc
             onnx.checker.check_model(onnx.load(path))
     finally:
         hook.remove()
+
+
+def _add_metadata(path: Path, metadata: dict[str, str]) -> None:
+    if metadata:
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, metadata)
+        onnx.save(model, path)
 
 
 def _check_output(network: nn.Module, arguments: tuple[Tensor], output: Any) -> None:

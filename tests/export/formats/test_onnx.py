@@ -82,6 +82,33 @@ def test_a_batch_that_cannot_be_is_refused(network, tmp_path):
         export_onnx(network, (1, 28, 28), tmp_path / "model.onnx", batch=0)
 
 
+def test_metadata_and_opset_are_in_the_file(network, batch, tmp_path):
+    path, metadata = tmp_path / "model.onnx", {"labels": '["cat", "dog"]', "ofa": "1.2"}
+    for opset in (13, 18, 20):
+        parity = export_onnx(network, (1, 28, 28), path, images=[batch], opset=opset, metadata=metadata)
+        assert parity.max_abs_diff < 1e-4
+        model = onnx.load(path)
+        assert [entry.version for entry in model.opset_import] == [opset]
+        assert {entry.key: entry.value for entry in model.metadata_props} == metadata
+        assert session(path).get_modelmeta().custom_metadata_map == metadata
+
+
+OPTIONS = {
+    "opset = 12 is not allowed; give a whole number from 13 to 20": {"opset": 12},
+    "opset = 21 is not allowed": {"opset": 21},
+    r"metadata = {'labels': \['cat'\]} is not allowed; give names and values that are strings": {
+        "metadata": {"labels": ["cat"]}
+    },
+}
+
+
+@pytest.mark.parametrize("message", OPTIONS)
+def test_an_option_that_is_not_allowed_is_refused(network, tmp_path, message):
+    with pytest.raises(ExportError, match=message):
+        export_onnx(network, (1, 28, 28), tmp_path / "model.onnx", **OPTIONS[message])
+    assert not list(tmp_path.iterdir())
+
+
 def test_channels_last_weights_are_exported(network, batch, tmp_path):
     turned = copy.deepcopy(network).to(memory_format=torch.channels_last)
     images = [batch.to(memory_format=torch.channels_last)]

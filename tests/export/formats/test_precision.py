@@ -2,20 +2,22 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto
 from torch import nn
 
 import ofa
 from export.formats.calibration import CalibrationReader
-from export.formats.onnx import export_onnx
-from export.formats.precision import PRECISIONS, convert
+from export.formats.onnx import Parity, compare, export_onnx
+from export.formats.precision import PRECISIONS, check_parity, convert
 from export.preprocess import Preprocess
 from export.session import INPUT, run, session
-from ofa.core.errors import DeviceError
+from ofa.core.errors import DeviceError, ExportError
 
 OTHERS = PRECISIONS[1:]
 
@@ -251,3 +253,23 @@ def test_a_failure_of_the_quantizer_is_one_line_and_the_file_stays(network, batc
         convert(path, "int8_static", batch)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("precision", OTHERS)
+def test_a_converted_network_passes_the_check_of_its_precision(network, batch, tmp_path, precision):
+    path = tmp_path / "model.onnx"
+    export_onnx(network, (1, 28, 28), path)
+    convert(path, precision, batch)
+    check_parity("model.onnx", compare(session(path), network, [torch.from_numpy(batch)]), precision)
+
+
+@pytest.mark.parametrize(
+    ("precision", "difference", "allowed"),
+    [("float16", 0.09, True), ("float16", 0.11, False), ("int8_static", 9.0, True), ("int8_dynamic", np.nan, False)],
+)
+def test_float16_may_differ_by_one_percent_and_integers_must_be_finite(precision, difference, allowed):
+    message = (
+        rf"^level.onnx: {precision} differs from PyTorch by up to {difference:.3g} in logits up to 10; use float32$"
+    )
+    with nullcontext() if allowed else pytest.raises(ExportError, match=message):
+        check_parity("level.onnx", Parity(difference, 10.0, 1.0, 4), precision)
