@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.bundle import BundledLevel, write_bundle
+from export.bundle import BundledLevel
+from export.bundle_writer import write_bundle
 from export.devices.local import onnx_file
 from export.errors import one_line
 from export.formats.onnx import compare, export_onnx
@@ -153,7 +154,7 @@ def _bundle(run: Run, progress: Progress) -> None:
         source=run.folder,
         name=run.recipe.name,
         labels=data.labels,
-        device=run.device.description,
+        targets={level.target: run.device.description for level in levels},
     )
     images, labels = raw_images(data, limit=400)
     write_records(run.folder, ReplayStep, replay(run.path("bundle"), images, labels))
