@@ -1,32 +1,42 @@
-"""Bundles: one folder with the models of several levels, from the slowest to the fastest; see `docs/bundle.md`."""
+"""Bundles: one folder with the models of several levels, for one or more targets; see `docs/bundle.md`."""
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from itertools import pairwise
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from export.errors import local_path
 from export.preprocess import Preprocess
+from export.shared_weights import assemble
 from ofa.core.errors import BundleError
-from ofa.core.files import replacing, write_json
-from ofa.pipeline.levels import Level, from_json, to_json
+from ofa.pipeline.levels import Level, from_json
 
 MANIFEST = "manifest.json"
-FORMAT, VERSION = "ofa-bundle", 2
+FORMAT, VERSION = "ofa-bundle", 3
+_ADVICE = "copy or make the bundle again"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class BundledLevel(Level):
-    """A level with its preprocessing, and the checksum of its file, which `write_bundle` fills in."""
+    """A level with its preprocessing, and the checksum of its model, which `write_bundle` fills in."""
 
     preprocess: Preprocess
     sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The file of the tensors that the levels' models are cut from, and its checksum."""
+
+    file: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -36,62 +46,29 @@ class Bundle:
     folder: Path
     name: str
     created: str
-    device: Mapping[str, Any]
+    targets: Mapping[str, Mapping[str, Any]]
     labels: tuple[str, ...]
+    weights: Weights | None
     levels: tuple[BundledLevel, ...]
 
-    def read_model(self, level: int) -> bytes:
-        """Return the ONNX file of a level; BundleError if it is missing, or has changed since it was bundled."""
-        path = self.folder / self.levels[level].file
-        model = _read(path, "copy or make the bundle again")
-        if hashlib.sha256(model).hexdigest() != self.levels[level].sha256:
-            raise BundleError(f"{path} does not match its checksum in {MANIFEST}; copy or make the bundle again")
+    def levels_of(self, target: str) -> tuple[BundledLevel, ...]:
+        """Return the levels of a target, from the slowest to the fastest; BundleError for an unknown target."""
+        if target not in self.targets:
+            raise BundleError(f"{self.folder} has no target {target!r}; choose from {', '.join(self.targets)}")
+        return tuple(level for level in self.levels if level.target == target)
+
+    def read_model(self, level: BundledLevel) -> bytes:
+        """Return the ONNX file of a level; BundleError if a file is missing, or has changed since it was bundled."""
+        path = self.folder / level.file
+        model = read_file(path, _ADVICE)
+        if self.weights is not None:
+            try:
+                model = assemble(model, _tensors(self.folder / self.weights.file))
+            except BundleError as error:
+                raise BundleError(f"{path} cannot be assembled: {error}; {_ADVICE}") from error
+        if hashlib.sha256(model).hexdigest() != level.sha256:
+            raise BundleError(f"{path} does not match its checksum in {MANIFEST}; {_ADVICE}")
         return model
-
-
-def write_bundle(
-    folder: Path,
-    levels: Sequence[BundledLevel],
-    *,
-    source: Path,
-    name: str,
-    labels: Sequence[str],
-    device: Mapping[str, Any],
-) -> Bundle:
-    """Write a bundle whole or not at all; an older bundle in `folder` stays until the new one is complete.
-
-    Levels go from the slowest to the fastest; their files, relative to `source`, are copied. Accuracies need not be
-    ordered: on a small test split, either of two close levels may be ahead. Labels are in the order of the logits, and
-    `device` describes what the latencies were measured on. No levels or labels, levels out of order, a missing file,
-    or a folder that holds something else are a BundleError.
-    """
-    for i, (slower, faster) in enumerate(pairwise(levels)):
-        if slower.latency_ms < faster.latency_ms:
-            order = f"level {i} takes {slower.latency_ms:.3f} ms, level {i + 1} {faster.latency_ms:.3f} ms"
-            raise BundleError(f"{order}; sort the levels from the slowest to the fastest")
-    folder = local_path(folder)
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BundleError(f"{folder} exists and is not a bundle; give another folder or remove it")
-    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("new", "old"))
-    try:
-        new.mkdir(parents=True)
-        copies = [_copy(level, source, new / f"level-{i}.onnx") for i, level in enumerate(levels)]
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "name": name,
-            "device": dict(device),
-            "labels": list(labels),
-            "levels": [to_json(level) for level in copies],
-        }
-        write_json(new / MANIFEST, manifest)
-        load_bundle(new)
-        _swap(new, folder, old)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return load_bundle(folder)
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -99,61 +76,78 @@ def load_bundle(folder: str | Path) -> Bundle:
     folder = local_path(folder)
     path = folder / MANIFEST
     try:
-        manifest = json.loads(_read(path, "give the folder of a bundle"))
-    except ValueError as error:
-        raise BundleError(f"{path} is not JSON ({error}); copy or make the bundle again") from error
+        manifest = json.loads(read_file(path, "give the folder of a bundle"))
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not JSON ({error}); {_ADVICE}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{path} is not the manifest of a bundle; its format must be {FORMAT!r}")
     if manifest.get("version") != VERSION:
         versions = f"version {manifest.get('version')!r}, this program reads {VERSION}"
         raise BundleError(f"{path} has {versions}; make the bundle again")
-    for key, kind in {"name": str, "created": str, "device": dict, "labels": list, "levels": list}.items():
-        if not isinstance(manifest.get(key), kind):
-            raise BundleError(f"{path}: {key!r} is missing or not a {kind.__name__}; make the bundle again")
-    labels, levels = manifest["labels"], manifest["levels"]
-    if not (labels and levels and all(isinstance(label, str) for label in labels)):
-        raise BundleError(f"{path} must have at least one level and labels that are strings; make the bundle again")
-    parsed = tuple(_level(values, f"{path}: level {i}", folder) for i, values in enumerate(levels))
-    bundle = Bundle(folder, manifest["name"], manifest["created"], manifest["device"], tuple(labels), parsed)
-    for i in range(len(levels)):
-        bundle.read_model(i)
+    bundle = _parse(manifest, path)
+    if bundle.weights is not None:
+        file = folder / bundle.weights.file
+        if hashlib.sha256(_tensors(file).data).hexdigest() != bundle.weights.sha256:
+            raise BundleError(f"{file} does not match its checksum in {MANIFEST}; {_ADVICE}")
+    for level in bundle.levels:
+        bundle.read_model(level)
     return bundle
 
 
-def _level(values: Any, where: str, folder: Path) -> BundledLevel:
-    try:
-        if isinstance(values, dict) and "preprocess" in values:
-            values = values | {"preprocess": from_json(Preprocess, values["preprocess"])}
-        level = from_json(BundledLevel, values)
-    except (ValueError, BundleError) as error:
-        raise BundleError(f"{where}: {error}; make the bundle again") from error
-    file = level.file
-    if Path(file).name != file or "\\" in file or (folder / file).resolve().parent != folder.resolve():
-        raise BundleError(f"{where}: file {file!r} is outside the bundle's folder; do not use this bundle")
-    return level
-
-
-def _read(path: Path, advice: str) -> bytes:
+def read_file(path: Path, advice: str) -> bytes:
+    """Return the content of a file; BundleError, which ends with the advice, if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); {advice}") from error
 
 
-def _copy(level: BundledLevel, source: Path, target: Path) -> BundledLevel:
-    model = _read(source / level.file, "export this level first")
-    with replacing(target) as temporary:
-        temporary.write_bytes(model)
-    return replace(level, file=target.name, sha256=hashlib.sha256(model).hexdigest())
-
-
-def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Rename `folder` to `old` and `new` to `folder`; on failure `folder` is as before."""
-    if folder.exists():
-        folder.rename(old)
+def _tensors(path: Path) -> NDArray[np.uint8]:
+    """Map the file of tensors into memory."""
     try:
-        new.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
+        return np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}); {_ADVICE}") from error
+
+
+def _parse(manifest: Mapping[str, Any], path: Path) -> Bundle:
+    """Return the bundle of a manifest at `path`; BundleError if a value is missing or wrong."""
+    for key, kind in {"name": str, "created": str, "targets": dict, "labels": list, "levels": list}.items():
+        if not isinstance(manifest.get(key), kind):
+            raise BundleError(f"{path}: {key!r} is missing or not a {kind.__name__}; make the bundle again")
+    if "weights" not in manifest:
+        raise BundleError(f"{path}: 'weights' is missing; make the bundle again")
+    labels, targets, weights = manifest["labels"], manifest["targets"], manifest["weights"]
+    if not (labels and manifest["levels"] and all(isinstance(label, str) for label in labels)):
+        raise BundleError(f"{path} must have at least one level and labels that are strings; make the bundle again")
+    levels = tuple(_level(values, f"{path}: level {i}", path.parent) for i, values in enumerate(manifest["levels"]))
+    used = {level.target for level in levels}
+    if used != targets.keys() or not all(isinstance(description, dict) for description in targets.values()):
+        raise BundleError(
+            f"{path} describes the targets {sorted(targets)!r:.200} and has levels for {sorted(used)!r:.200}; each "
+            "target needs an object and at least one level; make the bundle again"
+        )
+    if weights is not None:
+        weights = _record(Weights, weights, f"{path}: weights")
+        _check_inside(weights.file, f"{path}: weights", path.parent)
+    return Bundle(path.parent, manifest["name"], manifest["created"], targets, tuple(labels), weights, levels)
+
+
+def _level(values: Any, where: str, folder: Path) -> BundledLevel:
+    if isinstance(values, dict) and "preprocess" in values:
+        values = values | {"preprocess": _record(Preprocess, values["preprocess"], where)}
+    level = _record(BundledLevel, values, where)
+    _check_inside(level.file, where, folder)
+    return level
+
+
+def _record(kind: type[T], values: Any, where: str) -> T:
+    try:
+        return from_json(kind, values)
+    except (ValueError, BundleError) as error:
+        raise BundleError(f"{where}: {error}; make the bundle again") from error
+
+
+def _check_inside(file: str, where: str, folder: Path) -> None:
+    if Path(file).name != file or "\\" in file or (folder / file).resolve().parent != folder.resolve():
+        raise BundleError(f"{where}: file {file!r} is outside the bundle's folder; do not use this bundle")

@@ -1,9 +1,10 @@
 """The machine that a runtime runs on, as latency tables record it, and the timing of runs on it. Free of torch."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Any
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -23,6 +24,12 @@ def processor() -> str:
     names = [value for name, value in pairs if name in ("model name", "Model", "Hardware") and value]
     parts = sorted({value for name, value in pairs if name == "CPU part"})
     return next(iter(names), "") or platform.processor() or " ".join([platform.machine(), *parts])
+
+
+def is_this_machine(description: Mapping[str, Any]) -> bool:
+    """Return whether a device's description, as a latency table records it, is of ONNX Runtime on such a machine."""
+    here = {"runtime": "onnxruntime", "processor": processor(), "os": operating_system()}
+    return all(description.get(key) == value for key, value in here.items())
 
 
 def time_runs(run: Callable[[], object], n: int) -> list[float]:

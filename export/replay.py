@@ -67,7 +67,7 @@ def _serve(runtime: Runtime, reading: Battery, images: Sequence[Picture], labels
         battery_percent=reading.percent,
         charging=reading.charging,
         level=runtime.level,
-        top1_percent=runtime.bundle.levels[runtime.level].top1_percent,
+        top1_percent=runtime.levels[runtime.level].top1_percent,
         correct=None if labels is None else sum(a == b for a, b in zip(classes, labels, strict=True)),
         n_images=len(images),
         latency_ms=float(np.median([prediction.latency_ms for prediction in predictions])),

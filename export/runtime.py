@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from export.bundle import load_bundle
 from export.errors import check_number
+from export.machine import is_this_machine
 from export.policy import Battery, BatteryPolicy, psutil_battery
 from export.preprocess import Pictures, Preprocess
+from export.ready_levels import ReadyLevels
 from export.session import run, session
 from ofa.core.errors import BundleError, DeviceError
 
@@ -49,43 +51,48 @@ class Runtime(AbstractContextManager["Runtime"]):
 
     The battery is read at the start, then inside `predict` at most every `poll_seconds`, or by `update`. On a
     switch, the new level is loaded and warmed up before it replaces the old one in one assignment; requests that
-    have begun finish on the level they began with. Only one level stays loaded.
+    have begun finish on the level they began with. Only one level stays loaded, unless `keep_ready` is set.
+
+    The levels are those of one target of the bundle, and numbers of levels are positions in `levels`. Without
+    `target`, it is the first one whose description fits this machine and whose level for the current charge runs here,
+    or else the first whose level runs here.
 
     If the battery cannot be read, or a new level cannot be loaded, the runtime keeps serving the current level
     (level 0 at the start) and issues one `RuntimeWarning` until an update succeeds again.
 
     Args:
         bundle_folder: folder of the bundle, which is checked completely.
+        target: name of a target in the bundle.
         policy: which level to run at which charge; by default, even thresholds over the bundle's levels.
         battery: returns a reading.
         threads: of one run.
         poll_seconds: between readings; infinity to read by `update` only.
+        keep_ready: whether to load the neighbors of the level that serves as well, in a thread of their own. A switch
+            to one of them takes no time, and the runtime takes up to three times the memory.
 
     Raises:
-        BundleError: the bundle is corrupt, its model does not run, or the policy has another number of levels.
+        BundleError: the bundle is corrupt, its model does not run, it has no such target, or the policy has another
+            number of levels.
     """
 
     def __init__(
         self,
         bundle_folder: str | Path,
+        target: str | None = None,
         *,
         policy: BatteryPolicy | None = None,
         battery: Callable[[], Battery] = psutil_battery,
         threads: int = 1,
         poll_seconds: float = 10.0,
+        keep_ready: bool = False,
     ) -> None:
         check_number("runtime: threads", threads, 1, 1024, whole=True)
         check_number("runtime: poll_seconds", poll_seconds, 0, float("inf"))
         self.bundle = load_bundle(bundle_folder)
-        n_levels = len(self.bundle.levels)
-        self.policy = policy or BatteryPolicy.even(n_levels)
-        if self.policy.n_levels != n_levels:
-            mismatch = f"the policy is for {self.policy.n_levels} levels, the bundle has {n_levels}"
-            raise BundleError(f"{mismatch}; give {n_levels - 1} thresholds")
         self._battery, self._threads, self._poll_seconds = battery, threads, poll_seconds
         self._updating = threading.Lock()
         self._warned = False
-        self._serving: _Serving | None = self._load(self._first_level())
+        self._serving: _Serving | None = self._start(target, policy, keep_ready)
         self._next_poll = time.monotonic() + poll_seconds
 
     def __exit__(self, *_: object) -> None:
@@ -95,6 +102,11 @@ class Runtime(AbstractContextManager["Runtime"]):
     def level(self) -> int:
         """The level that serves the next request."""
         return self._current().level
+
+    @property
+    def ready_levels(self) -> tuple[int, ...]:
+        """The levels that are loaded: the one that serves and, with `keep_ready`, its neighbors once they are."""
+        return self._ready.levels
 
     def predict(self, images: Pictures) -> Prediction:
         """Classify one or more images of any size, all by the same level.
@@ -123,9 +135,10 @@ class Runtime(AbstractContextManager["Runtime"]):
         return self.level
 
     def close(self) -> None:
-        """Release the model. Requests that have begun finish; later calls raise BundleError."""
+        """Release the models. Requests that have begun finish; later calls raise BundleError."""
         with self._updating:
             self._serving = None
+            self._ready.close()
 
     def _current(self) -> _Serving:
         serving = self._serving
@@ -142,7 +155,7 @@ class Runtime(AbstractContextManager["Runtime"]):
         try:
             level = self._level_for_battery(current)
             if level != current:
-                self._serving = self._load(level)
+                self._serving = self._ready[level]
             self._warned = False
         except Exception as error:  # whatever a driver raises, requests must still be served
             self._warn_once(error, current)
@@ -163,13 +176,32 @@ class Runtime(AbstractContextManager["Runtime"]):
             self._warned = True
             warnings.warn(f"keeps serving level {level}, the update failed: {error!r}", RuntimeWarning, 3)
 
+    def _start(self, target: str | None, policy: BatteryPolicy | None, keep_ready: bool) -> _Serving:
+        """Choose the target, and load the level to begin with."""
+        targets = self.bundle.targets
+        fitting_first = sorted(targets, key=lambda name: not is_this_machine(targets[name]))
+        errors = []
+        for name in fitting_first if target is None else [target]:
+            self.target, self.levels = name, self.bundle.levels_of(name)
+            n_levels = len(self.levels)
+            self.policy = policy or BatteryPolicy.even(n_levels)
+            if self.policy.n_levels != n_levels:
+                mismatch = f"the policy is for {self.policy.n_levels} levels, the target {name} has {n_levels}"
+                raise BundleError(f"{mismatch}; give {n_levels - 1} thresholds")
+            self._ready = ReadyLevels(self._load, n_levels, neighbors=keep_ready)
+            try:
+                return self._ready[self._first_level()]
+            except BundleError as error:
+                errors.append(error)
+        raise errors[0]
+
     def _load(self, level: int) -> _Serving:
         """Load a level and run it once, so that the first request does not pay for set-up."""
-        preprocess = self.bundle.levels[level].preprocess
+        preprocess = self.levels[level].preprocess
         side, n_labels = preprocess.resolution, len(self.bundle.labels)
-        name, model = f"level {level} of {self.bundle.folder}", self.bundle.read_model(level)
+        name = f"level {level} of {self.bundle.folder}"
         try:
-            loaded = session(model, self._threads)
+            loaded = session(self.bundle.read_model(self.levels[level]), self._threads)
             logits = run(loaded, np.zeros((1, preprocess.in_channels, side, side), dtype=np.float32))
         except DeviceError as error:
             raise BundleError(f"{name} does not run here: {error}") from error

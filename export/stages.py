@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import ofa
-from export.bundle import BundledLevel, write_bundle
+from export.bundle import BundledLevel
+from export.bundle_writer import write_bundle
 from export.errors import one_line
 from export.formats.onnx import Parity, compare
 from export.preprocess import Preprocess
@@ -224,7 +225,7 @@ def _bundle(target: Target, progress: Progress) -> None:
         source=target.folder,
         name=run.recipe.name,
         labels=run.data.labels,
-        device=target.latency_table(levels[0].precision).device,
+        targets={target.name: target.latency_table(levels[0].precision).device},
     )
     images, labels = raw_images(run.data, limit=400)
     write_records(target.folder, ReplayStep, replay(target.path("bundle"), images, labels))

@@ -32,7 +32,7 @@ class OnnxFormat:
     ) -> None:
         """Export a network in float32, then convert it to the precision; see `export_onnx` and `convert`."""
         with replacing(path) as temporary:
-            export_onnx(network, input_shape, temporary)
+            export_onnx(network, input_shape, temporary, metadata=metadata)
             convert(temporary, precision, images)
 
     def load(self, path: Path) -> Logits:

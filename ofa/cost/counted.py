@@ -41,10 +41,10 @@ def params_m(family: Family) -> BlockTable:
 
 
 def size_mib(family: Family) -> BlockTable:
-    """Return the cost in MiB of the exported model's weights, as `count_memory` counts them.
+    """Return the cost in MiB of the weights that a runtime holds, as `count_memory` counts them.
 
-    The ONNX file is larger by its graph (10 to 350 kB in the families here) and by the integer position tables of
-    window attention.
+    The ONNX file is larger by its graph (10 to 450 kB in the families here), by BatchNorm's vectors, which runtimes
+    fold into convolutions, and by the integer position tables of window attention.
     """
     return BlockTable(family, lambda block, size: _memory(block, size).weights / _MIB, name="size_mib", unit="MiB")
 
@@ -87,7 +87,7 @@ def count_memory(module: nn.Module, input_shape: tuple[int, ...]) -> Memory:
     """Count the memory of a module in eval mode for one sample, wherever its parameters are.
 
     Weights are the parameters and buffers that the forward pass reads. A BatchNorm after a convolution counts as the
-    convolution's bias, into which the export folds it.
+    convolution's bias, into which runtimes fold it when they load the model.
 
     The peak of activations is the largest sum, over the operators in the order in which they run, of the tensors that
     are alive: the operator's inputs and outputs, and earlier outputs that are read later. The rules:
@@ -112,7 +112,7 @@ def _memory(block: Block, size: int) -> Memory:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is not typed
-    """Recorder of the storages that operators read (without weights that the export folds away) and write."""
+    """Recorder of the storages that operators read (without weights that runtimes fold away) and write."""
 
     def __init__(self, sample: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's is not typed

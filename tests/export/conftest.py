@@ -7,7 +7,8 @@ from PIL import Image
 from torch import nn
 
 import ofa
-from export.bundle import BundledLevel, write_bundle
+from export.bundle import BundledLevel
+from export.bundle_writer import write_bundle
 from export.formats.onnx import export_onnx
 from export.preprocess import Preprocess
 from tests.levels import level
@@ -96,16 +97,24 @@ def levels(family):
 def write(source):
     """Write a bundle of some levels: `write(folder, levels)`."""
 
-    def call(folder, levels, name="tiny", labels=LABELS, source=source):
-        return write_bundle(folder, levels, source=source, name=name, labels=labels, device={"device": "ort-cpu"})
+    def call(folder, levels, **options):
+        targets = {level.target: {"device": "ort-cpu"} for level in levels}
+        defaults = {"source": source, "name": "tiny", "labels": LABELS, "targets": targets}
+        return write_bundle(folder, levels, **defaults | options)
 
     return call
 
 
 @pytest.fixture
 def folder(levels, write, tmp_path) -> Path:
-    """A bundle of three levels."""
+    """A bundle of three levels that share their weights."""
     return write(tmp_path / "bundle", levels).folder
+
+
+@pytest.fixture
+def plain_folder(levels, write, tmp_path) -> Path:
+    """The same bundle with an ONNX file for each level."""
+    return write(tmp_path / "plain", levels, shared=False).folder
 
 
 @pytest.fixture

@@ -23,12 +23,27 @@ def edit(folder, change):
 
 def test_a_bundle_that_was_written_is_read(folder, levels, source):
     bundle = load_bundle(folder)
-    assert (bundle.name, bundle.labels, bundle.device) == ("tiny", LABELS, {"device": "ort-cpu"})
-    assert [level.file for level in bundle.levels] == ["level-0.onnx", "level-1.onnx", "level-2.onnx"]
-    for number, (level, original) in enumerate(zip(bundle.levels, levels, strict=True)):
+    assert (bundle.name, bundle.labels, bundle.targets) == ("tiny", LABELS, {"laptop": {"device": "ort-cpu"}})
+    assert [level.file for level in bundle.levels] == ["level-0.graph", "level-1.graph", "level-2.graph"]
+    for level, original in zip(bundle.levels, levels, strict=True):
         assert replace(level, file=original.file, sha256="") == replace(original, arch=dict(original.arch))
-        assert bundle.read_model(number) == (source / original.file).read_bytes()
+        assert bundle.read_model(level) == (source / original.file).read_bytes()
     assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
+
+
+def test_a_bundle_without_shared_weights_holds_the_exported_files(plain_folder, folder, levels, source):
+    assert sorted(path.name for path in plain_folder.iterdir()) == [
+        "level-0.onnx",
+        "level-1.onnx",
+        "level-2.onnx",
+        "manifest.json",
+    ]
+    bundle, shared = load_bundle(plain_folder), load_bundle(folder)
+    assert bundle.weights is None
+    for level, same, original in zip(bundle.levels, shared.levels, levels, strict=True):
+        model = (source / original.file).read_bytes()
+        assert (plain_folder / level.file).read_bytes() == bundle.read_model(level) == model
+        assert level == replace(same, file=level.file)
 
 
 def test_the_manifest_has_the_documented_keys(folder):
@@ -36,71 +51,9 @@ def test_the_manifest_has_the_documented_keys(folder):
     page = (Path(__file__).parents[2] / "docs" / "bundle.md").read_text()
     documented = re.findall(r"^\| `(\w+)`", page.partition("## Format")[2], re.MULTILINE)
     level = manifest["levels"][0]
-    assert documented == [*manifest, *level, *level["preprocess"]]
+    assert documented == [*manifest, *manifest["weights"], *level, *level["preprocess"]]
     assert f"version {manifest['version']}" in page
     assert set(asdict(load_bundle(folder).levels[0])) == set(level)
-
-
-def test_a_newer_bundle_takes_the_place_of_an_older_one(folder, levels, write):
-    write(folder, levels[1:], name="newer")
-    assert load_bundle(folder).name == "newer"
-    assert sorted(p.name for p in folder.iterdir()) == ["level-0.onnx", "level-1.onnx", "manifest.json"]
-    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
-
-
-def test_a_failed_write_leaves_the_older_bundle(folder, levels, write):
-    missing = [*levels[:2], replace(levels[2], file="missing.onnx")]
-    with pytest.raises(BundleError, match=r"missing\.onnx cannot be read .* export this level first"):
-        write(folder, missing, name="newer")
-    assert load_bundle(folder).name == "tiny"
-    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
-
-
-def test_a_failed_rename_leaves_the_older_bundle(folder, levels, write, monkeypatch):
-    rename = Path.rename
-
-    def fail_into_place(self, target):
-        if self.name.endswith(".new"):
-            raise OSError("no space left")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fail_into_place)
-    with pytest.raises(OSError, match="no space left"):
-        write(folder, levels, name="newer")
-    assert load_bundle(folder).name == "tiny"
-    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
-
-
-def test_a_folder_of_other_files_is_left_alone(levels, write, tmp_path):
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
-    for path in (tmp_path / "notes", tmp_path / "notes" / "thesis.txt"):
-        with pytest.raises(BundleError, match="exists and is not a bundle"):
-            write(path, levels)
-    assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
-
-
-def test_levels_go_from_the_slowest_to_the_fastest_whatever_their_accuracies(levels, write, tmp_path):
-    with pytest.raises(
-        BundleError, match=r"level 0 takes 2\.000 ms, level 1 3\.000 ms; sort the levels from the slowest"
-    ):
-        write(tmp_path / "bundle", [levels[1], levels[0]])
-    assert not list(tmp_path.iterdir())
-    ahead = replace(levels[1], top1_percent=levels[0].top1_percent + 1, latency_ms=levels[0].latency_ms)
-    assert len(write(tmp_path / "bundle", [levels[0], ahead]).levels) == 2
-
-
-@pytest.mark.parametrize(("n_levels", "labels"), [(0, LABELS), (3, ())])
-def test_a_bundle_has_levels_and_labels(levels, write, tmp_path, n_levels, labels):
-    with pytest.raises(BundleError, match="at least one level and labels"):
-        write(tmp_path / "bundle", levels[:n_levels], labels=labels)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_tilde_is_the_home_directory(levels, write, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert write(Path("~/bundle"), levels).folder == tmp_path / "bundle"
-    assert load_bundle(Path("~/bundle")).name == "tiny"
 
 
 def without(key):
@@ -116,8 +69,8 @@ def level_with(key, value):
     [
         (without("format"), "is not the manifest of a bundle"),
         (without("version"), "has version None"),
-        (lambda m: m.update(version=1), "has version 1, this program reads 2"),
-        *((without(key), f"'{key}' is missing") for key in ("created", "name", "device", "labels", "levels")),
+        (lambda m: m.update(version=2), "has version 2, this program reads 3"),
+        *((without(key), f"'{key}' is missing") for key in ("created", "name", "targets", "labels", "levels")),
         (lambda m: m.update(levels=[]), "at least one level"),
         (lambda m: m.update(levels=["level-0.onnx"]), "level 0: 'level-0.onnx' is not an object"),
         (lambda m: m.update(labels=[1, 2]), "labels that are strings"),
@@ -148,11 +101,43 @@ def level_with(key, value):
         (level_with("sha256", "0" * 64), r"level-1\.onnx does not match its checksum"),
         *(
             (level_with("file", file), "is outside the bundle's folder")
-            for file in ("../bundle/level-1.onnx", "/etc/hostname", "..", ".", "", "a/../level-1.onnx", "..\\x.onnx")
+            for file in ("../plain/level-1.onnx", "/etc/hostname", "..", ".", "", "a/../level-1.onnx", "..\\x.onnx")
         ),
     ],
 )
-def test_a_wrong_manifest_is_refused_by_name(folder, change, message):
+def test_a_wrong_manifest_is_refused_by_name(plain_folder, change, message):
+    edit(plain_folder, change)
+    with pytest.raises(BundleError, match=message) as caught:
+        load_bundle(plain_folder)
+    assert str(plain_folder) in str(caught.value)
+
+
+def weights_with(key, value):
+    return lambda manifest: manifest["weights"].update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("weights"), "'weights' is missing"),
+        (lambda m: m.update(weights=None), r"level-0\.graph does not match its checksum"),
+        (lambda m: m.update(weights="weights.bin"), "weights: 'weights.bin' is not an object"),
+        (lambda m: m["weights"].pop("sha256"), "weights: 'sha256' is missing"),
+        (weights_with("bytes", 7), "weights: 'bytes' is missing or unknown"),
+        (weights_with("file", 7), "weights: file = 7 is not a str"),
+        (weights_with("file", "../weights.bin"), "weights: .* is outside the bundle's folder"),
+        (weights_with("file", "missing.bin"), r"missing\.bin cannot be read"),
+        (weights_with("sha256", "0" * 64), r"weights\.bin does not match its checksum"),
+        (level_with("file", "level-0.graph"), r"level-0\.graph does not match its checksum"),
+        (level_with("sha256", "0" * 64), r"level-1\.graph does not match its checksum"),
+        (level_with("file", "weights.bin"), r"weights\.bin cannot be assembled: the graph cannot be unpacked"),
+        (lambda m: m.update(targets={}), r"describes the targets \[\] and has levels for \['laptop'\]"),
+        (lambda m: m["targets"].update(phone={}), r"describes the targets \['laptop', 'phone'\] and has levels for"),
+        (level_with("target", "phone"), r"has levels for \['laptop', 'phone'\]"),
+        (lambda m: m.update(targets={"laptop": "ort-cpu"}), "each target needs an object"),
+    ],
+)
+def test_wrong_weights_or_targets_are_refused_by_name(folder, change, message):
     edit(folder, change)
     with pytest.raises(BundleError, match=message) as caught:
         load_bundle(folder)
@@ -160,13 +145,18 @@ def test_a_wrong_manifest_is_refused_by_name(folder, change, message):
 
 
 def test_a_link_out_of_the_folder_is_refused(folder, source):
-    (folder / "level-1.onnx").unlink()
-    os.symlink(source / "32.onnx", folder / "level-1.onnx")
-    with pytest.raises(BundleError, match="is outside the bundle's folder"):
-        load_bundle(folder)
+    for name in ("level-1.graph", "weights.bin"):
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        os.symlink(source / "32.onnx", folder / name)
+        with pytest.raises(BundleError, match="is outside the bundle's folder"):
+            load_bundle(folder)
+        (folder / name).unlink()
+        (folder / name).write_bytes(content)
+    load_bundle(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"ofa-bundle"', "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"ofa-bundle"', "\x00", 100_000 * "["])
 def test_a_file_that_is_no_manifest_is_refused(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match=r"manifest\.json is not"):
@@ -182,17 +172,29 @@ def test_a_manifest_that_is_not_utf_8_is_refused(folder):
 def test_a_missing_folder_manifest_or_model_is_named(folder):
     with pytest.raises(BundleError, match="give the folder of a bundle"):
         load_bundle(folder / "nowhere")
-    (folder / "level-2.onnx").unlink()
-    with pytest.raises(BundleError, match=r"level-2\.onnx cannot be read"):
-        load_bundle(folder)
-    (folder / "manifest.json").unlink()
-    with pytest.raises(BundleError, match=r"manifest\.json cannot be read"):
-        load_bundle(folder)
+    for name in ("level-2.graph", "weights.bin", "manifest.json"):
+        (folder / name).unlink()
+        with pytest.raises(BundleError, match=rf"{name} cannot be read"):
+            load_bundle(folder)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda _: b"", lambda b: b[:100] + b"\x00" + b[101:] + b"\x01"])
-def test_a_damaged_model_is_refused(folder, damage):
-    path = folder / "level-1.onnx"
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(BundleError, match=r"level-1\.onnx does not match its checksum"):
-        load_bundle(folder)
+DAMAGES = {
+    "shorter by a byte": lambda content: content[:-1],
+    "half": lambda content: content[: len(content) // 2],
+    "empty": lambda _: b"",
+    "longer by a byte": lambda content: content + b"\0",
+    "a byte set to 0 and one more": lambda content: content[:100] + b"\0" + content[101:] + b"\1",
+    "a bit of the last byte": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "a bit of the first byte": lambda content: bytes([content[0] ^ 1]) + content[1:],
+    "bytes swapped": lambda content: content[:50] + content[60:70] + content[60:] + content[50:60],
+}
+
+
+@pytest.mark.parametrize("name", ["level-1.onnx", "level-1.graph", "weights.bin"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_refused(folder, plain_folder, name, damage):
+    path = (plain_folder if name.endswith("onnx") else folder) / name
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    message = "does not match its checksum|cannot be assembled: the graph .*; copy or make the bundle again"
+    with pytest.raises(BundleError, match=rf"{name} ({message})"):
+        load_bundle(path.parent)

@@ -3,7 +3,8 @@ import platform
 import pytest
 
 from export import machine
-from export.machine import time_runs
+from export.devices.local import describe
+from export.machine import is_this_machine, time_runs
 
 
 def test_the_system_and_the_architecture_are_named():
@@ -27,6 +28,14 @@ def test_processors_are_named_on_phones_too(monkeypatch, tmp_path, text, name):
     monkeypatch.setattr(machine.platform, "processor", lambda: "")
     monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
     assert machine.processor() == name
+
+
+def test_a_description_fits_the_machine_by_processor_system_and_runtime():
+    here = describe("ort-cpu", "onnxruntime", "1.0", threads=2, precision="int8_static")
+    assert is_this_machine(here)
+    for key in ("processor", "os", "runtime"):
+        assert not is_this_machine(here | {key: "another"})
+        assert not is_this_machine({name: value for name, value in here.items() if name != key})
 
 
 def test_each_run_is_timed_but_the_first(monkeypatch):

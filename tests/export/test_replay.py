@@ -12,8 +12,8 @@ from ofa.core.errors import DataError
 def test_levels_follow_the_battery_and_answers_are_counted(folder, images):
     bundle = load_bundle(folder)
     tops = []
-    for number, level in enumerate(bundle.levels):
-        logits = session(bundle.read_model(number)).run(None, {"images": level.preprocess(images)})[0]
+    for level in bundle.levels:
+        logits = session(bundle.read_model(level)).run(None, {"images": level.preprocess(images)})[0]
         tops.append(logits.argmax(axis=1))
     labels = tops[0]
     done = replay(folder, images, labels.tolist(), steps=11, charging_steps=2, images_per_step=len(images))

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 import export.runtime
 from export.bundle import load_bundle
+from export.machine import operating_system, processor
 from export.policy import Battery, BatteryPolicy
 from export.runtime import Runtime, softmax
 from export.session import session
@@ -36,7 +38,7 @@ def alone(folder, level, images):
     """The probabilities of one level's session by itself."""
     bundle = load_bundle(folder)
     batch = bundle.levels[level].preprocess(images)
-    return softmax(session(bundle.read_model(level)).run(None, {"images": batch})[0])
+    return softmax(session(bundle.read_model(bundle.levels[level])).run(None, {"images": batch})[0])
 
 
 def test_predictions_are_those_of_the_level(folder, images):
@@ -178,18 +180,18 @@ def test_a_battery_that_cannot_be_read_at_the_start_means_level_0(folder):
 def test_a_level_that_is_damaged_later_is_not_switched_to(folder, images):
     battery = Moving()
     runtime = Runtime(folder, battery=battery, poll_seconds=0)
-    whole = (folder / "level-2.onnx").read_bytes()
-    (folder / "level-2.onnx").write_bytes(whole[:-9])
+    whole = (folder / "level-2.graph").read_bytes()
+    (folder / "level-2.graph").write_bytes(whole[:-9])
     battery.set(5)
-    with pytest.warns(RuntimeWarning, match=r"keeps serving level 0.*level-2\.onnx does not match its checksum"):
+    with pytest.warns(RuntimeWarning, match=r"keeps serving level 0.*level-2\.graph cannot be assembled"):
         assert runtime.predict(images).level == 0
-    (folder / "level-2.onnx").write_bytes(whole)
+    (folder / "level-2.graph").write_bytes(whole)
     assert runtime.predict(images).level == 2
 
 
 def test_a_corrupt_bundle_fails_at_construction(folder):
-    (folder / "level-2.onnx").write_bytes(b"")
-    with pytest.raises(BundleError, match="does not match its checksum"):
+    (folder / "weights.bin").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"weights\.bin does not match its checksum"):
         Runtime(folder, battery=Moving())
 
 
@@ -211,7 +213,7 @@ def test_labels_or_channels_of_another_model_fail_at_construction(levels, write,
 
 
 def test_a_policy_for_another_number_of_levels_is_refused(folder):
-    with pytest.raises(BundleError, match="the policy is for 2 levels, the bundle has 3; give 2 thresholds"):
+    with pytest.raises(BundleError, match="the policy is for 2 levels, the target laptop has 3; give 2 thresholds"):
         Runtime(folder, policy=BatteryPolicy((50,)))
 
 
@@ -244,3 +246,92 @@ with Runtime(Path(sys.argv[1])) as runtime:
 """
     result = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("2\n", "")
+
+
+HERE = {"runtime": "onnxruntime", "processor": processor(), "os": operating_system()}
+
+
+def for_targets(levels, *targets):
+    """The levels of each target at latencies of its own, the last target's without the slowest level."""
+    return [replace(level, target=target) for target in targets for level in levels[int(target == targets[-1]) :]]
+
+
+def test_the_levels_are_those_of_the_target_that_is_named(levels, write, images, tmp_path):
+    folder = write(tmp_path / "bundle", for_targets(levels, "laptop", "phone")).folder
+    battery = Moving(100)
+    runtime = Runtime(folder, "phone", battery=battery)
+    assert (runtime.target, runtime.policy.n_levels) == ("phone", 2)
+    assert [(level.target, level.arch["resolution"]) for level in runtime.levels] == [("phone", 32), ("phone", 28)]
+    prediction = runtime.predict(images)
+    assert prediction.level == 0
+    assert np.array_equal(prediction.probabilities, alone(folder, 4 - 1, images))
+    battery.set(1)
+    assert runtime.update() == 1
+    assert np.array_equal(runtime.predict(images).probabilities, alone(folder, 5 - 1, images))
+    with pytest.raises(BundleError, match="has no target 'watch'; choose from laptop, phone"):
+        Runtime(folder, "watch", battery=battery)
+    with pytest.raises(BundleError, match="the policy is for 3 levels, the target phone has 2; give 1 thresholds"):
+        Runtime(folder, "phone", battery=battery, policy=BatteryPolicy((60, 30)))
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "chosen"),
+    [
+        ({"a": {}, "b": {}}, "a"),
+        ({"a": {}, "b": HERE}, "b"),
+        ({"a": HERE, "b": HERE}, "a"),
+        *(({"a": HERE | {key: "another"}, "b": HERE}, "b") for key in HERE),
+    ],
+)
+def test_the_first_target_that_fits_this_machine_is_preferred(levels, write, tmp_path, descriptions, chosen):
+    folder = write(tmp_path / "bundle", for_targets(levels, "a", "b"), targets=descriptions).folder
+    assert Runtime(folder, battery=Moving()).target == chosen
+
+
+def test_a_target_that_does_not_run_here_is_passed_over(levels, write, source, tmp_path):
+    (tmp_path / "models").mkdir()
+    for level in levels:
+        (tmp_path / "models" / level.file).write_bytes((source / level.file).read_bytes())
+    (tmp_path / "models" / "broken.onnx").write_bytes(b"not a model")
+    broken = [replace(level, target="a", file="broken.onnx") for level in levels]
+    folder = write(
+        tmp_path / "bundle", [*broken, *levels], source=tmp_path / "models", targets={"a": HERE, "laptop": {}}
+    ).folder
+    assert Runtime(folder, battery=Moving()).target == "laptop"
+    with pytest.raises(BundleError, match=r"^level 0 .* does not run here"):
+        Runtime(folder, "a", battery=Moving())
+    folder = write(tmp_path / "broken", broken, source=tmp_path / "models").folder
+    with pytest.raises(BundleError, match=r"^level 0 .* does not run here"):
+        Runtime(folder, battery=Moving())
+
+
+def test_a_switch_to_a_neighbor_that_is_ready_loads_nothing(folder, images, monkeypatch):
+    battery, loaders = Moving(), []
+
+    def noting(model, threads):
+        loaders.append(threading.current_thread())
+        return session(model, threads)
+
+    monkeypatch.setattr(export.runtime, "session", noting)
+    with Runtime(folder, battery=battery, poll_seconds=0, keep_ready=True) as runtime:
+        for percent, level, ready in ((100, 0, (0, 1)), (50, 1, (0, 1, 2)), (5, 2, (1, 2))):
+            battery.set(percent)
+            prediction = runtime.predict(images)
+            assert prediction.level == level
+            assert np.array_equal(prediction.probabilities, alone(folder, level, images))
+            for _ in range(2000):
+                if runtime.ready_levels == ready:
+                    break
+                time.sleep(0.005)
+            assert runtime.ready_levels == ready
+    assert runtime.ready_levels == ()
+    assert [loader is threading.current_thread() for loader in loaders] == [True, False, False]
+
+
+def test_by_default_one_level_is_loaded(folder):
+    battery = Moving()
+    runtime = Runtime(folder, battery=battery)
+    assert runtime.ready_levels == (0,)
+    battery.set(50)
+    runtime.update()
+    assert runtime.ready_levels == (1,)

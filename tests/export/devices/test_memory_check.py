@@ -88,11 +88,20 @@ def test_the_peak_of_activations_is_near_that_of_onnx_runtime(exported):
     assert spearmanr(counted, planned).statistic > 0.85
 
 
-def test_the_size_is_that_of_the_weights_in_the_file(exported):
-    """Counted over measured: 0.9997 to 1.0000 of the float tensors, 0.96 to 0.99 of the file with its graph."""
+def folded(path):
+    """The model that ONNX Runtime makes of a file by its basic optimizations, BatchNorm folded into convolutions."""
+    options, target = ort.SessionOptions(), path.with_suffix(".folded")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnx.load(target)
+
+
+def test_the_size_is_that_of_the_weights_once_batch_norm_is_folded(exported):
+    """Counted over measured: 0.994 to 1.000 of the float tensors, 0.93 to 0.98 of the file with its graph."""
     family, rows, files = exported
     for size, (path, _) in zip(size_mib(family)(rows) * 2**20, files, strict=True):
-        tensors = [numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+        tensors = [numpy_helper.to_array(tensor) for tensor in folded(path).graph.initializer]
         held = sum(tensor.nbytes for tensor in tensors if tensor.dtype == np.float32)
-        assert size == pytest.approx(held, rel=0.001)
-        assert 0 < path.stat().st_size - size < 0.05 * size + 300_000
+        assert size == pytest.approx(held, rel=0.01)
+        assert 0 < path.stat().st_size - size < 0.05 * size + 400_000

@@ -1,14 +1,18 @@
 import copy
 import warnings
+from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
 import export.formats.onnx
+import ofa
 from export.formats.onnx import compare, export_onnx
 from export.formats.onnx_format import FORMAT
 from export.preprocess import Preprocess
@@ -107,6 +111,59 @@ def test_an_option_that_is_not_allowed_is_refused(network, tmp_path, message):
     with pytest.raises(ExportError, match=message):
         export_onnx(network, (1, 28, 28), tmp_path / "model.onnx", **OPTIONS[message])
     assert not list(tmp_path.iterdir())
+
+
+QUICK = ("hybrid_small", "ofa_mobilenet_v3", "small_mobilenet_v3")
+FAMILIES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ofa.list_families()]
+
+
+def optimized_operators(path, target):
+    """Count the operators that ONNX Runtime runs for a file."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(target), 4
+    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(target).graph.node)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_weights_in_the_file_are_the_parameters_and_buffers_of_the_network(name, tmp_path):
+    family = ofa.create_family(name, num_classes=10)
+    network = ofa.Supernet(family).extract(family.space.smallest)
+    export_onnx(network, family.input_shape(family.space.smallest), tmp_path / "model.onnx")
+    initializers = onnx.load(tmp_path / "model.onnx").graph.initializer
+    assert len(initializers) > 20
+    tensors = network.state_dict()
+    for initializer in initializers:
+        assert np.array_equal(numpy_helper.to_array(initializer), tensors[initializer.name])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_onnx_runtime_folds_as_much_as_the_exporter_would(name, tmp_path, monkeypatch):
+    family, write = ofa.create_family(name, num_classes=10), torch.onnx.export
+    network, shape = ofa.Supernet(family).extract(family.space.smallest), family.input_shape(family.space.smallest)
+    export_onnx(network, shape, tmp_path / "ours.onnx")
+
+    def write_folded(*arguments, do_constant_folding, **options):
+        assert not do_constant_folding
+        write(*arguments, **options)
+
+    monkeypatch.setattr(torch.onnx, "export", write_folded)
+    export_onnx(network, shape, tmp_path / "folded.onnx")
+    ours, expected = (optimized_operators(tmp_path / f"{name}.onnx", tmp_path / "run") for name in ("ours", "folded"))
+    assert ours == expected
+    assert "BatchNormalization" not in ours
+    images = np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32)
+    logits, folded_logits = (
+        session(tmp_path / f"{name}.onnx").run(None, {"images": images})[0] for name in ("ours", "folded")
+    )
+    assert np.abs(logits - folded_logits).max() <= 1e-5 * np.abs(folded_logits).max()
+
+
+def test_dropout_and_batch_norm_of_a_network_in_train_mode_are_exported_in_eval_mode(network, batch, tmp_path):
+    network = nn.Sequential(copy.deepcopy(network), nn.Dropout(0.9)).train()
+    assert export_onnx(network, (1, 28, 28), tmp_path / "model.onnx", images=[batch]).same_top1 == 1.0
+    operators = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+    assert "Dropout" not in operators
 
 
 def test_channels_last_weights_are_exported(network, batch, tmp_path):

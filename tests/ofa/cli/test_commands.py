@@ -112,11 +112,11 @@ def test_a_full_disk_is_one_error_and_leaves_no_partial_file(command, tiny_yaml,
 
 
 def test_a_corrupt_bundle_is_one_error(command, tiny_yaml, finished):
-    model = finished / "targets/local/bundle/level-0.onnx"
+    model = finished / "targets/local/bundle/weights.bin"
     model.write_bytes(model.read_bytes()[:-1])
     code, _, err = command("bundle", "demo", tiny_yaml, "--run", finished)
     assert code == 2
-    assert "level-0.onnx does not match its checksum" in err
+    assert "weights.bin does not match its checksum" in err
     shutil.rmtree(finished / "targets/local/bundle")
     code, _, err = command("bundle", "demo", tiny_yaml, "--run", finished)
     assert (code, "manifest.json cannot be read" in err) == (2, True)
