@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks.page import table, write_page
+from benchmarks.page import save_plot, table, write_page
 from export.endurance import EndurancePolicy
 from export.policy import BatteryPolicy, Observation, Policy
 from export.simulated_day import Day, Levels, best_plan, draw_day, plan_top1_percent, simulate
@@ -52,8 +53,8 @@ policy sees the charge in whole percents, a stated capacity of {CAPACITY_WH:.0f}
 does not see that
 
 - the true capacity is off by up to 20 %,
-- the rest of the machine draws {BACKGROUND_W[0]} to {BACKGROUND_W[1]} W on average, and every 15 minutes to 2 hours
-  another 60 to 140 % of that,
+- the rest of the machine draws {BACKGROUND_W[0]} to {BACKGROUND_W[1]} W, which changes to 60 to 140 % of that every
+  15 minutes to 2 hours,
 - {REQUESTS_PER_HOUR[0]:,.0f} to {REQUESTS_PER_HOUR[1]:,.0f} requests come per hour, twice as many for one hour.
 
 Days on which even the fastest level alone would not last are drawn anew. The constants of the policy were chosen on
@@ -67,14 +68,14 @@ def main(n_days: int) -> None:
     relative = EndurancePolicy(HOURS, LEVELS.energies_mj, LEVELS.top1_percent, relative=True)
     n = len(LEVELS.energies_mj)
     days = [drawn_day(number) for number in range(n_days)]
-    policies: dict[str, Policy] = {
-        "`EndurancePolicy`": endurance,
-        "the same, capacity and power not known": relative,
-        "`BatteryPolicy.even`": BatteryPolicy.even(n),
-        "most accurate level alone": _Constant(n, 0),
-        "fastest level alone": _Constant(n, n - 1),
+    others = {
+        "`EndurancePolicy`": outcomes_of(endurance, days),
+        "the same, the energy of each level off by up to 20 % as well": outcomes_of(endurance, days, energy_error=0.2),
+        "the same, capacity and power not known": outcomes_of(relative, days),
+        "`BatteryPolicy.even`": outcomes_of(BatteryPolicy.even(n), days),
+        "most accurate level alone": outcomes_of(_Constant(n, 0), days),
+        "fastest level alone": outcomes_of(_Constant(n, n - 1), days),
     }
-    others = {label: outcomes_of(policy, days) for label, policy in policies.items()}
     errors = {}
     for error in ERRORS:
         some = [drawn_day(number, error) for number in range(n_days // 2)]
@@ -83,6 +84,7 @@ def main(n_days: int) -> None:
         "level | top-1 % | energy of an image, mJ",
         [f"{i} | {LEVELS.top1_percent[i]} | {LEVELS.energies_mj[i]:.0f}" for i in range(n)],
     )
+    plot({"EndurancePolicy": endurance, "BatteryPolicy.even": BatteryPolicy.even(n)}, days[0])
     write_page("endurance", INTRODUCTION, energies, *sections(next(iter(others.values())), others, errors))
 
 
@@ -107,13 +109,19 @@ def drawn_day(number: int, capacity_error: float | None = None) -> Day:
     raise RuntimeError("no day is feasible; lower BACKGROUND_W")
 
 
-def outcomes_of(policy: Policy, days: list[Day]) -> list[Outcome]:
-    """Let a policy serve some days."""
+def outcomes_of(policy: Policy, days: list[Day], energy_error: float = 0.0) -> list[Outcome]:
+    """Let a policy serve some days on which the energy of each level is off by up to `energy_error`, a share.
+
+    Days on which the fastest level alone would not last with those energies are left out.
+    """
     outcomes = []
     for number, day in enumerate(days):
-        served = simulate(policy, day, LEVELS, stated_capacity_wh=CAPACITY_WH)
-        shares = best_plan(day, LEVELS)
-        assert shares is not None  # as drawn
+        errors = np.random.default_rng([SEED, number, 1]).uniform(-energy_error, energy_error, len(LEVELS.energies_mj))
+        levels = replace(LEVELS, energies_mj=tuple((1 + errors) * LEVELS.energies_mj))
+        shares = best_plan(day, levels)
+        if shares is None:
+            continue
+        served = simulate(policy, day, levels, stated_capacity_wh=CAPACITY_WH)
         outcomes.append(
             Outcome(
                 number=number,
@@ -165,6 +173,7 @@ def sections(
     yield f"## `EndurancePolicy` and the error of the stated capacity, {len(next(iter(errors.values())))} days each"
     yield table(f"true capacity | {columns}", [summary_row(label, some) for label, some in errors.items()])
     yield "## The days"
+    yield "![the first day](endurance.svg)"
     yield "The energy that the background leaves for each image, in millijoules, decides the best plan:"
     yield table("budget, mJ | best plan | days | lasts, % | gap, mean", budget_rows(outcomes))
     yield "## The worst days"
@@ -188,6 +197,21 @@ def budget_rows(outcomes: list[Outcome]) -> Iterator[str]:
             budget = f"{low:.0f} to {high:.0f}" if np.isfinite(high) else f"above {low:.0f}"
             lasts, gap = 100 * np.mean([o.lasted for o in some]), np.mean([o.gap for o in some])
             yield f"{budget} | level {levels} | {len(some)} | {lasts:.0f} | {gap:.2f}"
+
+
+def plot(policies: dict[str, Policy], day: Day) -> None:
+    """Plot charge and level over the hours of one day."""
+    figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(7, 4.5))
+    for label, policy in policies.items():
+        served = simulate(policy, day, LEVELS, stated_capacity_wh=CAPACITY_WH)
+        hours = np.arange(1, len(served.levels) + 1) * day.step_s / 3600
+        top.plot(hours, served.charge_percent, label=label)
+        bottom.step(hours, served.levels, where="pre")
+    top.set(ylabel="charge, %", title=f"Day 0: true capacity {day.capacity_wh:.1f} Wh, {CAPACITY_WH:.0f} Wh are stated")
+    top.legend()
+    bottom.set(xlabel="hours", ylabel="level", yticks=range(len(LEVELS.energies_mj)))
+    bottom.invert_yaxis()
+    save_plot(figure, "endurance")
 
 
 if __name__ == "__main__":

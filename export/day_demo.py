@@ -82,8 +82,8 @@ def simulated_demo(
     own energies are used. An unknown policy or a number out of range is a BundleError.
     """
     check_choice("policy", policy, ("battery", "endurance"), kind=BundleError)
-    for name, value in (("hours", hours), ("capacity_wh", capacity_wh)):
-        check_number(name, value, 0.01, 10_000, kind=BundleError)
+    check_number("hours", hours, 0.01, 100, kind=BundleError)
+    check_number("capacity_wh", capacity_wh, 0.01, 10_000, kind=BundleError)
     chosen: Policy = BatteryPolicy.even(len(levels))
     if policy == "endurance":
         chosen = EndurancePolicy.of(

@@ -36,8 +36,8 @@ class EnduranceState:
         last: the last observation.
         level: the level decided on.
         rate: images counted.
-        switched_s: the time at which the level last changed.
-        end_s: when the promised hours are over; None before the first reading on battery power.
+        switched_s: time of the last change of level.
+        end_s: end of the promised hours; None before the first reading on battery power.
         discharge: belief about the battery; None until the charge that an image takes can be guessed.
         image_percent: that charge at each level, at scale 1.
     """
@@ -62,13 +62,13 @@ class EndurancePolicy:
     accurate level runs.
 
     Attributes:
-        hours: that the battery shall last.
+        hours: time in hours that the battery must last.
         energies_mj: energy of an image at each level in millijoules.
         top1_percent: accuracy of each level.
         relative: whether the energies are only known up to a common factor.
-        requests_per_hour: images expected per hour, if that is known; it is corrected by the images that come.
-        capacity_wh: energy of the full battery in watt-hours; None for what the battery says of itself, if anything.
-        reserve_percent: charge to be left at the end.
+        requests_per_hour: images expected per hour; None if that is not known. The images counted correct it.
+        capacity_wh: energy of the full battery in watt-hours; None to use what the readings state, if anything.
+        reserve_percent: charge that must be left at the end.
     """
 
     hours: float

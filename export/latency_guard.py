@@ -22,10 +22,10 @@ class GuardState:
     Attributes:
         inner: state of the policy inside.
         slowest: the slowest level that is allowed now.
-        above_s: since when the latency has been above the bound; None if it is not.
-        below_s: since when the next slower level is expected to be below it; None if it is not.
-        hold_s: how long that has to last before this level returns.
-        returned_s: when a slower level last returned.
+        above_s: time since which the latency has been above the bound; None if it is not.
+        below_s: time since which the next slower level has been expected well below it; None if it is not.
+        hold_s: seconds that this must last before that level returns.
+        returned_s: time of the last return of a slower level.
     """
 
     hold_s: float
@@ -40,14 +40,14 @@ class GuardState:
 class LatencyGuard:
     """Serve the level of another policy, or a faster one while the measured latency stays above a bound.
 
-    After `patience_s` above the bound, the guard goes to the slowest level that is expected below it, at least one
-    level faster. What a level is expected to take is its stated latency times the slowdown, the measured over the
-    stated latency of the level that serves. The next slower level is allowed again after it has been expected well
-    below the bound for as long; each return that soon fails doubles that wait, so a level that itself heats the
-    processor is not tried over and over.
+    The expected latency of a level is its stated one times the slowdown: the ratio of measured to stated latency of
+    the level that serves. After `patience_s` above the bound, the guard switches to the slowest level that is expected
+    below it, at least one level faster. The next slower level returns after it has been expected well below the bound
+    for as long. Each return that soon fails doubles that wait, so a level that itself heats the processor is not tried
+    over and over.
 
     Attributes:
-        policy: decides otherwise.
+        policy: the policy that is guarded.
         latencies_ms: stated latency of each level, from the slowest to the fastest.
         bound_ms: largest latency of a request, in milliseconds.
         patience_s: seconds that a latency must stay above or below before the guard acts.
