@@ -1,13 +1,26 @@
 """`ofa bundle`, which bundles the levels of a run or replays a discharging battery over them, and `ofa agent`."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from ofa.cli.options import JsonOption, RecipeArgument, RunOption, TargetOption, execute, make_run
-from ofa.cli.output import emit, table
+from ofa.cli.output import console, emit, table
+
+if TYPE_CHECKING:  # the engine imports torch; `ofa --help` does without
+    from ofa.pipeline.target import Target
+
+
+class PolicyName(StrEnum):
+    """The policies that `ofa bundle demo` shows."""
+
+    BATTERY = "battery"
+    ENDURANCE = "endurance"
 
 
 class _MakeByDefault(TyperGroup):
@@ -30,21 +43,51 @@ def make(recipe: RecipeArgument, run_dir: RunOption = None, target: TargetOption
     execute(make_run(recipe, run_dir), "bundle", target)
 
 
+def _day_option(help_text: str) -> Any:
+    return typer.Option(help=f"{help_text} Simulates a day.", show_default=False)
+
+
 @bundle.command()
 def demo(
     recipe: RecipeArgument,
     run_dir: RunOption = None,
     target: TargetOption = None,
-    steps: Annotated[int, typer.Option(min=2, max=1000, help="Steps from a full battery to an empty one.")] = 21,
+    policy: Annotated[PolicyName, typer.Option(help="What chooses the level.")] = PolicyName.BATTERY,
+    hours: Annotated[float | None, _day_option("Hours that the battery shall last; 8 by default.")] = None,
+    requests_per_hour: Annotated[float | None, _day_option("Images per hour.")] = None,
+    capacity_wh: Annotated[float | None, _day_option("Stated energy of the battery in Wh; 50 by default.")] = None,
+    power_w: Annotated[float | None, _day_option("Power that a running model adds, in watts.")] = None,
+    latency_bound_ms: Annotated[float | None, _day_option("Run faster levels while requests take longer.")] = None,
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Rows of the table.")] = 21,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve test images while a simulated battery discharges from full to empty and is charged again."""
+    """Show the levels that serve while a battery is emptied.
+
+    Serves test images while a simulated battery falls from full to empty and is charged again.
+
+    With `--policy endurance`, or any option of a day, simulates a whole day without running models.
+    """
+    chosen = make_run(recipe, run_dir).target(target)
+    options = {
+        "hours": hours,
+        "requests_per_hour": requests_per_hour,
+        "capacity_wh": capacity_wh,
+        "power_w": power_w,
+        "latency_bound_ms": latency_bound_ms,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if given or policy is PolicyName.ENDURANCE:
+        _show_day(chosen, policy, steps, as_json, given)
+    else:
+        _show_discharge(chosen, steps, as_json)
+
+
+def _show_discharge(target: Target, steps: int, as_json: bool) -> None:
     from export.replay import replay
     from export.stages import raw_images
 
-    run = make_run(recipe, run_dir)
-    images, labels = raw_images(run.data, limit=400)
-    replayed = replay(run.target(target).path("bundle"), images, labels, steps=steps)
+    images, labels = raw_images(target.run.data, limit=400)
+    replayed = replay(target.path("bundle"), images, labels, steps=steps)
 
     def show() -> None:
         rows = [
@@ -60,6 +103,36 @@ def demo(
         table("battery replay", ("battery", "level", "test top-1 %", "correct here", "latency ms"), rows)
 
     emit([asdict(step) for step in replayed], as_json, show)
+
+
+def _show_day(target: Target, policy: PolicyName, steps: int, as_json: bool, options: dict[str, float]) -> None:
+    from export.bundle import load_bundle
+    from export.day_demo import simulated_demo
+
+    day = simulated_demo(load_bundle(target.path("bundle")).levels, policy=policy.value, steps=steps, **options)
+
+    def show() -> None:
+        rows = [
+            (
+                step.hours,
+                f"{step.battery_percent:.0f}%",
+                ", ".join(f"{i}: {100 * share:.0f}%" for i, share in enumerate(step.levels) if share > 0),
+                step.top1_percent,
+                step.n_images,
+                step.latency_ms,
+            )
+            for step in day.steps
+        ]
+        columns = ("hours", "battery", "levels that served", "test top-1 %", "images", "latency ms")
+        table(f"simulated day, {policy} policy", columns, rows)
+        lasted = "lasted" if day.lasted else f"was empty after {day.steps[-1].hours:.2f} hours"
+        console.print(f"The battery {lasted}. It holds {day.capacity_wh:.1f} Wh, which the policy was not told.")
+        best = "no level lasts" if day.best_top1_percent is None else f"{day.best_top1_percent:.2f} %"
+        console.print(
+            f"Accuracy over all {day.n_images} images: {day.top1_percent:.2f} %; best plan in hindsight: {best}."
+        )
+
+    emit(asdict(day), as_json, show)
 
 
 def agent(ctx: typer.Context) -> None:

@@ -1,20 +1,46 @@
-"""Which level of a bundle to run at a battery charge: thresholds with hysteresis, as a pure function."""
+"""Which level of a bundle to run: what a policy sees and decides, and the simplest one, thresholds of the charge."""
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Protocol
 
-import psutil
-
+from export.battery import Battery
 from export.errors import check_number
 from ofa.core.errors import BundleError
 
 
 @dataclass(frozen=True)
-class Battery:
-    """A reading of the battery: the charge, 0 to 100, and whether the device is on mains power."""
+class Observation:
+    """What a policy sees when it decides.
 
-    percent: float
-    charging: bool
+    Attributes:
+        time_s: a clock in seconds that also runs while the machine sleeps.
+        battery: its reading.
+        images: images that each level has served since the start.
+        level: the level that served the last request; None before the first.
+        latency_ms: median latency of the requests that this level served since the last decision; None if there were
+            none.
+    """
+
+    time_s: float
+    battery: Battery
+    images: tuple[int, ...]
+    level: int | None = None
+    latency_ms: float | None = None
+
+
+class Policy(Protocol):
+    """Decides which level to run. It is a constant; what it remembers is a state that is passed in and returned."""
+
+    @property
+    def n_levels(self) -> int:
+        """The number of levels that the policy chooses from."""
+
+    def decide(self, state: Any, seen: Observation) -> tuple[int, Any]:
+        """Return the level to run from now on and the next state; the first state is None.
+
+        An observation that cannot be is a BundleError, and leaves the state as it was.
+        """
 
 
 @dataclass(frozen=True)
@@ -49,6 +75,11 @@ class BatteryPolicy:
         """The number of levels that the policy chooses from."""
         return len(self.thresholds_percent) + 1
 
+    def decide(self, state: int | None, seen: Observation) -> tuple[int, int]:
+        """Return the level for the charge, which is also the next state."""
+        level = self.level(seen.battery.percent, state, seen.battery.charging)
+        return level, level
+
     def level(self, battery_percent: float, current_level: int | None, charging: bool = False) -> int:
         """Return the level to run now; BundleError for a charge or a current level that cannot be.
 
@@ -64,11 +95,3 @@ class BatteryPolicy:
             return fastest
         slowest_return = sum(battery_percent <= t + self.hysteresis_percent for t in self.thresholds_percent)
         return max(fastest, min(current_level, slowest_return))
-
-
-def psutil_battery() -> Battery:
-    """Read this machine's battery; a machine without one counts as fully charged, on mains power."""
-    reading = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-    if reading is None:
-        return Battery(100.0, charging=True)
-    return Battery(min(100.0, max(0.0, float(reading.percent))), charging=bool(reading.power_plugged))

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from export.battery import Battery
 from export.errors import check_number
-from export.policy import Battery, BatteryPolicy
+from export.policy import Policy
 from export.preprocess import Picture
 from export.runtime import Runtime
 from ofa.core.errors import DataError
@@ -22,7 +23,7 @@ def replay(
     steps: int = 21,
     charging_steps: int = 5,
     images_per_step: int = 16,
-    policy: BatteryPolicy | None = None,
+    policy: Policy | None = None,
     threads: int = 1,
 ) -> list[ReplayStep]:
     """Serve images from a bundle while a simulated battery falls from 100 to 0 percent and is charged again.

@@ -7,17 +7,20 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from export.battery import Battery, read_battery
 from export.bundle import load_bundle
 from export.errors import check_number
 from export.machine import is_this_machine
-from export.policy import Battery, BatteryPolicy, psutil_battery
+from export.policy import BatteryPolicy, Policy
 from export.preprocess import Pictures, Preprocess
 from export.ready_levels import ReadyLevels
+from export.served import Served
 from export.session import run, session
 from ofa.core.errors import BundleError, DeviceError
 
@@ -47,9 +50,9 @@ class _Serving:
 
 
 class Runtime(AbstractContextManager["Runtime"]):
-    """Serve a bundle at the level that the battery calls for; safe to call from many threads.
+    """Serve a bundle at the level that a policy decides on; safe to call from many threads.
 
-    The battery is read at the start, then inside `predict` at most every `poll_seconds`, or by `update`. On a
+    The policy decides at the start, then inside `predict` at most every `poll_seconds`, or by `update`. On a
     switch, the new level is loaded and warmed up before it replaces the old one in one assignment; requests that
     have begun finish on the level they began with. Only one level stays loaded, unless `keep_ready` is set.
 
@@ -63,8 +66,8 @@ class Runtime(AbstractContextManager["Runtime"]):
     Args:
         bundle_folder: folder of the bundle, which is checked completely.
         target: name of a target in the bundle.
-        policy: which level to run at which charge; by default, even thresholds over the bundle's levels.
-        battery: returns a reading.
+        policy: decides which level to run; by default, even thresholds of the charge over the target's levels.
+        battery: returns a reading; by default, that of this machine.
         threads: of one run.
         poll_seconds: between readings; infinity to read by `update` only.
         keep_ready: whether to load the neighbors of the level that serves as well, in a thread of their own. A switch
@@ -80,8 +83,8 @@ class Runtime(AbstractContextManager["Runtime"]):
         bundle_folder: str | Path,
         target: str | None = None,
         *,
-        policy: BatteryPolicy | None = None,
-        battery: Callable[[], Battery] = psutil_battery,
+        policy: Policy | None = None,
+        battery: Callable[[], Battery] = read_battery,
         threads: int = 1,
         poll_seconds: float = 10.0,
         keep_ready: bool = False,
@@ -124,6 +127,7 @@ class Runtime(AbstractContextManager["Runtime"]):
         start = time.perf_counter()
         logits = run(serving.session, batch)
         latency_ms = (time.perf_counter() - start) * 1e3
+        self._served.add(serving.level, len(batch), latency_ms)
         probabilities = softmax(logits)
         labels = tuple(self.bundle.labels[top] for top in probabilities.argmax(axis=1))
         return Prediction(labels, probabilities, serving.level, latency_ms)
@@ -153,20 +157,21 @@ class Runtime(AbstractContextManager["Runtime"]):
         current = self._current().level
         self._next_poll = time.monotonic() + self._poll_seconds
         try:
-            level = self._level_for_battery(current)
+            level = self._decide()
             if level != current:
                 self._serving = self._ready[level]
             self._warned = False
         except Exception as error:  # whatever a driver raises, requests must still be served
             self._warn_once(error, current)
 
-    def _level_for_battery(self, current: int | None) -> int:
-        reading = self._battery()
-        return self.policy.level(reading.percent, current, reading.charging)
+    def _decide(self) -> int:
+        seen = self._served.observe(boot_time_s(), self._battery())
+        level, self._policy_state = self.policy.decide(self._policy_state, seen)
+        return level
 
     def _first_level(self) -> int:
         try:
-            return self._level_for_battery(None)
+            return self._decide()
         except Exception as error:  # as in _update
             self._warn_once(error, 0)
             return 0
@@ -176,7 +181,7 @@ class Runtime(AbstractContextManager["Runtime"]):
             self._warned = True
             warnings.warn(f"keeps serving level {level}, the update failed: {error!r}", RuntimeWarning, 3)
 
-    def _start(self, target: str | None, policy: BatteryPolicy | None, keep_ready: bool) -> _Serving:
+    def _start(self, target: str | None, policy: Policy | None, keep_ready: bool) -> _Serving:
         """Choose the target, and load the level to begin with."""
         targets = self.bundle.targets
         fitting_first = sorted(targets, key=lambda name: not is_this_machine(targets[name]))
@@ -184,10 +189,12 @@ class Runtime(AbstractContextManager["Runtime"]):
         for name in fitting_first if target is None else [target]:
             self.target, self.levels = name, self.bundle.levels_of(name)
             n_levels = len(self.levels)
-            self.policy = policy or BatteryPolicy.even(n_levels)
+            self.policy: Policy = policy or BatteryPolicy.even(n_levels)
             if self.policy.n_levels != n_levels:
                 mismatch = f"the policy is for {self.policy.n_levels} levels, the target {name} has {n_levels}"
-                raise BundleError(f"{mismatch}; give {n_levels - 1} thresholds")
+                raise BundleError(f"{mismatch}; make the policy from the levels of the target")
+            self._policy_state: Any = None
+            self._served = Served(n_levels)
             self._ready = ReadyLevels(self._load, n_levels, neighbors=keep_ready)
             try:
                 return self._ready[self._first_level()]
@@ -208,6 +215,11 @@ class Runtime(AbstractContextManager["Runtime"]):
         if logits.shape != (1, n_labels):
             raise BundleError(f"{name} returns {logits.shape[1:]} logits for {n_labels} labels; make the bundle again")
         return _Serving(level, loaded, preprocess)
+
+
+def boot_time_s() -> float:
+    """Return the seconds since the machine started, those in which it slept included if the system counts them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,12 +8,15 @@ from torch import nn
 
 import export.agent.__main__
 from export.agent.config import AgentConfig, Limits
+from export.battery import Battery
 from export.devices.adb import Adb
 from export.devices.openvino_cpu import OpenvinoCpu
 from export.devices.ort_cpu import OrtCpu
 from export.devices.remote import Remote
 from export.devices.torch_cuda import TorchCuda
+from export.endurance import EndurancePolicy
 from export.formats.onnx import export_onnx
+from export.latency_guard import LatencyGuard
 from export.policy import BatteryPolicy
 from export.preprocess import Preprocess
 from export.replay import replay
@@ -54,6 +57,17 @@ OPTIONS = {
     "hysteresis_percent": (lambda value, _: BatteryPolicy((50,), value), [0, 1, 0.5]),
     "thresholds_percent": (lambda value, _: BatteryPolicy((value,)), [0, 1, 0.5]),
     "n_levels": (lambda value, _: BatteryPolicy.even(value), [1]),
+    "step_percent": (lambda value, _: Battery(50.0, False, step_percent=value), [1, 0.5]),
+    "power_w": (lambda value, _: Battery(50.0, False, power_w=value), [0, 1, 0.5, None]),
+    "hours": (lambda value, _: endurance(hours=value), [1, 0.5]),
+    "energies_mj": (lambda value, _: endurance(energies_mj=(value,)), [1, 0.5]),
+    "top1_percent": (lambda value, _: endurance(top1_percent=(value,)), [0, 1, 0.5]),
+    "requests_per_hour": (lambda value, _: endurance(requests_per_hour=value), [1, 0.5, None]),
+    "capacity_wh": (lambda value, _: endurance(capacity_wh=value), [1, 0.5, None]),
+    "reserve_percent": (lambda value, _: endurance(reserve_percent=value), [0, 1, 0.5]),
+    "latencies_ms": (lambda value, _: LatencyGuard(BatteryPolicy(()), (value,), 1.0), [1, 0.5]),
+    "bound_ms": (lambda value, _: LatencyGuard(BatteryPolicy(()), (1.0,), value), [1, 0.5]),
+    "patience_s": (lambda value, _: LatencyGuard(BatteryPolicy(()), (1.0,), 1.0, value), [0, 1, 0.5]),
     "resolution": (lambda value, _: Preprocess(value, 1, (0.5,), (0.5,)), [1]),
     "in_channels": (lambda value, _: Preprocess(8, value, (0.5,), (0.5,)), [1]),
     "tolerance": (
@@ -63,6 +77,10 @@ OPTIONS = {
         [0, 1, 0.5, math.inf, 10**30, 1e300],
     ),
 }
+
+
+def endurance(**options):
+    return EndurancePolicy(**{"hours": 8.0, "energies_mj": (1.0,), "top1_percent": (50.0,)} | options)
 
 
 def run_replay(folder, **options):

@@ -1,11 +1,9 @@
-from types import SimpleNamespace
-
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.policy import Battery, BatteryPolicy, psutil_battery
+from export.battery import Battery
+from export.policy import BatteryPolicy, Observation
 from ofa.core.errors import BundleError
 
 charges = st.floats(0, 100)
@@ -104,20 +102,9 @@ def test_charges_and_levels_that_cannot_be_are_refused():
         BatteryPolicy.even(0)
 
 
-@pytest.mark.parametrize(
-    ("reading", "battery"),
-    [
-        (None, Battery(100.0, charging=True)),
-        (SimpleNamespace(percent=37, power_plugged=False), Battery(37.0, charging=False)),
-        (SimpleNamespace(percent=101, power_plugged=True), Battery(100.0, charging=True)),
-        (SimpleNamespace(percent=37, power_plugged=None), Battery(37.0, charging=False)),
-    ],
-)
-def test_readings_of_psutil_become_batteries(monkeypatch, reading, battery):
-    monkeypatch.setattr(psutil, "sensors_battery", lambda: reading, raising=False)
-    assert psutil_battery() == battery
-
-
-def test_a_system_without_a_battery_is_on_mains_power(monkeypatch):
-    monkeypatch.delattr(psutil, "sensors_battery", raising=False)
-    assert psutil_battery() == Battery(100.0, charging=True)
+def test_deciding_is_the_level_for_the_charge_with_the_level_before_as_its_state():
+    policy, state = BatteryPolicy((50,), hysteresis_percent=3), None
+    for percent, expected in ((51, 0), (50, 1), (53, 1), (53.1, 0)):
+        level, state = policy.decide(state, Observation(0.0, Battery(percent, charging=False), (0, 0)))
+        assert level == expected
+    assert policy.decide(1, Observation(0.0, Battery(5, charging=True), (0, 0)))[0] == 0

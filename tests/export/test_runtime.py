@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import export.runtime
+from export.battery import Battery
 from export.bundle import load_bundle
 from export.machine import operating_system, processor
-from export.policy import Battery, BatteryPolicy
+from export.policy import BatteryPolicy
 from export.runtime import Runtime, softmax
 from export.session import session
 from ofa.core.errors import BundleError, DataError
@@ -213,8 +214,40 @@ def test_labels_or_channels_of_another_model_fail_at_construction(levels, write,
 
 
 def test_a_policy_for_another_number_of_levels_is_refused(folder):
-    with pytest.raises(BundleError, match="the policy is for 2 levels, the target laptop has 3; give 2 thresholds"):
+    with pytest.raises(BundleError, match="the policy is for 2 levels, the target laptop has 3; make the policy"):
         Runtime(folder, policy=BatteryPolicy((50,)))
+
+
+class Watching:
+    """A policy that keeps what it sees, and counts its decisions in its state."""
+
+    n_levels = 3
+
+    def __init__(self):
+        self.seen = []
+
+    def decide(self, state, seen):
+        self.seen.append(seen)
+        return (state or 0) % 3, (state or 0) + 1
+
+
+def test_a_policy_sees_the_images_the_latency_and_the_time_and_gets_its_state_back(folder, images, monkeypatch):
+    policy, now = Watching(), [100.0]
+    monkeypatch.setattr("export.runtime.boot_time_s", lambda: now[0])
+    with Runtime(folder, policy=policy, battery=Moving(40), poll_seconds=float("inf")) as runtime:
+        latencies_ms = [runtime.predict(images[:n]).latency_ms for n in (1, 2, 3)]
+        now[0] = 200.0
+        assert runtime.update() == 1
+        runtime.predict(images[:5])
+        assert runtime.update() == 2
+        runtime.update()
+    first, second, third, last = policy.seen
+    assert (first.time_s, first.images, first.level, first.latency_ms) == (100.0, (0, 0, 0), None, None)
+    assert first.battery == Battery(40, charging=False)
+    assert (second.time_s, second.images, second.level) == (200.0, (6, 0, 0), 0)
+    assert second.latency_ms == sorted(latencies_ms)[1]
+    assert (third.images, third.level) == ((6, 5, 0), 1)
+    assert (last.images, last.level, last.latency_ms) == ((6, 5, 0), 1, None)
 
 
 def test_wrong_images_are_refused_and_the_next_request_is_served(folder, images):

@@ -76,6 +76,25 @@ def test_bundle_demo_replays_a_battery(command, tiny_yaml, run_option):
     assert "battery replay" in command("bundle", "demo", tiny_yaml, *run_option)[1]
 
 
+def test_bundle_demo_simulates_a_day_under_either_policy(command, tiny_yaml, run_option):
+    demo = ("bundle", "demo", tiny_yaml, *run_option, "--hours", 2, "--steps", 4)
+    for options in (
+        (),
+        ("--policy", "endurance", "--requests-per-hour", 100),
+        ("--latency-bound-ms", 1, "--power-w", 3),
+    ):
+        code, out, err = command(*demo, *options, "--json")
+        assert (code, err) == (0, "")
+        day = json.loads(out)
+        assert day["lasted"]
+        assert [step["hours"] for step in day["steps"]] == [0.5, 1.0, 1.5, 2.0]
+    out = command("bundle", "demo", tiny_yaml, *run_option, "--policy", "endurance")[1]
+    assert "simulated day, endurance policy" in out
+    assert "The battery lasted." in out
+    code, _, err = command(*demo, "--capacity-wh", 0)
+    assert (code, "capacity_wh = 0.0 is not allowed" in err) == (2, True)
+
+
 def test_help_names_every_command_and_no_arguments_is_no_traceback(command):
     _, out, _ = command("--help")
     for name in ("run", "train", "profile", "sample", "fit", "search", "export", "bundle", "report", "families", "env"):
