@@ -95,6 +95,8 @@ class Runtime(AbstractContextManager["Runtime"]):
         self._battery, self._threads, self._poll_seconds = battery, threads, poll_seconds
         self._updating = threading.Lock()
         self._warned = False
+        self._policy_state: Any
+        self._served: Served
         self._serving: _Serving | None = self._start(target, policy, keep_ready)
         self._next_poll = time.monotonic() + poll_seconds
 
@@ -193,8 +195,7 @@ class Runtime(AbstractContextManager["Runtime"]):
             if self.policy.n_levels != n_levels:
                 mismatch = f"the policy is for {self.policy.n_levels} levels, the target {name} has {n_levels}"
                 raise BundleError(f"{mismatch}; make the policy from the levels of the target")
-            self._policy_state: Any = None
-            self._served = Served(n_levels)
+            self._policy_state, self._served = None, Served(n_levels)
             self._ready = ReadyLevels(self._load, n_levels, neighbors=keep_ready)
             try:
                 return self._ready[self._first_level()]
