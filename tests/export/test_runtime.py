@@ -303,7 +303,7 @@ def test_the_levels_are_those_of_the_target_that_is_named(levels, write, images,
     assert np.array_equal(runtime.predict(images).probabilities, alone(folder, 5 - 1, images))
     with pytest.raises(BundleError, match="has no target 'watch'; choose from laptop, phone"):
         Runtime(folder, "watch", battery=battery)
-    with pytest.raises(BundleError, match="the policy is for 3 levels, the target phone has 2; give 1 thresholds"):
+    with pytest.raises(BundleError, match="the policy is for 3 levels, the target phone has 2; make the policy"):
         Runtime(folder, "phone", battery=battery, policy=BatteryPolicy((60, 30)))
 
 
