@@ -1,6 +1,7 @@
 """`kill -9` at random moments of `ofa run`, each followed by `ofa run --resume`."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -24,18 +25,37 @@ def run(recipe, folder, *options, timeout=None):
 
 
 def results(folder):
-    """What does not hang on measured latencies: weights and sampled accuracies."""
-    names = ("supernet.safetensors", "train.jsonl", "samples.json", "predictor.safetensors")
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    """Weights, accuracies, and the archs and files of all levels; their latencies come from tables that are given."""
+    names = ["supernet.safetensors", "train.jsonl", "samples.json", "predictor.safetensors"]
+    names += [f"accuracies/{name}.json" for name in ("a", "b")]
+    summary = json.loads((folder / "summary.json").read_text())
+    archs = {name: [level["arch"] for level in target["levels"]] for name, target in summary["targets"].items()}
+    assert set(archs) == {"a", "b"}
+    names += [str(path.relative_to(folder)) for path in sorted(folder.glob("targets/*/export/*.onnx"))]
+    return archs | {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(tiny_recipe_text, tmp_path):
+def test_a_run_killed_at_random_moments_ends_as_if_it_never_was(tiny_recipe_text, finished, tmp_path):
     content = yaml.safe_load(tiny_recipe_text)
     content["train"]["checkpoint_seconds"] = 0.0  # after every step
     content["train"]["phases"] = [
         {"strategy": "full", "epochs": 2},
         {"strategy": "sandwich", "epochs": 6, "random": 2},
+    ]
+    table = finished / "targets/local/latency_table-float32.json"
+    of_int8 = json.loads(table.read_text())
+    of_int8["device"]["precision"] = "int8_static"
+    (tmp_path / "int8.json").write_text(json.dumps(of_int8))
+    content["targets"] = [
+        {"name": "a", "levels": 2, "table": str(table)},
+        {
+            "name": "b",
+            "precision": "int8_static",
+            "levels": 2,
+            "max_accuracy_drop_percent": 100.0,
+            "table": str(tmp_path / "int8.json"),
+        },
     ]
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(content))

@@ -5,14 +5,19 @@ import json
 import subprocess
 import sys
 
+import numpy as np
+import onnx
 import pytest
 import yaml
 
+from export.session import session
 from ofa.core.errors import DeviceError, InfeasibleError, RunError, TableError
+from ofa.data.loaders import eval_batches
 from ofa.pipeline import target as target_module
 from ofa.pipeline.accuracy_store import read_accuracies
 from ofa.pipeline.compare import mean_loss, read_comparison
 from ofa.pipeline.lock import locked
+from ofa.pipeline.measured import precision_drop
 from ofa.pipeline.recipe import TargetConfig
 from ofa.pipeline.recipe_file import load_recipe
 from ofa.pipeline.run import Run, open_run
@@ -89,6 +94,43 @@ def test_a_limit_on_any_cost_is_met_and_several_at_once(finished, table):
     within = [level for level in target.levels if level.macs_m <= middle and level.size_mib <= largest_mib]
     assert within
     assert all(level.peak_activation_mib <= 1.0 and level.params_m <= 1.0 for level in target.levels)
+
+
+@pytest.mark.usefixtures("no_device")
+def test_in_another_precision_accuracy_and_size_are_those_of_the_file(finished, table):
+    content = json.loads(table.read_text())
+    content["device"]["precision"] = "int8_static"
+    int8 = finished / "int8.json"
+    int8.write_text(json.dumps(content))
+    run = open_run(finished)
+    config = TargetConfig(name="int8", table=int8, precision="int8_static", levels=2, max_accuracy_drop_percent=100.0)
+    target = run.specialize(config)
+    accuracies = read_accuracies(run)
+    lossy, front = accuracies["int8_static"], target.read_json("front.json")["front"]
+    assert len(lossy) >= 4
+    assert lossy.keys() <= accuracies["float32"].keys()
+    drop = precision_drop(run, accuracies, "int8_static")
+    for entry in front:
+        arch = run.family.space.arch(entry["arch"])
+        assert (entry["precision"], entry["top1_percent"]) == ("int8_static", lossy[arch].top1_percent)
+        expected_drop = float(drop(run.family.space.rows([arch]))[0])  # of a process fitted to another order of archs
+        assert entry["accuracy_drop_percent"] == pytest.approx(expected_drop, abs=0.05)
+    for level in target.levels:
+        path = target.folder / level.file
+        assert "QuantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}
+        assert path.stat().st_size == level.bytes
+        (batch,) = eval_batches(run.data, run.data.test, int(level.arch["resolution"]), batch_size=10**6)
+        classes = session(path).run(None, {"images": batch[0].numpy()})[0].argmax(axis=1)
+        expected = run.network(level.arch)(batch[0]).argmax(1).numpy()
+        assert level.top1_percent == pytest.approx(100 * np.mean(classes == batch[1].numpy()))
+        assert level.same_top1_percent == pytest.approx(100 * np.mean(classes == expected))
+        lost = 100 * (np.mean(expected == batch[1].numpy()) - np.mean(classes == batch[1].numpy()))
+        assert level.accuracy_drop_percent == pytest.approx(lost)
+        assert json.loads(session(path).get_modelmeta().custom_metadata_map["ofa.arch"]) == dict(level.arch)
+    most = min(entry["accuracy_drop_percent"] for entry in front) - 1.0
+    if most > 0:
+        with pytest.raises(InfeasibleError, match="accuracy_drop_percent"):
+            run.specialize(config.model_copy(update={"name": "strict", "max_accuracy_drop_percent": most}))
 
 
 @pytest.mark.parametrize("cost", ["macs_m", "params_m", "size_mib", "peak_activation_mib"])
