@@ -231,7 +231,7 @@ def _int8_predictions(run: Run) -> list[str]:
     return [
         "## Predicted accuracy in int8",
         f"{len(new)} random archs that no search had measured, on the validation images; the predictor and the drop "
-        f"were learned from {len(accuracies['float32'])} archs in float32, {len(accuracies[precision])} in {precision}. "
+        f"were learned from {len(accuracies['float32'])} archs in float32, {len(accuracies[precision])} in int8. "
         f"They lose {drops.mean():.2f} points on average ({drops.std():.2f} standard deviation), predicted "
         f"{drop.mean():.2f}; the error of the predicted drop is {np.abs(drop - drops).mean():.2f} on average.",
         table("precision | Kendall tau | mean error, points | RMSE, points", lines),
