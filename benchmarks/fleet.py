@@ -21,7 +21,6 @@ from scipy.stats import kendalltau
 
 import ofa
 from benchmarks.page import table, write_page
-from ofa.devices.format import get_format
 from ofa.pipeline.accuracy_store import read_accuracies
 from ofa.pipeline.compare import mean_loss, read_comparison
 from ofa.pipeline.level_files import accuracy_measure
@@ -217,7 +216,7 @@ def _int8_predictions(run: Run) -> list[str]:
     rng, space = np.random.default_rng(5), run.family.space
     archs = [space.decode(row) for row in space.unique(space.sample(4 * N_ARCHS, rng))]
     new = [arch for arch in archs if arch not in accuracies[precision] and arch not in accuracies["float32"]][:N_ARCHS]
-    measure = accuracy_measure(run, get_format("onnx"))
+    measure = accuracy_measure(run, run.target("phone").format)
     measured = {one: dict(measure(one, new)) for one in ("float32", precision)}
     predicted = run.target("phone").predictor()(space.rows(new))
     drop = precision_drop(run, accuracies, precision)(space.rows(new))

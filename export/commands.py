@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from ofa.cli.options import JsonOption, RecipeArgument, RunOption, TargetOption, execute, make_run
+from ofa.cli.options import (
+    JsonOption,
+    RecipeArgument,
+    RunOption,
+    TargetOption,
+    execute,
+    existing_run,
+    make_run,
+    user_path,
+)
 from ofa.cli.output import console, emit, table
 
 if TYPE_CHECKING:  # the engine imports torch; `ofa --help` does without
@@ -33,7 +43,9 @@ class _MakeByDefault(TyperGroup):
 
 
 bundle = typer.Typer(
-    cls=_MakeByDefault, no_args_is_help=True, help="Bundle the levels of a run (make), or replay a battery (demo)."
+    cls=_MakeByDefault,
+    no_args_is_help=True,
+    help="Bundle the levels of each target (make) or of several (join), or replay a battery (demo).",
 )
 
 
@@ -41,6 +53,24 @@ bundle = typer.Typer(
 def make(recipe: RecipeArgument, run_dir: RunOption = None, target: TargetOption = None) -> None:
     """Bundle the exported levels of each target; `ofa bundle RECIPE` does the same."""
     execute(make_run(recipe, run_dir), "bundle", target)
+
+
+@bundle.command()
+def join(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or a recipe whose run is in runs/.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", parser=user_path, help="Folder of the new bundle.")],
+    target: Annotated[
+        list[str] | None, typer.Option("--target", metavar="NAME", help="A target; may be repeated. Default: all.")
+    ] = None,
+) -> None:
+    """Bundle the levels of several targets together; the runtime serves those that fit the machine it runs on."""
+    from export.stages import bundle_targets
+
+    run = existing_run(run_dir)
+    targets = [run.target(name) for name in target] if target else run.targets
+    joined = bundle_targets(run, targets, folder)
+    counts = f"{len(joined.levels)} levels of {len(targets)} targets"
+    console.print(f"{folder}: {counts}", highlight=False, soft_wrap=True)
 
 
 def _day_option(help_text: str) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import ofa
-from export.bundle import BundledLevel
+from export.bundle import Bundle, BundledLevel
 from export.bundle_writer import write_bundle
 from export.errors import one_line
 from export.formats.onnx import Parity, compare
@@ -25,7 +25,6 @@ from ofa.cost.latency.profile import reference
 from ofa.data.dataset import Data
 from ofa.data.loaders import eval_batches
 from ofa.devices.device import Model, Timing
-from ofa.devices.format import get_format
 from ofa.devices.measure import measure
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
@@ -74,7 +73,7 @@ def _check_arch(target: Target, arch: Arch) -> None:
         calibrate(network, batches)  # without, the logits of an untrained network hardly depend on the image
     for precision in dict.fromkeys(("float32", *target.precisions)):
         with tempfile.TemporaryDirectory() as folder:
-            model_format = get_format(target.config.format)
+            model_format = target.format
             path = Path(folder) / f"model{model_format.suffix}"
             model_format.write(network, shape, path, precision=precision, images=images.numpy(), metadata={})
             model = model_format.load(path)
@@ -92,7 +91,7 @@ def _check_arch(target: Target, arch: Arch) -> None:
 
 def _export(target: Target, progress: Progress) -> None:
     run, supernet = target.run, target.run.supernet()
-    model_format, entries = get_format(target.config.format), target.read_json("front.json")["levels"]
+    model_format, entries = target.format, target.read_json("front.json")["levels"]
     folder = target.path("export")
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.folder, prefix=".export-") as temporary:
@@ -113,7 +112,8 @@ def _export(target: Target, progress: Progress) -> None:
         for i in order:
             file = f"export/level-{len(levels)}{model_format.suffix}"
             level = _level(target, drafts[i], timings[i], file)
-            drafts[i].path.replace(target.path(file))
+            for path in drafts[i].path.parent.glob(f"{drafts[i].path.stem}.*"):
+                path.replace(target.path(file).with_suffix(path.suffix))
             levels.append(level)
             progress(len(entries) + len(levels), 2 * len(entries), f"{level.top1_percent:.2f}% on test")
     write_records(target.folder, Level, levels)
@@ -133,7 +133,7 @@ def _level(target: Target, draft: _Draft, timing: Timing, file: str) -> Level:
     run, entry, config = target.run, draft.entry, target.config
     arch, precision = entry["arch"], entry["precision"]
     batches = eval_batches(run.data, run.data.test, int(arch["resolution"]))
-    metrics, model = score_file(get_format(config.format), draft.path, batches)
+    metrics, model = score_file(target.format, draft.path, batches)
     parity = compare(model, draft.network, [images for images, _ in batches])
     _check_parity(target, parity, precision, file)
     n_bytes, power = draft.path.stat().st_size, config.power
@@ -217,20 +217,45 @@ def _preprocess(run: Run, arch: Mapping[str, int | float]) -> Preprocess:
     return Preprocess(int(arch["resolution"]), data.in_channels, tuple(data.mean), tuple(data.std))
 
 
-def _bundle(target: Target, progress: Progress) -> None:
-    run, levels = target.run, target.levels
-    write_bundle(
-        target.path("bundle"),
-        [BundledLevel(**vars(level), preprocess=_preprocess(run, level.arch)) for level in levels],
-        source=target.folder,
+def bundle_targets(run: Run, targets: Sequence[Target], folder: Path) -> Bundle:
+    """Write the levels of some targets of a run as one bundle; see `write_bundle`.
+
+    Raises:
+        BundleError: the folder holds something else.
+        RunError: a target has no exported levels.
+    """
+    levels = [
+        BundledLevel(
+            **vars(level) | {"file": f"targets/{target.name}/{level.file}"},
+            preprocess=_preprocess(run, level.arch),
+        )
+        for target in targets
+        for level in target.levels
+    ]
+    return write_bundle(
+        folder,
+        levels,
+        source=run.folder,
         name=run.recipe.name,
         labels=run.data.labels,
-        targets={target.name: target.latency_table(levels[0].precision).device},
+        targets={target.name: target.latency_table(target.levels[0].precision).device for target in targets},
     )
-    images, labels = raw_images(run.data, limit=400)
-    write_records(target.folder, ReplayStep, replay(target.path("bundle"), images, labels))
-    progress(1, 1, f"{len(levels)} levels")
 
 
-EXPORT = Stage("export", ("search", "profile"), ("export", "sample"), _export, target_keys=("format",), check=_check)
+def _bundle(target: Target, progress: Progress) -> None:
+    folder = target.path("bundle")
+    bundle = bundle_targets(target.run, [target], folder)
+    images, labels = raw_images(target.run.data, limit=400)
+    write_records(target.folder, ReplayStep, replay(folder, images, labels))
+    progress(1, 1, f"{len(bundle.levels)} levels")
+
+
+EXPORT = Stage(
+    "export",
+    ("search", "profile"),
+    ("export", "sample"),
+    _export,
+    target_keys=("format", "format_options"),
+    check=_check,
+)
 BUNDLE = Stage("bundle", ("export",), (), _bundle, target_keys=())

@@ -86,7 +86,9 @@ def export_onnx(
         DeviceError: ONNX Runtime cannot load the file.
     """
     path, metadata = Path(path), dict(metadata or {})
-    _check_options(tolerance, batch, opset, metadata)
+    check_number("tolerance", tolerance, 0, float("inf"), kind=ExportError)
+    check_options(batch, opset)
+    _check_metadata(metadata)
     path.unlink(missing_ok=True)
     with replacing(path) as temporary:
         with _EXPORTING, _eval_mode(network), torch.no_grad():
@@ -129,11 +131,14 @@ def compare(model: Logits, network: nn.Module, images: Iterable[Tensor]) -> Pari
     return Parity(float(np.max(diffs)), float(np.max(sizes)), float(np.mean(np.concatenate(same))), n_images)
 
 
-def _check_options(tolerance: float, batch: int | None, opset: int, metadata: dict[str, str]) -> None:
-    check_number("tolerance", tolerance, 0, float("inf"), kind=ExportError)
+def check_options(batch: int | None, opset: int) -> None:
+    """Raise ExportError for a fixed batch or an opset that `export_onnx` does not write."""
     if batch is not None:
         check_number("batch", batch, 1, 4096, whole=True, kind=ExportError)
     check_number("opset", opset, 13, 20, whole=True, kind=ExportError)
+
+
+def _check_metadata(metadata: dict[str, str]) -> None:
     if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
         raise ExportError(f"metadata = {metadata!r:.60} is not allowed; give names and values that are strings")
 

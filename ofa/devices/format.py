@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from ofa.core.errors import ExportError
-from ofa.core.plugins import load_plugin
+from ofa.core.plugins import call_plugin, load_plugin
 
 _GROUP = "ofa.formats"
 
@@ -54,7 +54,11 @@ class Format(Protocol):
         ...
 
 
-def get_format(name: str) -> Format:
-    """Return a format by its registered name; ExportError if it is unknown."""
-    found: Format = load_plugin(_GROUP, name, "model format", ExportError)
-    return found
+def create_format(name: str, **options: Any) -> Format:
+    """Create a format by its registered name; the options are its keyword arguments, such as `opset`.
+
+    Raises:
+        ExportError: unknown name or option, or an option that the format refuses.
+    """
+    factory: Callable[..., Format] = load_plugin(_GROUP, name, "model format", ExportError)
+    return call_plugin(factory, options, f"model format {name!r}", ExportError)[0]

@@ -14,7 +14,6 @@ from ofa.cost.block_table import BlockTable
 from ofa.cost.counted import macs_m, params_m, peak_activation_mib, size_mib
 from ofa.cost.energy import energy_mj
 from ofa.devices.device import Model
-from ofa.devices.format import get_format
 from ofa.pipeline.target import Target
 from ofa.search.nsga2 import search
 from ofa.search.problem import Constraint, Objective
@@ -69,7 +68,7 @@ def file_size_mib(target: Target, precision: str) -> CostFunction:
     A file has its weights, and for each block and at all an amount that does not depend on them. The largest error on
     the files is added, so that limits are met.
     """
-    family, model_format = target.run.family, get_format(target.config.format)
+    family, model_format = target.run.family, target.format
     n_blocks = BlockTable(family, lambda block, size: 1.0, name="blocks", unit="blocks")
     weights = size_mib(family)
 

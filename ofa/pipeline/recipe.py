@@ -75,6 +75,8 @@ class TargetConfig(Config):
     """Of the levels; `auto` searches it together with the arch, among those that the device runs."""
     format: str = "onnx"
     """Of the model files."""
+    format_options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the format: `opset`, a fixed `batch`, `ort` to write ONNX Runtime's own files, too."""
     table: UserPath | None = None
     """A latency table of this family that was measured elsewhere; nothing is measured then, and the device stays
     unused."""
@@ -96,6 +98,8 @@ class TargetConfig(Config):
     def _check_costs(self) -> Self:
         if twice := sorted({"precision", "batch"} & self.options.keys()):
             raise ValueError(f"options has {twice[0]!r}, which is a key of the target itself; move it out of options")
+        if (fixed := self.format_options.get("batch", self.batch)) != self.batch:
+            raise ValueError(f"format_options.batch = {fixed!r} and batch = {self.batch} differ; make them equal")
         if any(not limits for limits in self.limits or ()):
             raise ValueError("limits has an empty entry; name at least one cost, such as {latency_ms: 2.0}")
         if self.power is None and "energy_mj" in (self.objective, *(cost for one in self.limits or () for cost in one)):

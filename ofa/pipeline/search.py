@@ -12,7 +12,6 @@ import numpy as np
 
 from ofa.core.errors import InfeasibleError
 from ofa.core.files import write_json
-from ofa.devices.format import get_format
 from ofa.pipeline.accuracy_store import AccuracyStore, Samples, read_accuracies
 from ofa.pipeline.choose import choose_levels, spread
 from ofa.pipeline.costs import CostFunction, check_limits, target_costs
@@ -41,7 +40,7 @@ class _Candidate(NamedTuple):
 def _search(target: Target, progress: Progress) -> None:
     run, config, space = target.run, target.recipe.search, target.run.family.space
     accuracies = read_accuracies(run, without=target.name)
-    measure = accuracy_measure(run, get_format(target.config.format))
+    measure = accuracy_measure(run, target.format)
     store = AccuracyStore(run, f"accuracies/{target.name}.json", measure, known=dict(accuracies))
     costs = {precision: target_costs(target, precision) for precision in target.precisions}
     predictor, rng, n_evaluated = run.predictor(), run.rng("search"), 0
@@ -174,6 +173,7 @@ SEARCH = Stage(
     _search,
     target_keys=(
         "format",
+        "format_options",
         "objective",
         "limits",
         "levels",

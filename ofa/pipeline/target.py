@@ -15,6 +15,7 @@ from ofa.core.errors import DeviceError, RunError, TableError
 from ofa.core.files import write_text
 from ofa.cost.latency.table import LatencyTable
 from ofa.devices.device import Device
+from ofa.devices.format import Format, create_format
 from ofa.devices.registry import create_device, device_precisions
 from ofa.pipeline.folder import StageFolder
 from ofa.pipeline.levels import Level, read_records
@@ -73,13 +74,20 @@ class Target(StageFolder):
             self._devices[precision] = create_device(self.config.device, **options)
         return self._devices[precision]
 
+    @cached_property
+    def format(self) -> Format:
+        """The format of its model files; ExportError if it is unknown or refuses an option."""
+        return create_format(self.config.format, **self.config.format_options)
+
     def check(self) -> None:
         """Set the device up for every precision, or read the latency table that was given for it.
 
         Raises:
+            ExportError: the model format is unknown or refuses an option.
             DeviceError: the device is unknown or cannot run here, or does not run a precision.
             TableError: the latency table is missing, malformed, or of another family, precision or batch.
         """
+        _ = self.format
         for precision in self.precisions:
             if self.config.table is None:
                 self.device(precision)

@@ -8,7 +8,7 @@ from torch.nn import functional
 import ofa
 from export import stages
 from export.formats.onnx import export_onnx
-from export.formats.onnx_format import FORMAT
+from export.formats.onnx_format import OnnxFormat
 from export.preprocess import Preprocess
 from export.stages import BUNDLE, EXPORT, raw_images
 from ofa.core.errors import ExportError, OfaError
@@ -151,7 +151,7 @@ def test_the_accuracy_of_a_file_counts_all_batches(tmp_path):
     images = torch.eye(3)[[0, 1, 2, 0, 1]].reshape(5, 1, 1, 3)
     labels = torch.tensor([0, 2, 2, 1, 0])
     batches = [(images[:4], labels[:4]), (images[4:], labels[4:])]
-    metrics, model = score_file(FORMAT, tmp_path / "model.onnx", batches)
+    metrics, model = score_file(OnnxFormat(), tmp_path / "model.onnx", batches)
     assert metrics.top1_percent == pytest.approx(40.0)
     assert np.array_equal(model(images.numpy()), np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]])
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import ofa
 from export.formats.onnx import compare, export_onnx
-from export.formats.onnx_format import FORMAT
+from export.formats.onnx_format import OnnxFormat
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import macs_m, params_m
 from ofa.supernet.block import skeleton
@@ -316,7 +316,7 @@ def onnx_parity(trained, awake, smooth_images, tmp_path, some):
         batches = [smooth_images(n, 3, resolution, seed=n) for n in (1, 8)]
         path = tmp_path / f"{number}.onnx"
         export_onnx(network, trained.family.input_shape(arch), path, images=batches, tolerance=2e-4)
-        result = compare(FORMAT.load(path), exact(network), batches)
+        result = compare(OnnxFormat().load(path), exact(network), batches)
         assert result.max_abs_diff <= 1e-4
         assert (result.same_top1, result.n_images, path.is_file()) == (1.0, 9, True)
 

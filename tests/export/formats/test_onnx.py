@@ -14,7 +14,7 @@ from torch.nn import functional
 import export.formats.onnx
 import ofa
 from export.formats.onnx import compare, export_onnx
-from export.formats.onnx_format import FORMAT
+from export.formats.onnx_format import OnnxFormat
 from export.preprocess import Preprocess
 from export.session import session
 from ofa.core.errors import ExportError, OfaError
@@ -64,7 +64,7 @@ def test_the_parity_is_that_of_the_worst_batch_and_of_all_images(tmp_path):
         other[1].bias.copy_(bias)
     export_onnx(other, (1, 1, 3), path)
     logits = torch.tensor([[[3.0, 0.0, 0.0]], [[0.0, 0.0, -9.0]], [[0.0, 1.0, 0.75]], [[0.0, 0.0, 2.0]]])[:, None]
-    parity = compare(FORMAT.load(path), nn.Flatten(), [logits[:1], logits[1:]])
+    parity = compare(OnnxFormat().load(path), nn.Flatten(), [logits[:1], logits[1:]])
     assert (parity.max_abs_diff, parity.max_abs_logit, parity.same_top1, parity.n_images) == (0.5, 9.0, 0.75, 4)
 
 
@@ -179,7 +179,7 @@ def test_every_block_of_a_family_is_exported_alone(family, tmp_path):
             module, shape = block.build().eval(), block.input_shape(slot.size(28))
             assert export_onnx(module, shape, tmp_path / "block.onnx") is None
             images = torch.randn(3, *shape)
-            assert compare(FORMAT.load(tmp_path / "block.onnx"), module, [images]).max_abs_diff < 1e-4
+            assert compare(OnnxFormat().load(tmp_path / "block.onnx"), module, [images]).max_abs_diff < 1e-4
 
 
 def test_modules_without_parameters_are_exported_and_paths_may_be_strings(tmp_path):
@@ -368,4 +368,4 @@ def test_a_file_with_another_output_shape_is_refused(network, batch, tmp_path):
     with pytest.raises(
         ExportError, match=r"ONNX returns shape \(6, 784\), PyTorch \(6, 10\); export the network again"
     ):
-        compare(FORMAT.load(tmp_path / "model.onnx"), network, [batch])
+        compare(OnnxFormat().load(tmp_path / "model.onnx"), network, [batch])

@@ -10,7 +10,9 @@ import onnx
 import pytest
 import yaml
 
+from export.runtime import Runtime
 from export.session import session
+from export.stages import bundle_targets
 from ofa.core.errors import DeviceError, InfeasibleError, RunError, TableError
 from ofa.data.loaders import eval_batches
 from ofa.pipeline import target as target_module
@@ -65,6 +67,12 @@ def test_a_target_from_a_table_is_made_without_a_device_and_says_predicted(finis
     assert open_run(finished).target("elsewhere").config == config
     assert {level.target for level in run.levels} == {"local", "elsewhere"}
     assert (target.folder / "bundle" / "manifest.json").is_file()
+    joined = bundle_targets(run, run.targets, finished.parent / "joined")
+    assert [(level.target, level.top1_percent) for level in joined.levels] == [
+        (level.target, level.top1_percent) for level in run.levels
+    ]
+    with Runtime(joined.folder, "elsewhere") as runtime:
+        assert [level.arch for level in runtime.levels] == [level.arch for level in target.levels]
 
 
 @pytest.mark.usefixtures("no_device")
