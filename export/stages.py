@@ -16,7 +16,7 @@ import ofa
 from export.bundle import Bundle, BundledLevel
 from export.bundle_writer import write_bundle
 from export.errors import one_line
-from export.formats.onnx import Parity, compare
+from export.formats.onnx import Parity, check_parity, compare
 from export.preprocess import Preprocess
 from export.replay import replay
 from ofa.core.errors import DeviceError, ExportError
@@ -37,9 +37,6 @@ from ofa.space.arch import Arch
 
 _CHECK_TOLERANCE = 0.01
 """Largest difference allowed, relative to the largest logit, as random weights may scale logits up or down."""
-
-_FLOAT16_TOLERANCE = 0.02
-"""The same for a trained network in float16, which has 11 bits."""
 
 
 def raw_images(data: Data, limit: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
@@ -166,15 +163,14 @@ def _level(target: Target, draft: _Draft, timing: Timing, file: str) -> Level:
 
 def _check_parity(target: Target, parity: Parity, precision: str, file: str) -> None:
     """Raise ExportError for a file that computes something else than its network; integers may change classes."""
-    allowed = {
-        "float32": target.recipe.export.max_abs_diff,
-        "float16": _FLOAT16_TOLERANCE * parity.max_abs_logit,
-    }.get(precision, np.inf)
-    if not parity.max_abs_diff <= allowed or (precision == "float32" and parity.same_top1 < 1):
+    name, allowed = f"target {target.name!r}: {file}", target.recipe.export.max_abs_diff
+    if precision != "float32":
+        check_parity(name, parity, precision)
+    elif not (parity.max_abs_diff <= allowed and parity.same_top1 == 1):
         raise ExportError(
-            f"target {target.name!r}: {file} in {precision} differs from PyTorch by up to {parity.max_abs_diff:.3g} "
-            f"(allowed: {allowed:.3g}) and gives the same class for {parity.same_top1:.2%} of {parity.n_images} "
-            "images; remove randomness and control flow that depends on data, or raise export.max_abs_diff"
+            f"{name} differs from PyTorch by up to {parity.max_abs_diff:.3g} (allowed: {allowed:.3g}) and gives the same "
+            f"class for {parity.same_top1:.2%} of {parity.n_images} images; remove randomness and control flow that "
+            "depends on data, or raise export.max_abs_diff"
         )
 
 

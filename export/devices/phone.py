@@ -80,8 +80,8 @@ class Phone:
         while self.unused:
             path = quote(self.unused.pop())
             self.shell(f"rm -f {path} {path}.csv")
-        remote = f"{self._models}/{uuid.uuid4().hex}.onnx"
         with self.to_file(model) as file:
+            remote = f"{self._models}/{uuid.uuid4().hex}{file.suffix}"
             self.run("push", str(file), remote)
         runner = PhoneRunner(self, remote)
         weakref.finalize(runner, self.unused.append, remote).atexit = False

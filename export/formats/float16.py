@@ -1,14 +1,13 @@
 """ONNX files in float16, by ONNX Runtime's converter."""
 
-import sys
 import tempfile
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import create_calibrator
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export.formats.calibration import CalibrationReader
 from ofa.core.errors import DeviceError
@@ -22,8 +21,6 @@ def to_float16(source: Path, target: Path, images: NDArray[np.float32]) -> None:
     DeviceError if a weight, or an activation on `images` `[n, *input_shape]`, is beyond the largest float16: it would
     be clipped or become infinite.
     """
-    with patch.object(sys, "path", [*sys.path]):  # the package appends its folder
-        from onnxruntime.transformers.float16 import convert_float_to_float16
     model = onnx.load(source)
     weights = ((w.name, onnx.numpy_helper.to_array(w)) for w in model.graph.initializer if w.data_type == w.FLOAT)
     for name, values in [*weights, *_ranges(source, images)]:

@@ -18,12 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from export.errors import check_number, one_line
+from export.errors import check_choice, check_number, one_line
+from export.formats.precision import PRECISIONS
 from export.session import INPUT, OUTPUT, run, session
 from ofa.core.errors import ExportError
 from ofa.core.files import replacing
 from ofa.devices.format import Logits
 
+_FLOAT16_TOLERANCE = 0.01
+"""Largest difference of a logit allowed in float16, relative to the largest logit."""
 _EXPORTING = Lock()  # the exporter, warning filters and a network's mode are global
 
 
@@ -129,6 +132,27 @@ def compare(model: Logits, network: nn.Module, images: Iterable[Tensor]) -> Pari
     if not n_images:
         raise ExportError("no images to compare the ONNX model with PyTorch on; give at least one batch")
     return Parity(float(np.max(diffs)), float(np.max(sizes)), float(np.mean(np.concatenate(same))), n_images)
+
+
+def check_parity(name: str, parity: Parity, precision: str) -> None:
+    """Check the comparison of a converted file with its PyTorch network, as far as its precision allows.
+
+    In float16, logits may differ by 1% of the largest. Integers must give finite logits; what they cost is in
+    `parity.same_top1` and in the accuracy of the file.
+
+    Args:
+        name: of the file, for the error.
+        parity: of `compare`.
+        precision: "float16", "int8_dynamic" or "int8_static"; `export_onnx` checks float32 files.
+
+    Raises:
+        ExportError: the file differs by more than that.
+    """
+    check_choice("precision", precision, PRECISIONS[1:])
+    limit = _FLOAT16_TOLERANCE * parity.max_abs_logit if precision == "float16" else float("inf")
+    if not parity.max_abs_diff <= limit:  # NaN as well
+        difference = f"{parity.max_abs_diff:.3g} in logits up to {parity.max_abs_logit:.3g}"
+        raise ExportError(f"{name}: {precision} differs from PyTorch by up to {difference}; use float32")
 
 
 def check_options(batch: int | None, opset: int) -> None:

@@ -9,15 +9,10 @@ from numpy.typing import NDArray
 from export.errors import check_choice, one_line
 from export.formats.float16 import to_float16
 from export.formats.int8 import quantize_dynamic, quantize_static
-from export.formats.onnx import Parity
-from ofa.core.errors import DeviceError, ExportError
+from ofa.core.errors import DeviceError
 from ofa.core.files import replacing
 
 PRECISIONS = ("float32", "float16", "int8_dynamic", "int8_static")
-
-
-_FLOAT16_TOLERANCE = 0.01
-"""Largest difference of a logit allowed in float16, relative to the largest logit."""
 
 
 def convert(path: Path, precision: str, images: NDArray[np.float32]) -> None:
@@ -62,24 +57,3 @@ def convert(path: Path, precision: str, images: NDArray[np.float32]) -> None:
         del converted.metadata_props[:]  # the quantizer's own
         converted.metadata_props.extend(model.metadata_props)
         onnx.save(converted, temporary)
-
-
-def check_parity(name: str, parity: Parity, precision: str) -> None:
-    """Check the comparison of a converted file with its PyTorch network, as far as its precision allows.
-
-    In float16, logits may differ by 1% of the largest. Integers must give finite logits; what they cost is in
-    `parity.same_top1` and in the accuracy of the file.
-
-    Args:
-        name: of the file, for the error.
-        parity: of `export.formats.onnx.compare`.
-        precision: "float16", "int8_dynamic" or "int8_static"; `export_onnx` checks float32 files.
-
-    Raises:
-        ExportError: the file differs by more than that.
-    """
-    check_choice("precision", precision, PRECISIONS[1:])
-    limit = _FLOAT16_TOLERANCE * parity.max_abs_logit if precision == "float16" else float("inf")
-    if not parity.max_abs_diff <= limit:  # NaN as well
-        difference = f"{parity.max_abs_diff:.3g} in logits up to {parity.max_abs_logit:.3g}"
-        raise ExportError(f"{name}: {precision} differs from PyTorch by up to {difference}; use float32")

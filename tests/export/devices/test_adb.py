@@ -13,6 +13,8 @@ from torch import nn
 
 from export.devices.adb import Adb
 from export.devices.phone import TOOL
+from export.formats.onnx import export_onnx
+from export.formats.ort_format import write_ort
 from export.session import INPUT, session
 from ofa.core.errors import DeviceError, ExportError
 from ofa.devices.device import Device, HostLost, Model
@@ -182,6 +184,15 @@ def test_precision_and_batch_are_those_of_the_file_that_is_pushed(lab):
     assert len(runner(2)) == 2
     assert {weight.data_type for weight in onnx.load(pushed).graph.initializer} == {onnx.TensorProto.FLOAT16}
     assert (device.description["precision"], device.description["batch"]) == ("float16", 8)
+
+
+def test_the_file_of_a_model_is_pushed_as_it_is_and_keeps_its_format(lab, tmp_path):
+    path = tmp_path / "level.onnx"
+    export_onnx(LINEAR.module(), (5,), path)
+    written = write_ort(path)
+    runner = lab.device().hosts[0].load(Model.of(nn.Identity(), (5,), written))
+    assert Path(runner.remote).suffix == ".ort"
+    assert Path(runner.remote).read_bytes() == written.read_bytes()
 
 
 def test_a_phone_that_does_not_name_its_chip_has_a_platform(lab):

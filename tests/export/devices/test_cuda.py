@@ -111,6 +111,21 @@ def test_pytorch_that_fails_is_one_line():
         TorchRunner(nn.Linear(5, 3), torch.zeros(1, 4), Clock().event)(1)
 
 
+def test_the_batch_and_the_type_of_the_device_move_to_the_gpu(monkeypatch):
+    moved = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: 90000)
+    monkeypatch.setattr(
+        "export.devices.torch_cuda.move",
+        lambda module, images, **options: moved.append((images.shape, options["dtype"])) or (module, images),
+    )
+    device = TorchCuda(precision="float16", batch=4)
+    device.load(LINEAR)
+    assert moved == [((4, 5), torch.float16)]
+    assert (device.description["precision"], device.description["batch"]) == ("float16", 4)
+
+
 @pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
 def test_pytorch_without_a_gpu_is_refused():
     with pytest.raises(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from torch import nn
@@ -133,12 +134,14 @@ def test_every_block_of_a_family_runs_on_an_agent(agent, token_file, family):
             assert all(0 < ms < 1000 for ms in times_ms)
 
 
-def test_a_batch_is_fixed_in_the_file_that_is_sent(agent, token_file, monkeypatch):
-    device, bodies, ask = Remote([agent.url], token_file, batch=8), [], Agent.ask
-    assert device.description["batch"] == 8
+def test_precision_and_batch_are_those_of_the_file_that_is_sent(agent, token_file, monkeypatch):
+    device, bodies, ask = Remote([agent.url], token_file, precision="float16", batch=8), [], Agent.ask
+    assert (device.description["precision"], device.description["batch"]) == ("float16", 8)
     monkeypatch.setattr(Agent, "ask", lambda *args: bodies.append(args[-1]) or ask(*args))
     assert len(device.hosts[0].load(REFERENCE)(2)) == 2
     assert session(bodies[0]).get_inputs()[0].shape == [8, 20]
+    weights = onnx.load_model_from_string(bodies[0]).graph.initializer
+    assert {weight.data_type for weight in weights} == {onnx.TensorProto.FLOAT16}
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8_dynamic", "int8_static"])
