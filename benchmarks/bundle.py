@@ -46,9 +46,9 @@ The whole folder, graphs and manifest included, over the largest level's ONNX fi
 TIMES = f"""
 ## Time and memory
 
-Bundles of spread levels in fresh processes without torch, one thread, median of {PROCESSES}. *Load*: until the middle
-level is ready to serve, all checksums verified. *Memory*: share of pages (PSS) that this adds while the level serves;
-*peak*: resident memory at its highest. *Switch*: an update that moves to a neighboring level.
+Bundles of spread levels in fresh processes without torch, one thread, median of {PROCESSES}. *Load*: processor time
+until the middle level is ready to serve, all checksums verified. *Memory*: share of pages (PSS) that this adds while
+the level serves; *peak*: resident memory at its highest. *Switch*: an update that moves to a neighboring level.
 """
 
 

@@ -15,18 +15,18 @@ SWITCHES, SECONDS = 20, 60.0
 
 
 def measure(folder: Path, keep_ready: bool) -> dict[str, float]:
-    """Return load time, memory of the process and the median time of a switch to a neighboring level.
+    """Return the processor time of loading, memory of the process, and the median time of a switch to a neighbor.
 
     Memory is in addition to what the process had before: its share of pages (PSS) while a level is served, with
     `keep_ready` together with its neighbors, and the peak of resident memory.
     """
     process, percent = psutil.Process(), [50.0]
     before_mib, peak_before_mib = pss_mib(process), peak_mib()
-    start = time.perf_counter()
+    start = time.process_time()
     runtime = Runtime(
         folder, battery=lambda: Battery(percent[0], False), poll_seconds=float("inf"), keep_ready=keep_ready
     )
-    load_ms = 1e3 * (time.perf_counter() - start)
+    load_ms = 1e3 * (time.process_time() - start)
     side, channels = runtime.levels[0].preprocess.resolution, runtime.levels[0].preprocess.in_channels
     image = np.zeros((side, side, 3) if channels == 3 else (side, side), np.uint8)
     middle = runtime.level
