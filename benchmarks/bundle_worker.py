@@ -11,7 +11,7 @@ import psutil
 from export.policy import Battery
 from export.runtime import Runtime
 
-SWITCHES, SECONDS = 20, 60.0
+SWITCHES, SECONDS = 6, 60.0
 
 
 def measure(folder: Path, keep_ready: bool) -> dict[str, float]:
