@@ -37,7 +37,7 @@ def share(models: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
     model.
     """
     by_model = [_tensors(model) for model in models]
-    kinds = {(name, _kind(tensor)): None for tensors in by_model for name, tensor in tensors.items()}  # in order
+    kinds = dict.fromkeys((name, _kind(tensor)) for tensors in by_model for name, tensor in tensors.items())
     stored: list[bytes] = []
     cuts: list[list[tuple[_Tensor, Cut]]] = [[] for _ in models]
     n_bytes = 0

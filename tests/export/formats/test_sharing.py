@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from export.formats.quantize import PRECISIONS, quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -12,6 +13,7 @@ from torch import nn
 import ofa
 from export.formats.onnx import export_onnx
 from export.formats.sharing import share
+from export.preprocess import Preprocess
 from export.shared_weights import assemble
 
 QUICK = ("hybrid_small", "small_mobilenet_v3")
@@ -103,6 +105,15 @@ def test_tensors_with_equal_bytes_are_found_where_they_are():
 def test_a_file_that_is_cut_off_or_not_onnx_is_stored_whole():
     content = model(weight=FULL)
     assert tensors_bytes(content[:-50], b"", b"not a model") == 0
+
+
+def test_levels_of_other_precisions_are_put_together_too(network, images, tmp_path):
+    path, models = tmp_path / "model.onnx", []
+    for precision in PRECISIONS:
+        export_onnx(network, (1, 28, 28), path)
+        quantize(path, precision, Preprocess(28, 1, (0.3,), (0.4,))(images))
+        models.append(path.read_bytes())
+    assert tensors_bytes(*models, models[0]) == tensors_bytes(*models) < sum(map(len, models))
 
 
 shapes = st.integers(1, 3).flatmap(
