@@ -86,9 +86,7 @@ def simulated_demo(
     check_number("capacity_wh", capacity_wh, 0.01, 10_000, kind=BundleError)
     chosen: Policy = BatteryPolicy.even(len(levels))
     if policy == "endurance":
-        chosen = EndurancePolicy.of(
-            levels, hours=hours, requests_per_hour=requests_per_hour, capacity_wh=capacity_wh, power_w=power_w
-        )
+        chosen = EndurancePolicy.of(levels, hours=hours, requests_per_hour=requests_per_hour, power_w=power_w)
     if latency_bound_ms is not None:
         chosen = LatencyGuard.of(chosen, levels, bound_ms=latency_bound_ms)
     truth = Levels(

@@ -33,6 +33,9 @@ def test_a_day_is_as_described():
     assert day.images.sum() == pytest.approx(900_000, rel=0.01)  # twice as many for an eighth of the day
     assert np.count_nonzero(day.images > 1.5 * np.median(day.images)) == 30
     assert np.count_nonzero(day.slowdown > 1) == 30
+    backgrounds_w = [drawn(seed).background_w for seed in range(50)]
+    assert min(background.min() for background in backgrounds_w) < 0.9 * 0.65
+    assert max(background.max() for background in backgrounds_w) > 0.9 * 1.35
     errors = [drawn(seed, capacity_error=0.2).capacity_wh / 15 - 1 for seed in range(50)]
     assert -0.2 <= min(errors) < -0.15 < 0.15 < max(errors) <= 0.2
 
