@@ -210,7 +210,7 @@ def test_the_same_states_and_observations_give_the_same_decisions():
     assert np.array_equal(first[1].discharge.mean, second[1].discharge.mean)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.floats(-100, 20_000), st.integers(0, 100), st.booleans(), st.integers(-5, 10_000)), max_size=60

@@ -250,6 +250,15 @@ def test_a_policy_sees_the_images_the_latency_and_the_time_and_gets_its_state_ba
     assert (last.images, last.level, last.latency_ms) == ((6, 5, 0), 1, None)
 
 
+def test_the_clock_of_policies_runs_on_while_the_machine_sleeps_where_the_system_can_tell(monkeypatch):
+    monkeypatch.setattr("export.runtime.time.monotonic", lambda: 3.0)
+    monkeypatch.setattr("export.runtime.time.CLOCK_BOOTTIME", 7, raising=False)
+    monkeypatch.setattr("export.runtime.time.clock_gettime", {7: 50.0}.__getitem__, raising=False)
+    assert export.runtime.boot_time_s() == 50.0
+    monkeypatch.delattr("export.runtime.time.CLOCK_BOOTTIME")
+    assert export.runtime.boot_time_s() == 3.0
+
+
 def test_it_takes_a_guarded_policy_that_makes_the_battery_last(folder, images):
     levels = load_bundle(folder).levels
     policy = EndurancePolicy.of(levels, hours=8, requests_per_hour=1e9, power_w=5.0)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.latency_guard import LatencyGuard
@@ -69,6 +69,7 @@ def test_the_best_plan_mixes_two_neighbors_so_that_the_battery_just_lasts():
     assert best_plan(even_day(background_wh + 4 * images_wh_per_mj), LEVELS) is None
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.sampled_from([3, 10, 100]))
 def test_no_policy_that_lasts_beats_the_best_plan(seed, percent):
     day = drawn(seed, capacity_error=0.2)
