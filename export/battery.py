@@ -9,6 +9,7 @@ from export.errors import check_number
 from ofa.core.errors import BundleError
 
 POWER_SUPPLY = Path("/sys/class/power_supply")
+_ON_MAINS = ("Charging", "Full", "Not charging")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def linux_battery(folder: Path) -> Battery | None:
 
     `folder` holds one folder per supply, with `energy_now`, `energy_full` and `power_now` in millionths of watt-hours
     and watts, or with `charge_now`, `charge_full` and `current_now` in millionths of ampere-hours and amperes, and
-    `voltage_now`. Batteries of a mouse or another attached device (`scope`) are left out.
+    `voltage_now`. Batteries of a mouse or another attached device (`scope`) are left out. An unknown `status` counts as
+    battery power.
     """
     supplies = sorted(folder.iterdir()) if folder.is_dir() else []
     batteries = [s for s in supplies if _text(s / "type") == "Battery" and _text(s / "scope") != "Device"]
@@ -66,9 +68,10 @@ def linux_battery(folder: Path) -> Battery | None:
     if not readings or full_wh <= 0:
         return None
     powers = [power for _, _, power in readings if power is not None]
+    statuses = {_text(battery / "status") for battery in batteries}
     return Battery(
         percent=min(100.0, max(0.0, 100 * sum(now for now, _, _ in readings) / full_wh)),
-        charging=all(_text(battery / "status") != "Discharging" for battery in batteries),
+        charging="Discharging" not in statuses and not statuses.isdisjoint(_ON_MAINS),
         step_percent=0.1,  # gauges report finer values than they measure
         capacity_wh=full_wh,
         power_w=sum(powers) if powers else None,

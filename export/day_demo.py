@@ -77,18 +77,17 @@ def simulated_demo(
     """Simulate a day of a bundle's levels under the policy "battery" or "endurance".
 
     `export.simulated_day.draw_day` says what happens on that day.
-    The rest of the machine draws half of the battery, and by default so many requests come that the levels take the
-    other half at their mean energy. `power_w` is the power in watts that a running model adds; without it, the levels'
-    own energies are used. An unknown policy or a number out of range is a BundleError.
+    The rest of the machine draws half of the battery. By default, so many requests come that the levels take the other
+    half at their mean energy, or at twice their least energy if that is more. `power_w` is the power in watts that a
+    running model adds; without it, the levels' own energies are used. An unknown policy or a number out of range is a
+    BundleError.
     """
     check_choice("policy", policy, ("battery", "endurance"), kind=BundleError)
     check_number("hours", hours, 0.01, 100, kind=BundleError)
     check_number("capacity_wh", capacity_wh, 0.01, 10_000, kind=BundleError)
     chosen: Policy = BatteryPolicy.even(len(levels))
     if policy == "endurance":
-        chosen = EndurancePolicy.of(
-            levels, hours=hours, requests_per_hour=requests_per_hour, capacity_wh=capacity_wh, power_w=power_w
-        )
+        chosen = EndurancePolicy.of(levels, hours=hours, requests_per_hour=requests_per_hour, power_w=power_w)
     if latency_bound_ms is not None:
         chosen = LatencyGuard.of(chosen, levels, bound_ms=latency_bound_ms)
     truth = Levels(
@@ -96,12 +95,14 @@ def simulated_demo(
         energies_mj=energies_mj(levels, power_w) or tuple(_GUESSED_POWER_W * ms for ms in image_latencies_ms(levels)),
         latencies_ms=tuple(level.latency_ms for level in levels),
     )
+    background_w = capacity_wh / hours / 2
+    image_mj = max(float(np.mean(truth.energies_mj)), 2 * min(truth.energies_mj))
     day = draw_day(
         np.random.default_rng(_SEED),
         hours=hours,
         capacity_wh=capacity_wh,
-        background_w=capacity_wh / hours / 2,
-        requests_per_hour=requests_per_hour or capacity_wh * MJ_PER_WH / hours / 2 / float(np.mean(truth.energies_mj)),
+        background_w=background_w,
+        requests_per_hour=background_w * MJ_PER_WH / image_mj if requests_per_hour is None else requests_per_hour,
         capacity_error=_CAPACITY_ERROR,
     )
     served, shares = simulate(chosen, day, truth, stated_capacity_wh=capacity_wh), best_plan(day, truth)

@@ -169,8 +169,8 @@ def _check_parity(target: Target, parity: Parity, precision: str, file: str) -> 
     elif not (parity.max_abs_diff <= allowed and parity.same_top1 == 1):
         raise ExportError(
             f"{name} differs from PyTorch by up to {parity.max_abs_diff:.3g} (allowed: {allowed:.3g}) and gives the "
-            f"same class for {parity.same_top1:.2%} of {parity.n_images} images; remove randomness and control flow that "
-            "depends on data, or raise export.max_abs_diff"
+            f"same class for {parity.same_top1:.2%} of {parity.n_images} images; remove randomness and control flow "
+            "that depends on data, or raise export.max_abs_diff"
         )
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
+from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 
 from export.errors import check_number, one_line
 from export.formats.onnx import export_onnx
@@ -77,26 +79,29 @@ def onnx_file(model: Model, *, precision: str = "float32", batch: int | None = N
 
     Errors are those of `export_onnx` and `convert`. Ranges of activations are those of random images.
 
-    `batch` is for programs that cannot be told a batch, and run a file that takes any at 1: the file is fixed to it,
-    unless it is 1. The file of a model that has another batch is a DeviceError.
+    `batch` is for programs that cannot be told a batch, and run a file that takes any at 1: what they get is fixed to
+    it, unless it is 1. A model's own file that has another fixed batch, or cannot be fixed, is a DeviceError.
     """
-    if model.file is not None:
-        if batch is not None:
-            _check_batch_of(model.file, batch)
-        yield model.file
-        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export_onnx(model.module(), model.input_shape, path, batch=None if batch == 1 else batch)
-        convert(path, precision, normal_images(_CALIBRATION_IMAGES, model.input_shape))
-        yield path
+        if model.file is None:
+            export_onnx(model.module(), model.input_shape, path, batch=None if batch == 1 else batch)
+            convert(path, precision, normal_images(_CALIBRATION_IMAGES, model.input_shape))
+        yield path if model.file is None else _with_batch(model.file, batch, path)
 
 
-def _check_batch_of(file: Path, batch: int) -> None:
-    size = session(file).get_inputs()[0].shape[0]
-    if size != batch and (isinstance(size, int) or batch > 1):
-        actual = f"has batch {size}" if isinstance(size, int) else "takes any batch, which would be run at 1"
+def _with_batch(file: Path, batch: int | None, target: Path) -> Path:
+    """Return a file that runs at a batch: itself, or if it takes any, `target`, written with the batch fixed."""
+    size = session(file).get_inputs()[0].shape[0] if batch is not None else None
+    if batch is None or size == batch or (batch == 1 and not isinstance(size, int)):
+        return file
+    if isinstance(size, int) or file.suffix != ".onnx":
+        actual = f"has batch {size}" if isinstance(size, int) else "takes any batch, and is not an ONNX file"
         raise DeviceError(f"{file.name} {actual}, but the device's batch is {batch}; export it with batch={batch}")
+    fixed = onnx.load(file)
+    make_dim_param_fixed(fixed.graph, str(size), batch)
+    onnx.save(fixed, target)
+    return target
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from export.endurance import EndurancePolicy
 def test_the_battery_lasts_and_the_best_plan_is_at_most_a_third_of_a_point_ahead(monkeypatch):
     monkeypatch.setattr(endurance, "SEED", 1)
     policy = EndurancePolicy(endurance.HOURS, LEVELS.energies_mj, LEVELS.top1_percent)
-    outcomes = outcomes_of(policy, [drawn_day(number) for number in range(30)])
+    outcomes = outcomes_of(policy, [drawn_day(number) for number in range(24)])
     assert np.mean([outcome.lasted for outcome in outcomes]) >= 0.95
     assert np.mean([outcome.gap for outcome in outcomes]) <= 0.3
 
@@ -27,7 +27,7 @@ def test_a_given_error_is_that_of_the_capacity():
 
 def test_the_page_has_a_row_for_each_policy_and_error(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "RESULTS", tmp_path)
-    endurance.main(4)
+    endurance.main(2)
     text = (tmp_path / "endurance.md").read_text()
     for label in ("`EndurancePolicy`", "`BatteryPolicy.even`", "fastest level alone", "as stated", "-20 %", "+10 %"):
         assert f"| {label} |" in text

@@ -72,6 +72,12 @@ def test_a_battery_that_does_not_discharge_is_on_mains_power(tmp_path, status):
     assert linux_battery(tmp_path).percent == 100.0
 
 
+@pytest.mark.parametrize("status", ["Discharging", "Unknown", ""])
+def test_a_battery_whose_status_is_not_known_is_on_battery_power(tmp_path, status):
+    supply(tmp_path, "BAT0", **ENERGY | {"status": status})
+    assert not linux_battery(tmp_path).charging
+
+
 @pytest.mark.parametrize("broken", [{"energy_now": "?"}, {"energy_full": 0}, {"energy_full": ""}])
 def test_a_battery_that_tells_nothing_is_left_to_psutil(tmp_path, monkeypatch, broken):
     supply(tmp_path, "BAT0", **ENERGY | broken)

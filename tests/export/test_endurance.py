@@ -113,6 +113,22 @@ def test_the_hours_start_on_battery_power_and_charging_does_not_move_their_end()
     assert device.state.end_s == 9 * 3600
 
 
+def test_the_hours_start_before_anything_is_known_of_the_battery():
+    device = Device(POLICY, stated_wh=None)
+    device.run(0.5)
+    assert device.state.discharge is not None
+    assert device.state.end_s == 8 * 3600
+
+
+def test_a_little_charging_teaches_nothing_either():
+    device = Device(POLICY)
+    device.run(4.0)
+    before = device.state.discharge
+    device.run(0.1, charging_w=4.0)
+    device.decide(device.reading())
+    assert np.array_equal(device.state.discharge.mean[1:], before.mean[1:])
+
+
 def test_what_charging_adds_is_spent_and_nothing_is_learned_from_it():
     device = Device(POLICY)
     device.run(4.0)
@@ -194,7 +210,7 @@ def test_the_same_states_and_observations_give_the_same_decisions():
     assert np.array_equal(first[1].discharge.mean, second[1].discharge.mean)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.floats(-100, 20_000), st.integers(0, 100), st.booleans(), st.integers(-5, 10_000)), max_size=60

@@ -76,6 +76,19 @@ def test_a_return_after_a_long_time_is_as_quick_as_the_first():
     assert first.count(1) == second.count(1)
 
 
+def test_a_slow_request_never_brings_a_slower_level_back():
+    state = None
+    for time_s, slow_level, latency_ms in ((0.0, 0, 200.0), (30.0, 0, 200.0), (40.0, 0, 60.0), (70.0, 0, 60.0)):
+        level, state = GUARD.decide(state, seen(time_s, slow_level, latency_ms))
+    assert (level, state.slowest) == (2, 2)
+
+
+def test_the_fastest_level_may_stay_above_the_bound_without_a_longer_wait_afterwards():
+    relapsed = served(GUARD, [3.0] * 8 + [1.0] * 8 + [30.0] * 8 + [1.0] * 30)
+    throttled_longer = served(GUARD, [3.0] * 8 + [1.0] * 8 + [30.0] * 40 + [1.0] * 30)
+    assert relapsed[-30:] == throttled_longer[-30:]
+
+
 def test_without_requests_nothing_changes():
     state = None
     for i in range(8):

@@ -13,6 +13,8 @@ import pytest
 import export.runtime
 from export.battery import Battery
 from export.bundle import load_bundle
+from export.endurance import EndurancePolicy
+from export.latency_guard import LatencyGuard
 from export.machine import operating_system, processor
 from export.policy import BatteryPolicy
 from export.runtime import Runtime, softmax
@@ -250,6 +252,26 @@ def test_a_policy_sees_the_images_the_latency_and_the_time_and_gets_its_state_ba
     assert (last.images, last.level, last.latency_ms) == ((6, 5, 0), 1, None)
 
 
+def test_the_clock_of_policies_runs_on_while_the_machine_sleeps_where_the_system_can_tell(monkeypatch):
+    monkeypatch.setattr("export.runtime.time.monotonic", lambda: 3.0)
+    monkeypatch.setattr("export.runtime.time.CLOCK_BOOTTIME", 7, raising=False)
+    monkeypatch.setattr("export.runtime.time.clock_gettime", {7: 50.0}.__getitem__, raising=False)
+    assert export.runtime.boot_time_s() == 50.0
+    monkeypatch.delattr("export.runtime.time.CLOCK_BOOTTIME")
+    assert export.runtime.boot_time_s() == 3.0
+
+
+def test_it_takes_a_guarded_policy_that_makes_the_battery_last(folder, images):
+    levels = load_bundle(folder).levels
+    policy = EndurancePolicy.of(levels, hours=8, requests_per_hour=1e9, power_w=5.0)
+    guard = LatencyGuard.of(policy, levels, bound_ms=1e6)
+    readings = [Battery(50, charging=False, capacity_wh=10.0), Battery(50, charging=True, capacity_wh=10.0)]
+    with Runtime(folder, policy=guard, battery=lambda: readings[0], poll_seconds=0) as runtime:
+        assert runtime.predict(images).level == 2
+        readings.pop(0)
+        assert runtime.predict(images).level == 0
+
+
 def test_wrong_images_are_refused_and_the_next_request_is_served(folder, images):
     runtime = Runtime(folder, battery=Moving())
     with pytest.raises(DataError, match="float64"):
@@ -272,6 +294,7 @@ for name in ("torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "pydant
     sys.modules[name] = None
 from pathlib import Path
 import numpy as np
+import export.day_demo
 import export.replay
 from export.runtime import Runtime
 with Runtime(Path(sys.argv[1])) as runtime:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.latency_guard import LatencyGuard
@@ -33,6 +33,9 @@ def test_a_day_is_as_described():
     assert day.images.sum() == pytest.approx(900_000, rel=0.01)  # twice as many for an eighth of the day
     assert np.count_nonzero(day.images > 1.5 * np.median(day.images)) == 30
     assert np.count_nonzero(day.slowdown > 1) == 30
+    backgrounds_w = [drawn(seed).background_w for seed in range(50)]
+    assert min(background.min() for background in backgrounds_w) < 0.9 * 0.65
+    assert max(background.max() for background in backgrounds_w) > 0.9 * 1.35
     errors = [drawn(seed, capacity_error=0.2).capacity_wh / 15 - 1 for seed in range(50)]
     assert -0.2 <= min(errors) < -0.15 < 0.15 < max(errors) <= 0.2
 
@@ -66,6 +69,7 @@ def test_the_best_plan_mixes_two_neighbors_so_that_the_battery_just_lasts():
     assert best_plan(even_day(background_wh + 4 * images_wh_per_mj), LEVELS) is None
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.sampled_from([3, 10, 100]))
 def test_no_policy_that_lasts_beats_the_best_plan(seed, percent):
     day = drawn(seed, capacity_error=0.2)

@@ -77,12 +77,8 @@ def test_bundle_demo_replays_a_battery(command, tiny_yaml, run_option):
 
 
 def test_bundle_demo_simulates_a_day_under_either_policy(command, tiny_yaml, run_option):
-    demo = ("bundle", "demo", tiny_yaml, *run_option, "--hours", 2, "--steps", 4)
-    for options in (
-        (),
-        ("--policy", "endurance", "--requests-per-hour", 100),
-        ("--latency-bound-ms", 1, "--power-w", 3),
-    ):
+    demo = ("bundle", "demo", tiny_yaml, *run_option, "--hours", 2, "--steps", 4, "--requests-per-hour", 100)
+    for options in ((), ("--policy", "endurance"), ("--latency-bound-ms", 1, "--power-w", 3)):
         code, out, err = command(*demo, *options, "--json")
         assert (code, err) == (0, "")
         day = json.loads(out)
