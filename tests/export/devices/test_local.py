@@ -1,6 +1,5 @@
 import json
 import platform
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,7 +8,9 @@ from torch import nn
 
 from export.devices.local import LocalRunner, check_batch, check_threads, describe, normal_images, onnx_file
 from export.formats.onnx import export_onnx
-from export.session import run, session
+from export.formats.ort_format import write_ort
+from export.formats.precision import convert
+from export.session import INPUT, run, session
 from ofa.core.errors import DeviceError, ExportError
 from ofa.devices.device import Model
 
@@ -89,20 +90,38 @@ def test_a_file_is_fixed_to_the_batch_of_programs_that_cannot_be_told_it(batch, 
         assert session(path).get_inputs()[0].shape == [size, 5]
 
 
-OPEN = "level.onnx takes any batch, which would be run at 1, but the device's batch is 8; export it with batch=8"
-OTHER = "level.onnx has batch 8, but the device's batch is 1; export it with batch=1"
-
-
-@pytest.mark.parametrize(
-    ("of_file", "batch", "message"),
-    [(None, None, ""), (None, 1, ""), (8, 8, ""), (8, None, ""), (None, 8, OPEN), (8, 1, OTHER)],
-)
-def test_a_file_of_another_batch_is_refused_for_such_a_program(tmp_path, of_file, batch, message):
+@pytest.mark.parametrize(("of_file", "batch"), [(None, None), (None, 1), (8, 8), (8, None)])
+def test_a_file_that_runs_at_the_batch_is_used_as_it_is(tmp_path, of_file, batch):
     path = tmp_path / "level.onnx"
     export_onnx(nn.Linear(5, 3), (5,), path, batch=of_file)
-    expected = pytest.raises(DeviceError, match=message) if message else nullcontext()
-    with expected, onnx_file(Model.of(nn.Linear(5, 3), (5,), path), batch=batch) as used:
+    with onnx_file(Model.of(nn.Linear(5, 3), (5,), path), batch=batch) as used:
         assert used == path
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8_static", "int8_dynamic"])
+def test_a_file_for_any_batch_is_fixed_in_a_copy_that_computes_the_same(tmp_path, precision):
+    path, images = tmp_path / "level.onnx", normal_images(8, (5,))
+    export_onnx(nn.Linear(5, 3), (5,), path)
+    convert(path, precision, images)
+    before = path.read_bytes()
+    with onnx_file(Model.of(nn.Linear(5, 3), (5,), path), batch=8) as used:
+        fixed = session(used)
+        assert [value.shape for value in (*fixed.get_inputs(), *fixed.get_outputs())] == [[8, 5], [8, 3]]
+        assert np.array_equal(fixed.run(None, {INPUT: images})[0], session(path).run(None, {INPUT: images})[0])
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_has_or_keeps_another_batch_is_refused(tmp_path):
+    path = tmp_path / "level.onnx"
+    export_onnx(nn.Linear(5, 3), (5,), path)
+    other = write_ort(path)
+    message = "level.ort takes any batch, and is not an ONNX file, but the device's batch is 8; export it with batch=8"
+    with pytest.raises(DeviceError, match=message), onnx_file(Model.of(nn.Linear(5, 3), (5,), other), batch=8):
+        pass
+    export_onnx(nn.Linear(5, 3), (5,), path, batch=8)
+    message = "level.onnx has batch 8, but the device's batch is 1; export it with batch=1"
+    with pytest.raises(DeviceError, match=message), onnx_file(Model.of(nn.Linear(5, 3), (5,), path), batch=1):
+        pass
 
 
 def test_threads_are_at_most_the_processors(monkeypatch):
