@@ -11,6 +11,9 @@ from ofa.pipeline.recipe import Cost, TargetConfig
 
 Entry = Mapping[str, Any]
 
+ROUNDING = 1 + 1e-9
+"""Factor by which a cost may exceed its limit: costs of many archs at once are summed in another order than of one."""
+
 _APART = 0.1
 """Smallest relative difference of two levels in the objective."""
 
@@ -58,7 +61,11 @@ def spread(values: NDArray[np.float64], n: int, apart: float = 0.0) -> NDArray[n
 
 
 def _most_accurate(accurate: Sequence[Entry], limits: Mapping[Cost, float], config: TargetConfig) -> Entry:
-    within = [entry for entry in accurate if all(entry[objective_key(name)] <= limit for name, limit in limits.items())]
+    within = [
+        entry
+        for entry in accurate
+        if all(entry[objective_key(name)] <= limit * ROUNDING for name, limit in limits.items())
+    ]
     if not within:
         tightest = ", ".join(
             f"{name} = {limit:g} (lowest: {min(entry[objective_key(name)] for entry in accurate):.4g})"

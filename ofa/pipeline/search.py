@@ -13,7 +13,7 @@ import numpy as np
 from ofa.core.errors import InfeasibleError
 from ofa.core.files import write_json
 from ofa.pipeline.accuracy_store import AccuracyStore, Samples, read_accuracies
-from ofa.pipeline.choose import choose_levels, spread
+from ofa.pipeline.choose import ROUNDING, choose_levels, spread
 from ofa.pipeline.costs import CostFunction, check_limits, target_costs
 from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.measured import fit_predictor, measured_archs, measured_front, precision_drop
@@ -45,8 +45,9 @@ def _search(target: Target, progress: Progress) -> None:
     costs = {precision: target_costs(target, precision) for precision in target.precisions}
     predictor, rng, n_evaluated = run.predictor(), run.rng("search"), 0
     all_limits: list[Limits] = [{}, *(target.config.limits or ())]
-    per_round = (config.verify + len(all_limits) - 1) * (2 if set(costs) - {"float32"} else 1)
-    total = config.rounds * per_round  # an upper bound: some archs are found again
+    n_lossy = len(set(costs) - {"float32"})
+    n_measured = config.rounds * (config.verify + len(all_limits) - 1) + n_lossy * _n_first(target)
+    total = n_measured * (2 if n_lossy else 1)  # an upper bound: some archs are found again
 
     def add(precision: str, archs: list[Arch]) -> None:
         samples = store.measure(precision, archs, lambda done, message: progress(done, total, message))
@@ -118,13 +119,17 @@ def best_under(target: Target, limits: Limits) -> dict[str, Any]:
     } | values
 
 
+def _n_first(target: Target) -> int:
+    return max(4, target.recipe.search.verify // 2)
+
+
 def _first_archs(
     target: Target, costs: Mapping[str, CostFunction], predictor: AccuracyPredictor, known: Samples, rng: Any
 ) -> list[Arch]:
     """Return the archs on which a precision's accuracy drop is learned first, spread over the float32 front."""
-    space, n = target.run.family.space, max(4, target.recipe.search.verify // 2)
+    space = target.run.family.space
     front = predicted_front(target, costs, predictor, space.rows(known), rng, [])
-    return [space.decode(row) for row in front.rows[spread(front.values[:, 0], n)]]
+    return [space.decode(row) for row in front.rows[spread(front.values[:, 0], _n_first(target))]]
 
 
 def _candidates(
@@ -138,7 +143,7 @@ def _candidates(
 ) -> tuple[list[_Candidate], int]:
     """Return the predicted front in one precision, none if no arch meets the limits, and the number of archs seen."""
     drop = precision_drop(target.run, accuracies, precision)
-    constraints = [Constraint(name, costs[name], limit) for name, limit in limits.items()]
+    constraints = [Constraint(name, costs[name], limit * ROUNDING) for name, limit in limits.items()]
     if precision != "float32":
         most = target.config.max_accuracy_drop_percent
         constraints.append(Constraint("accuracy_drop_percent", drop, most))

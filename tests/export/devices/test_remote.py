@@ -26,10 +26,13 @@ from export.devices.ort_cpu import OrtCpu
 from export.devices.remote import Agent, ForgottenModel, Remote
 from export.formats.onnx import export_onnx
 from export.session import session
+from ofa.core.config import Config
 from ofa.core.errors import DeviceError
 from ofa.cost.latency.profile import network
 from ofa.devices.device import Device, HostLost, Model
 from ofa.devices.measure import MeasureConfig, measure
+from ofa.pipeline.recipe import TargetConfig
+from ofa.pipeline.recipe_file import validate
 
 TOKEN = "a-token-that-only-tests-know"
 REFERENCE = Model(partial(nn.Linear, 20, 20), (20,))
@@ -377,12 +380,16 @@ def test_tls_with_a_certificate_of_ones_own(token_file, certificate):
         assert host.load(REFERENCE)(1)
 
 
+class TargetList(Config):
+    targets: list[TargetConfig]
+
+
 def test_the_page_names_the_options_of_the_agent(capsys):
     page = (Path(__file__).parents[3] / "docs" / "agent.md").read_text()
     (recipe,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    profile = yaml.safe_load(recipe)["profile"]
-    assert profile.pop("device") == Remote.name
-    signature(Remote).bind(**profile["options"])
+    (target,) = validate(TargetList, yaml.safe_load(recipe), "agent.md").targets
+    assert target.device == Remote.name
+    signature(Remote).bind(**target.options)
     with pytest.raises(SystemExit):
         main(["--help"])
     flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}

@@ -4,7 +4,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export.formats.quantize import PRECISIONS, quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -12,6 +11,7 @@ from torch import nn
 
 import ofa
 from export.formats.onnx import export_onnx
+from export.formats.precision import PRECISIONS, convert
 from export.formats.sharing import share
 from export.preprocess import Preprocess
 from export.shared_weights import assemble
@@ -111,7 +111,7 @@ def test_levels_of_other_precisions_are_put_together_too(network, images, tmp_pa
     path, models = tmp_path / "model.onnx", []
     for precision in PRECISIONS:
         export_onnx(network, (1, 28, 28), path)
-        quantize(path, precision, Preprocess(28, 1, (0.3,), (0.4,))(images))
+        convert(path, precision, Preprocess(28, 1, (0.3,), (0.4,))(images))
         models.append(path.read_bytes())
     assert tensors_bytes(*models, models[0]) == tensors_bytes(*models) < sum(map(len, models))
 

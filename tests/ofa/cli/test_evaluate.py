@@ -16,7 +16,9 @@ def run(finished):
 @pytest.fixture
 def archs_json(run, tmp_path):
     path = tmp_path / "archs.json"
-    path.write_text(json.dumps(run.read_json("front.json")["front"][:2] + [dict(run.family.space.smallest)] * 2))
+    path.write_text(
+        json.dumps(run.target().read_json("front.json")["front"][:2] + [dict(run.family.space.smallest)] * 2)
+    )
     return path
 
 

@@ -31,7 +31,7 @@ def test_stages_come_after_those_they_need():
     for name, stage in all_stages().items():
         assert set(stage.needs) <= seen
         seen.add(name)
-    assert seen == {"train", "profile", "sample", "fit", "search", "export", "bundle", "report"}
+    assert seen == {"train", "profile", "sample", "fit", "search", "export", "bundle", "compare", "report"}
 
 
 def test_a_stage_without_its_needs_is_refused(tiny_recipe, tmp_path):
