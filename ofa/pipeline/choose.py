@@ -61,11 +61,8 @@ def spread(values: NDArray[np.float64], n: int, apart: float = 0.0) -> NDArray[n
 
 
 def _most_accurate(accurate: Sequence[Entry], limits: Mapping[Cost, float], config: TargetConfig) -> Entry:
-    within = [
-        entry
-        for entry in accurate
-        if all(entry[objective_key(name)] <= limit * ROUNDING for name, limit in limits.items())
-    ]
+    most = {objective_key(name): limit * ROUNDING for name, limit in limits.items()}
+    within = [entry for entry in accurate if all(entry[key] <= limit for key, limit in most.items())]
     if not within:
         tightest = ", ".join(
             f"{name} = {limit:g} (lowest: {min(entry[objective_key(name)] for entry in accurate):.4g})"

@@ -191,13 +191,16 @@ class Run(StageFolder):
         return target
 
     def new_target(self, config: TargetConfig) -> Target:
-        """Return a target to `specialize`, after checks that take no time."""
+        """Return a target to `specialize`, after all checks that take no long time."""
         for need in ("train", "sample", "fit"):
             self.require(need, f"target {config.name}")
         if any(known.name == config.name and known != config for known in self.recipe.targets):
             raise RunError(f"the recipe of {self.folder} has a target {config.name!r}; give another name or change it")
         target = self._target(config)
         target.check()
+        for stage in all_stages().values():
+            if stage.per_target and stage.check is not None and not target.finished(stage):
+                stage.check(target)
         return target
 
     def remove_target(self, name: str) -> None:

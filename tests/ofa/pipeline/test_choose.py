@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa.core.errors import InfeasibleError
-from ofa.pipeline.choose import choose_levels, spread
+from ofa.pipeline.choose import ROUNDING, choose_levels, spread
 from ofa.pipeline.recipe import TargetConfig
 from ofa.search.pareto import non_dominated
 
@@ -40,13 +40,13 @@ def test_each_set_of_limits_gets_the_most_accurate_arch_within_all_of_them():
 )
 def test_the_choice_is_that_of_a_plain_loop(values, limit_ms, limit_mib):
     measured = [entry(*one) for one in values]
-    within = [v for v in values if v[0] <= limit_ms and v[2] <= limit_mib]
+    within = [v for v in values if v[0] <= limit_ms * ROUNDING and v[2] <= limit_mib * ROUNDING]
     config = TargetConfig(name="a", limits=[{"latency_ms": limit_ms, "size_mib": limit_mib}])
     if within:
         (level,) = choose_levels(measured, front_of(measured), config)
         assert level["estimated_top1_percent"] == max(v[1] for v in within)
-        assert level["predicted_latency_ms"] <= limit_ms
-        assert level["size_mib"] <= limit_mib
+        assert level["predicted_latency_ms"] <= limit_ms * ROUNDING
+        assert level["size_mib"] <= limit_mib * ROUNDING
     else:
         with pytest.raises(InfeasibleError, match=r"latency_ms = .* \(lowest: .*size_mib = .* \(lowest: .*"):
             choose_levels(measured, front_of(measured), config)

@@ -75,6 +75,7 @@ def test_a_target_from_a_table_is_made_without_a_device_and_says_predicted(finis
         assert [level.arch for level in runtime.levels] == [level.arch for level in target.levels]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_device")
 def test_accuracies_of_one_target_are_known_to_all_and_stay_when_it_is_removed(finished, table):
     run = open_run(finished)
@@ -92,6 +93,7 @@ def test_accuracies_of_one_target_are_known_to_all_and_stay_when_it_is_removed(f
         run.remove_target("frst")
 
 
+@pytest.mark.slow
 def test_a_limit_on_any_cost_is_met_and_several_at_once(finished, table):
     run = open_run(finished)
     front = run.target().read_json("front.json")["front"]
@@ -110,6 +112,9 @@ def test_in_another_precision_accuracy_and_size_are_those_of_the_file(finished, 
     content["device"]["precision"] = "int8_static"
     int8 = finished / "int8.json"
     int8.write_text(json.dumps(content))
+    recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
+    recipe["search"] |= {"rounds": 1, "verify": 3}
+    (finished / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     run = open_run(finished)
     config = TargetConfig(name="int8", table=int8, precision="int8_static", levels=2, max_accuracy_drop_percent=100.0)
     target = run.specialize(config)
@@ -170,6 +175,8 @@ def test_what_a_target_cannot_be_is_one_error(finished, table, tmp_path):
     ):
         with pytest.raises(kind, match=message):
             run.specialize(TargetConfig(name="x", **settings))
+    with pytest.raises(InfeasibleError, match="target 'x': .*size_mib must be at most 1e-05, the tightest seen is"):
+        run.specialize(TargetConfig(name="x", limits=[{"size_mib": 1e-5}]))
     with pytest.raises(RunError, match="has a target 'local'; give another name"):
         run.specialize(TargetConfig(name="local", batch=2))
     assert [target.name for target in open_run(finished).targets] == ["local"]
@@ -181,6 +188,7 @@ def test_a_run_that_is_not_trained_gets_no_targets(finished, tmp_path):
         run.specialize(TargetConfig(name="x"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_device")
 def test_a_changed_target_is_made_again_and_the_others_stay(finished, table):
     recipe = recipe_with(finished, {"name": "b", "table": str(table), "levels": 2})
@@ -198,6 +206,7 @@ def test_a_changed_target_is_made_again_and_the_others_stay(finished, table):
     assert all(changed.target("local").finished(stage) for stage in all_stages().values() if stage.per_target)
 
 
+@pytest.mark.slow
 def test_partial_samples_of_other_settings_are_removed_and_those_of_the_same_kept(finished, table):
     run = open_run(finished)
     profile = all_stages()["profile"]
@@ -222,6 +231,7 @@ with target.exclusive():
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_work_on_two_targets_but_not_on_one(finished, table):
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, finished], stdout=subprocess.PIPE, text=True)
     try:
