@@ -175,7 +175,7 @@ def test_what_a_target_cannot_be_is_one_error(finished, table, tmp_path):
     ):
         with pytest.raises(kind, match=message):
             run.specialize(TargetConfig(name="x", **settings))
-    with pytest.raises(InfeasibleError, match="target 'x': .*size_mib must be at most 1e-05, the tightest seen is"):
+    with pytest.raises(InfeasibleError, match=r"target 'x': .*size_mib must be at most 1e-05, the tightest seen is"):
         run.specialize(TargetConfig(name="x", limits=[{"size_mib": 1e-5}]))
     with pytest.raises(RunError, match="has a target 'local'; give another name"):
         run.specialize(TargetConfig(name="local", batch=2))
