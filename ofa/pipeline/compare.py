@@ -14,7 +14,7 @@ from ofa.devices.device import Model, Timing
 from ofa.devices.measure import measure
 from ofa.pipeline.accuracy_store import read_accuracies
 from ofa.pipeline.level_files import extract
-from ofa.pipeline.measured import precision_drop
+from ofa.pipeline.measured import precision_drop, predicted_and_estimated
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage, all_stages
 from ofa.pipeline.target import Target
@@ -65,18 +65,30 @@ def _key(entry: Mapping[str, Any]) -> str:
 
 
 def _predicted(target: Target, other: Target) -> list[Entry]:
-    """Return the entries of another target's levels on a target, with predicted latencies."""
-    run, front = target.run, target.read_json("front.json")["front"]
-    accuracies, entries = read_accuracies(run), []
-    levels = other.read_json("front.json")["levels"]
+    """Return the entries of another target's levels on a target, with predicted latencies.
+
+    All accuracies are estimated by the target's predictor, as those of two predictors differ by more than archs do.
+    """
+    run, space, accuracies = target.run, target.run.family.space, read_accuracies(target.run)
+    float32, predictor = accuracies["float32"], target.predictor()
+    estimates = dict(zip(float32, predicted_and_estimated(run, float32, predictor)[1].tolist(), strict=True))
+    drops = {precision: precision_drop(run, accuracies, precision) for precision in target.precisions}
+
+    def top1_percent(arch: Mapping[str, Any], precision: str) -> float:
+        row = space.rows([arch])
+        return float(estimates[space.arch(arch)] - drops[precision](row)[0])
+
+    front = [
+        (one["predicted_latency_ms"], top1_percent(one["arch"], one["precision"]))
+        for one in target.read_json("front.json")["front"]
+    ]
+    entries, levels = [], other.read_json("front.json")["levels"]
     for number, level in enumerate(sorted(levels, key=lambda entry: -float(entry["predicted_latency_ms"]))):
-        row = run.family.space.rows([level["arch"]])
         precision = level["precision"] if level["precision"] in target.precisions else target.precisions[0]
-        float32_percent = level["estimated_top1_percent"] + level["accuracy_drop_percent"]
-        top1_percent = float32_percent - float(precision_drop(run, accuracies, precision)(row)[0])
-        latency_ms = float(target.latency_table(precision)(row)[0])
-        as_fast = [one["estimated_top1_percent"] for one in front if one["predicted_latency_ms"] <= latency_ms]
-        as_good = [one["predicted_latency_ms"] for one in front if one["estimated_top1_percent"] >= top1_percent]
+        latency_ms = float(target.latency_table(precision)(space.rows([level["arch"]]))[0])
+        accuracy = top1_percent(level["arch"], precision)
+        as_fast = [percent for ms, percent in front if ms <= latency_ms]
+        as_good = [ms for ms, percent in front if percent >= accuracy]
         entries.append(
             {
                 "made_for": other.name,
@@ -87,8 +99,8 @@ def _predicted(target: Target, other: Target) -> list[Entry]:
                 "latency_ms": latency_ms,
                 "measured": False,
                 "predicted_latency_ms": latency_ms,
-                "estimated_top1_percent": top1_percent,
-                "lost_top1_percent": max(as_fast) - top1_percent if as_fast else None,
+                "estimated_top1_percent": accuracy,
+                "lost_top1_percent": max(as_fast) - accuracy if as_fast else None,
                 "slower_percent": 100 * (latency_ms / min(as_good) - 1) if as_good else None,
             }
         )

@@ -11,7 +11,7 @@ from ofa.pipeline.choose import objective_key
 from ofa.pipeline.costs import CostFunction
 from ofa.pipeline.run import Run
 from ofa.pipeline.target import Target
-from ofa.predict.denoise import estimate_percent, model_rmse_percent
+from ofa.predict.denoise import Floats, estimate_percent, model_rmse_percent
 from ofa.predict.mlp import AccuracyPredictor
 from ofa.predict.precision_drop import PrecisionDrop
 from ofa.search.pareto import non_dominated
@@ -46,6 +46,13 @@ def read_model_rmse_percent(run: Run) -> float:
     return model_rmse_percent(measured, predicted, n_validation_images(run))
 
 
+def predicted_and_estimated(run: Run, samples: Samples, predictor: AccuracyPredictor) -> tuple[Floats, Floats]:
+    """Return the predicted float32 accuracies in percent `[n]` of samples, and those weighed against the measured."""
+    predicted, measured = predictor(run.family.space.rows(samples)), denoised(run, samples.values())
+    rmse_percent, n_images = read_model_rmse_percent(run), n_validation_images(run)
+    return predicted, estimate_percent(measured, predicted, n_images=n_images, model_rmse_percent=rmse_percent)
+
+
 def measured_archs(
     target: Target,
     costs: Mapping[str, Mapping[str, CostFunction]],
@@ -58,9 +65,7 @@ def measured_archs(
     are left out.
     """
     run, space, float32 = target.run, target.run.family.space, accuracies["float32"]
-    predicted, measured = predictor(space.rows(float32)), denoised(run, float32.values())
-    rmse_percent, n_images = read_model_rmse_percent(run), n_validation_images(run)
-    estimated = estimate_percent(measured, predicted, n_images=n_images, model_rmse_percent=rmse_percent)
+    predicted, estimated = predicted_and_estimated(run, float32, predictor)
     position = {arch: i for i, arch in enumerate(float32)}
     entries = []
     for precision, cost in costs.items():

@@ -19,7 +19,7 @@ from ofa.pipeline import target as target_module
 from ofa.pipeline.accuracy_store import read_accuracies
 from ofa.pipeline.compare import mean_loss, read_comparison
 from ofa.pipeline.lock import locked
-from ofa.pipeline.measured import precision_drop
+from ofa.pipeline.measured import precision_drop, predicted_and_estimated
 from ofa.pipeline.recipe import TargetConfig
 from ofa.pipeline.recipe_file import load_recipe
 from ofa.pipeline.run import Run, open_run
@@ -304,8 +304,17 @@ def test_networks_are_compared_on_each_other_target(finished, table, monkeypatch
         row = run.family.space.rows([entry["arch"]])
         assert entry["latency_ms"] == entry["predicted_latency_ms"] == pytest.approx(tables[entry["target"]](row)[0])
         assert not entry["measured"]
-        front = run.target(entry["target"]).read_json("front.json")["front"]
-        best = [one["estimated_top1_percent"] for one in front if one["predicted_latency_ms"] <= entry["latency_ms"]]
+        target = run.target(entry["target"])
+        float32 = read_accuracies(run)["float32"]
+        _, estimated = predicted_and_estimated(run, float32, target.predictor())
+        estimates = dict(zip(float32, estimated, strict=True))
+        assert entry["estimated_top1_percent"] == pytest.approx(estimates[run.family.space.arch(entry["arch"])])
+        front = target.read_json("front.json")["front"]
+        best = [
+            estimates[run.family.space.arch(one["arch"])]
+            for one in front
+            if one["predicted_latency_ms"] <= entry["latency_ms"]
+        ]
         lost = entry["lost_top1_percent"]
         assert (lost is None) == (not best)
         assert lost is None or lost == pytest.approx(max(best) - entry["estimated_top1_percent"])
