@@ -163,13 +163,13 @@ def _check_precision(path: Path, precision: str) -> None:
     graph = onnx.load(path).graph
     operators = {node.op_type for node in graph.node}
     types = {tensor.data_type for tensor in graph.initializer}
-    found = {
+    has_precision = {
         "float32": not operators & {"QuantizeLinear", "DynamicQuantizeLinear"},
         "float16": onnx.TensorProto.FLOAT16 in types,
         "int8_static": "QuantizeLinear" in operators,
         "int8_dynamic": "DynamicQuantizeLinear" in operators,
     }
-    assert found[precision], (path, precision, operators)
+    assert has_precision[precision], (path, precision, operators)
 
 
 def _fastest_eighth_ms(run: Any, x: NDArray[np.float32]) -> float:

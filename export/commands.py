@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from ofa.cli.options import (
     JsonOption,
     RecipeArgument,
+    RunArgument,
     RunOption,
     TargetOption,
     execute,
@@ -57,7 +58,7 @@ def make(recipe: RecipeArgument, run_dir: RunOption = None, target: TargetOption
 
 @bundle.command()
 def join(
-    run_dir: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or a recipe whose run is in runs/.")],
+    run_dir: RunArgument,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", parser=user_path, help="Folder of the new bundle.")],
     target: Annotated[
         list[str] | None, typer.Option("--target", metavar="NAME", help="A target; may be repeated. Default: all.")
@@ -97,7 +98,7 @@ def demo(
 
     With `--policy endurance`, or any option of a day, simulates a whole day without running models.
     """
-    chosen = make_run(recipe, run_dir).target(target)
+    selected = make_run(recipe, run_dir).target(target)
     options = {
         "hours": hours,
         "requests_per_hour": requests_per_hour,
@@ -105,11 +106,11 @@ def demo(
         "power_w": power_w,
         "latency_bound_ms": latency_bound_ms,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    if given or policy is PolicyName.ENDURANCE:
-        _show_day(chosen, policy, steps, as_json, given)
+    day_options = {name: value for name, value in options.items() if value is not None}
+    if day_options or policy is PolicyName.ENDURANCE:
+        _show_day(selected, policy, steps, as_json, day_options)
     else:
-        _show_discharge(chosen, steps, as_json)
+        _show_discharge(selected, steps, as_json)
 
 
 def _show_discharge(target: Target, steps: int, as_json: bool) -> None:

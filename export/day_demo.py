@@ -85,11 +85,11 @@ def simulated_demo(
     check_choice("policy", policy, ("battery", "endurance"), kind=BundleError)
     check_number("hours", hours, 0.01, 100, kind=BundleError)
     check_number("capacity_wh", capacity_wh, 0.01, 10_000, kind=BundleError)
-    chosen: Policy = BatteryPolicy.even(len(levels))
+    deciding_policy: Policy = BatteryPolicy.even(len(levels))
     if policy == "endurance":
-        chosen = EndurancePolicy.of(levels, hours=hours, requests_per_hour=requests_per_hour, power_w=power_w)
+        deciding_policy = EndurancePolicy.of(levels, hours=hours, requests_per_hour=requests_per_hour, power_w=power_w)
     if latency_bound_ms is not None:
-        chosen = LatencyGuard.of(chosen, levels, bound_ms=latency_bound_ms)
+        deciding_policy = LatencyGuard.of(deciding_policy, levels, bound_ms=latency_bound_ms)
     truth = Levels(
         top1_percent=tuple(level.top1_percent for level in levels),
         energies_mj=energies_mj(levels, power_w) or tuple(_GUESSED_POWER_W * ms for ms in image_latencies_ms(levels)),
@@ -105,7 +105,7 @@ def simulated_demo(
         requests_per_hour=background_w * MJ_PER_WH / image_mj if requests_per_hour is None else requests_per_hour,
         capacity_error=_CAPACITY_ERROR,
     )
-    served, shares = simulate(chosen, day, truth, stated_capacity_wh=capacity_wh), best_plan(day, truth)
+    served, shares = simulate(deciding_policy, day, truth, stated_capacity_wh=capacity_wh), best_plan(day, truth)
     return DayDemo(
         steps=_steps(served, day, truth, steps),
         lasted=served.lasted,

@@ -15,8 +15,8 @@ def energies_mj(levels: Sequence[Level], power_w: float | None = None) -> tuple[
     if power_w is not None:
         check_number("power_w", power_w, 1e-6, 1e6, kind=BundleError)
         return tuple(power_w * image_ms for image_ms in image_latencies_ms(levels))
-    known = tuple(level.energy_mj for level in levels if level.energy_mj is not None)
-    return known if len(known) == len(levels) else None
+    stated_mj = tuple(level.energy_mj for level in levels if level.energy_mj is not None)
+    return stated_mj if len(stated_mj) == len(levels) else None
 
 
 def image_latencies_ms(levels: Sequence[Level]) -> tuple[float, ...]:

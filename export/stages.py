@@ -21,11 +21,9 @@ from export.preprocess import Preprocess
 from export.replay import replay
 from ofa.core.errors import DeviceError, ExportError
 from ofa.cost.energy import energy_mj
-from ofa.cost.latency.profile import reference
 from ofa.data.dataset import Data
 from ofa.data.loaders import eval_batches
 from ofa.devices.device import Model, Timing
-from ofa.devices.measure import measure
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
 from ofa.pipeline.level_files import extract, range_images, score_file
@@ -82,8 +80,7 @@ def _check_arch(target: Target, arch: Arch) -> None:
                 f"{parity.max_abs_logit:.3g}; remove randomness and control flow that depends on data"
             )
         if logits.shape != (1, n_classes):
-            shape_text = f"it returns shape {logits.shape} for one image; return logits [batch, {n_classes}]"
-            raise ExportError(shape_text)
+            raise ExportError(f"it returns shape {logits.shape} for one image; return logits [batch, {n_classes}]")
 
 
 def _export(target: Target, progress: Progress) -> None:
@@ -178,18 +175,15 @@ def _timings(target: Target, drafts: Sequence[_Draft]) -> list[Timing]:
     """Measure the very files by the same statistic as the latency table; predicted latencies if a table was given."""
     run, timings = target.run, dict[int, Timing]()
     for precision in dict.fromkeys(draft.entry["precision"] for draft in drafts):
-        chosen = [i for i, draft in enumerate(drafts) if draft.entry["precision"] == precision]
+        positions = [i for i, draft in enumerate(drafts) if draft.entry["precision"] == precision]
         if target.config.table is not None:
-            timings |= {i: Timing(drafts[i].entry["predicted_latency_ms"], 0.0, 1) for i in chosen}
+            timings |= {i: Timing(drafts[i].entry["predicted_latency_ms"], 0.0, 1) for i in positions}
             continue
         models = {
             str(i): Model.of(drafts[i].network, run.family.input_shape(drafts[i].entry["arch"]), file=drafts[i].path)
-            for i in chosen
+            for i in positions
         }
-        bursts = target.latency_table(precision).device.get("bursts", "all")
-        config = run.recipe.profile.model_copy(update={"bursts": bursts})
-        of_models = measure(target.device(precision), models, reference(run.family), run.rng("export"), config=config)
-        timings |= {i: of_models[str(i)] for i in chosen}
+        timings |= {int(i): timing for i, timing in target.measure(precision, models, "export").items()}
     return [timings[i] for i in range(len(drafts))]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ofa.cli.options import JsonOption, existing_run, user_path
+from ofa.cli.options import JsonOption, RunArgument, existing_run, user_path
 from ofa.cli.output import emit, progress, table
 
 _COLUMNS = {
@@ -18,9 +18,7 @@ _COLUMNS = {
 
 
 def evaluate(
-    run_dir: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run directory, or a recipe whose run is in runs/NAME.")
-    ],
+    run_dir: RunArgument,
     archs_file: Annotated[
         Path | None,
         typer.Option(

@@ -25,6 +25,9 @@ def user_path(text: str) -> Path:
 
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run directory, or a recipe whose run is in runs/NAME.")
+]
 RunOption = Annotated[
     Path | None,
     typer.Option(

@@ -109,8 +109,8 @@ def search(
     if limit:
         from ofa.pipeline.search import best_under
 
-        chosen = run.target(target)
-        entries = {chosen.name: [best_under(chosen, limits) for limits in parse_limits(limit, chosen.config)]}
+        searched = run.target(target)
+        entries = {searched.name: [best_under(searched, limits) for limits in parse_limits(limit, searched.config)]}
     else:
         execute(run, "search", target)
         names = [one.name for one in run.targets if target in (None, one.name)]

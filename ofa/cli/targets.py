@@ -9,6 +9,7 @@ import typer
 
 from ofa.cli.options import (
     JsonOption,
+    RunArgument,
     existing_run,
     json_object,
     make_report,
@@ -18,8 +19,6 @@ from ofa.cli.options import (
     user_path,
 )
 from ofa.cli.output import console, emit, table
-
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or a recipe whose run is in runs/.")]
 
 
 def specialize(

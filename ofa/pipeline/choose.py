@@ -38,8 +38,8 @@ def choose_levels(measured: Sequence[Entry], front: Sequence[Entry], config: Tar
         of_front = [entry for entry in front if entry["estimated_top1_percent"] >= least]
         values = np.array([entry[objective_key(config.objective)] for entry in of_front])
         return [of_front[i] for i in spread(values, config.levels, apart=_APART)[::-1]]
-    chosen = {id(entry): entry for entry in (_most_accurate(accurate, limits, config) for limits in config.limits)}
-    return sorted(chosen.values(), key=lambda entry: -float(entry["estimated_top1_percent"]))
+    by_identity = {id(entry): entry for entry in (_most_accurate(accurate, limits, config) for limits in config.limits)}
+    return sorted(by_identity.values(), key=lambda entry: -float(entry["estimated_top1_percent"]))
 
 
 def objective_key(cost: str) -> str:

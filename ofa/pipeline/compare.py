@@ -9,9 +9,7 @@ import numpy as np
 
 from ofa.core.errors import DeviceError
 from ofa.core.files import write_json
-from ofa.cost.latency.profile import reference
-from ofa.devices.device import Model, Timing
-from ofa.devices.measure import measure
+from ofa.devices.device import Model
 from ofa.pipeline.accuracy_store import read_accuracies
 from ofa.pipeline.level_files import extract
 from ofa.pipeline.measured import precision_drop, predicted_and_estimated
@@ -28,15 +26,15 @@ def _compare(run: Run, progress: Progress) -> None:
     """Measure the levels of each target on every other one, or predict them where the device is not at hand."""
     bundle, profile = all_stages()["bundle"], all_stages()["profile"]
     targets = [target for target in run.targets if target.finished(bundle)]
-    known = {_key(entry): entry for entry in read_comparison(run)}
+    earlier = {_key(entry): entry for entry in read_comparison(run)}
     entries: list[Entry] = []
     for i, target in enumerate(targets):
         others = [other for other in targets if other.name != target.name]
         of_target = [
             entry | {"table": target.fingerprint(profile)} for other in others for entry in _predicted(target, other)
         ]
-        missing = [entry for entry in of_target if not known.get(_key(entry), {}).get("measured")]
-        measured_ms = {key: entry["latency_ms"] for key, entry in known.items() if entry["measured"]}
+        missing = [entry for entry in of_target if not earlier.get(_key(entry), {}).get("measured")]
+        measured_ms = {key: entry["latency_ms"] for key, entry in earlier.items() if entry["measured"]}
         measured_ms |= _measured(target, missing)
         for entry in of_target:
             if _key(entry) in measured_ms:
@@ -118,11 +116,7 @@ def _measured(target: Target, entries: list[Entry]) -> dict[str, float]:
             models = {
                 key: Model.of(extract(run, supernet, arch), run.family.input_shape(arch)) for key, arch in archs.items()
             }
-            bursts = target.latency_table(precision).device.get("bursts", "all")
-            config = run.recipe.profile.model_copy(update={"bursts": bursts})
-            timings: Mapping[str, Timing] = measure(
-                target.device(precision), models, reference(run.family), run.rng("compare"), config=config
-            )
+            timings = target.measure(precision, models, "compare")
             latencies_ms |= {key: timing.median_ms for key, timing in timings.items()}
     except DeviceError as error:
         warnings.warn(f"networks of other targets are predicted on {target.name!r}: {error}", stacklevel=2)

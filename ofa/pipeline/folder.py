@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -18,32 +19,32 @@ from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.stage import Progress, Stage, all_stages, readers
 
 
-class StageFolder:
+class StageFolder(ABC):
     """A folder with the files that stages made and a record of each stage in `stages.json`: a run or a target."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
 
+    @abstractmethod
     def holders(self, stage: Stage) -> "Iterable[StageFolder]":
         """Return the folders whose result of a stage is read here."""
-        raise NotImplementedError
 
     def settings(self, stage: Stage) -> dict[str, Any]:
         """Return the settings that a stage of this folder reads, without those of the stages it needs."""
         content = self.recipe.model_dump(mode="json")
         return {section: content[section] for section in ("seed", *stage.sections)}
 
+    @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:
         """Keep other processes from working here, or raise RunError if one does; may be nested."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self) -> None:
         """Write what this folder is made from, before a stage runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def affected(self) -> "Iterable[StageFolder]":
         """Return the folders with stages that read results of this one, itself included."""
-        raise NotImplementedError
 
     def path(self, name: str) -> Path:
         """Return the path of a file here."""

@@ -72,9 +72,9 @@ class TargetConfig(Config):
     batch: int = Field(1, ge=1, le=4096)
     """Images in one run, whose latency is measured."""
     precision: Precision = "float32"
-    """Of the levels; `auto` searches it together with the arch, among those that the device runs."""
+    """Precision of the levels; `auto` searches it together with the arch, among those that the device runs."""
     format: str = "onnx"
-    """Of the model files."""
+    """Format of the model files."""
     format_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the format: `opset`, a fixed `batch`, `ort` to write ONNX Runtime's own files, too."""
     table: UserPath | None = None

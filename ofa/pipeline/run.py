@@ -101,12 +101,11 @@ class Run(StageFolder):
         """
         _ = self.data
         check_family(self.family)
-        checked = [stage for stage in all_stages().values() if stage.check is not None]
         if distributed.rank() == 0:
-            for stage in checked:
+            for stage in all_stages().values():
                 for holder in self.holders(stage):
-                    if not holder.finished(stage):
-                        stage.check(holder)  # type: ignore[misc]  # mypy does not see that it is not None
+                    if stage.check is not None and not holder.finished(stage):
+                        stage.check(holder)
         unreachable = {}
         for target in self.targets:
             try:

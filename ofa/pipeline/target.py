@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,11 @@ from pydantic import ValidationError
 
 from ofa.core.errors import DeviceError, RunError, TableError
 from ofa.core.files import write_text
+from ofa.cost.latency.profile import reference
 from ofa.cost.latency.table import LatencyTable
-from ofa.devices.device import Device
+from ofa.devices.device import Device, Model, Timing
 from ofa.devices.format import Format, create_format
+from ofa.devices.measure import measure
 from ofa.devices.registry import create_device, device_precisions
 from ofa.pipeline.folder import StageFolder
 from ofa.pipeline.levels import Level, read_records
@@ -116,6 +118,16 @@ class Target(StageFolder):
             TableError: it is missing, malformed or of another family.
         """
         return LatencyTable.load(self.table_path(precision or self.precisions[0]), self.run.family)
+
+    def measure(self, precision: str, models: Mapping[str, Model], stage: str) -> dict[str, Timing]:
+        """Measure whole networks in a precision by the same statistic as the latency table; `stage` seeds the order.
+
+        Raises:
+            DeviceError: the device cannot run here, cannot run a model, or is lost.
+        """
+        bursts = self.latency_table(precision).device.get("bursts", "all")
+        config = self.recipe.profile.model_copy(update={"bursts": bursts})
+        return measure(self.device(precision), models, reference(self.run.family), self.rng(stage), config=config)
 
     def predictor(self) -> AccuracyPredictor:
         """Return the accuracy predictor that the search of this target refined, or the one of the run before."""
