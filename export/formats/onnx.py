@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
@@ -27,6 +28,8 @@ from ofa.devices.format import Logits
 
 _FLOAT16_TOLERANCE = 0.01
 """Largest difference of a logit allowed in float16, relative to the largest logit."""
+_TIE = 1e-5
+"""Logits as near as this to each other, relative to the largest, are equal: float32 rounding decides which is first."""
 _EXPORTING = Lock()  # the exporter, warning filters and a network's mode are global
 
 
@@ -37,7 +40,8 @@ class Parity:
     Attributes:
         max_abs_diff: largest absolute difference of a logit; NaN if either side has NaN or infinity.
         max_abs_logit: largest absolute logit of PyTorch.
-        same_top1: fraction of the images for which both give the same class.
+        same_top1: fraction of the images for which both give the same class; of classes that PyTorch has equal, to
+            rounding, either counts.
         n_images: number of images compared.
     """
 
@@ -124,11 +128,18 @@ def compare(model: Logits, network: nn.Module, images: Iterable[Tensor]) -> Pari
         finite = np.isfinite(actual).all() and np.isfinite(expected).all()
         diffs.append(float(np.abs(actual - expected).max(initial=0.0)) if finite else float("nan"))
         sizes.append(float(np.abs(expected).max(initial=0.0)))
-        same.append(actual.argmax(axis=1) == expected.argmax(axis=1))
+        same.append(_same_top1(actual, expected))
     n_images = sum(map(len, same))
     if not n_images:
         raise ExportError("no images to compare the ONNX model with PyTorch on; give at least one batch")
     return Parity(float(np.max(diffs)), float(np.max(sizes)), float(np.mean(np.concatenate(same))), n_images)
+
+
+def _same_top1(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_]:
+    best, size = expected.max(axis=1), np.abs(expected).max(axis=1)
+    of_actual = np.take_along_axis(expected, actual.argmax(axis=1)[:, None], axis=1)[:, 0]
+    same: NDArray[np.bool_] = of_actual >= best - _TIE * size
+    return same
 
 
 def check_parity(name: str, parity: Parity, precision: str) -> None:

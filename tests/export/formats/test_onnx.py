@@ -68,6 +68,14 @@ def test_the_parity_is_that_of_the_worst_batch_and_of_all_images(tmp_path):
     assert (parity.max_abs_diff, parity.max_abs_logit, parity.same_top1, parity.n_images) == (0.5, 9.0, 0.75, 4)
 
 
+@pytest.mark.parametrize(("margin", "same"), [(0.0, 1.0), (2e-5, 1.0), (2e-3, 0.5)])
+def test_either_class_counts_where_rounding_decides_between_two(margin, same):
+    """The file has the other of two classes first, which PyTorch has a little apart in the second image."""
+    logits = torch.tensor([[9.0, 0.0, 1.0], [0.0, 9.0, 9.0 - margin]])
+    file = np.array([[9.0, 0.0, 1.0], [0.0, 9.0, 9.1]], dtype=np.float32)
+    assert compare(lambda _: file, nn.Identity(), [logits]).same_top1 == same
+
+
 def test_a_fixed_batch_is_the_only_one_that_the_file_takes(network, batch, tmp_path):
     path = tmp_path / "model.onnx"
     parity = export_onnx(network, (1, 28, 28), path, images=[batch[:1], batch], batch=4)
