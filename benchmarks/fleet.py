@@ -29,7 +29,7 @@ from ofa.pipeline.run import Run
 
 N_ARCHS, ROUNDS, BURST_MS = 60, 60, 3.0
 SHARED = ("supernet.safetensors", "samples.json", "predictor.safetensors")
-FIFTH = ("--name", "fifth", "--precision", "int8_static", "--limit", "latency_ms=0.06", "--limit", "macs_m=0.2")
+FIFTH = ("--name", "fifth", "--precision", "int8_static", "--limit", "size_mib=0.25", "--limit", "macs_m=0.2")
 INTRODUCTION = """
 # One training, five targets
 
