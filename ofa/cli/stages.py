@@ -57,7 +57,8 @@ def run(
 
     def show() -> None:
         show_levels(run, f"{run.recipe.name}: levels out of {summary['space_size']:.3g} archs")
-        for path in (run.path("report.html"), *(target.path("bundle") for target in run.targets)):
+        bundles = [target.path("bundle") for target in run.targets if target.name not in failed]
+        for path in (run.path("report.html"), *bundles):
             console.print(str(path), highlight=False, soft_wrap=True)
 
     emit(summary, as_json, show)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -262,6 +263,8 @@ def test_a_target_whose_device_is_gone_costs_itself_only(finished, table, comman
     assert err.rstrip().splitlines()[-1].startswith("error: not made, see above: phone; mend")
     assert list(json.loads(out)["targets"]) == ["local", "b"]
     assert "<h2>Target b</h2>" in (finished / "report.html").read_text()
+    _, out, _ = command("run", recipe, "--run", finished, "--resume")
+    assert [Path(line).parts[-2] for line in out.splitlines() if line.endswith("bundle")] == ["local", "b"]
 
 
 def test_the_command_specialize_adds_lists_and_removes_a_target(finished, table, command):
