@@ -44,25 +44,31 @@ class LatencyEstimator:
     fastest bursts, which ran undisturbed, repeat better.
 
     Attributes:
-        reference_ms: median time of the reference over all bursts.
         undisturbed_ms: fastest time of the reference in each session.
         fastest: whether only the fastest eighth of a model's bursts counts, relative to `undisturbed_ms`; otherwise
             all bursts count, each relative to its own `Burst.reference_ms`.
+        reference_ms: time of the reference that latencies are given for; by default that of these bursts: its median
+            over all, or the mean of `undisturbed_ms`.
     """
 
-    reference_ms: float
     undisturbed_ms: Mapping[int, float]
     fastest: bool
+    reference_ms: float
 
     @classmethod
-    def fit(cls, samples: Samples, selection: Selection = "auto") -> Self:
-        """Choose which bursts count: with "auto" the fastest if odd and even visits clearly agree better on them."""
+    def fit(cls, samples: Samples, selection: Selection = "auto", *, reference_ms: float | None = None) -> Self:
+        """Choose which bursts count: with "auto" the fastest if odd and even visits clearly agree better on them.
+
+        With the `reference_ms` of an earlier measurement, latencies are those at the speed that the device had then.
+        """
         references_ms = [burst.reference_ms for bursts in samples.values() for burst in bursts]
         undisturbed_ms: dict[int, float] = {}
         for burst in itertools.chain.from_iterable(samples.values()):
             undisturbed_ms[burst.session] = min(burst.reference_ms, undisturbed_ms.get(burst.session, math.inf))
-        reference_ms = float(np.median(references_ms)) if references_ms else 1.0
-        by_all, by_fastest = (cls(reference_ms, undisturbed_ms, fastest) for fastest in (False, True))
+        median_ms = float(np.median(references_ms)) if references_ms else 1.0
+        fastest_ms = float(np.mean(list(undisturbed_ms.values()))) if undisturbed_ms else 1.0
+        by_all = cls(undisturbed_ms, False, reference_ms or median_ms)
+        by_fastest = cls(undisturbed_ms, True, reference_ms or fastest_ms)
         models = [bursts for bursts in samples.values() if len(bursts) >= _MIN_BURSTS]
         if selection == "auto" and len(models) >= _MIN_MODELS:
             models = models[:: math.ceil(len(models) / _MAX_MODELS)]
@@ -85,8 +91,7 @@ class LatencyEstimator:
         if not self.fastest:
             return self.reference_ms * np.array([burst.run_ms / burst.reference_ms for burst in bursts])
         ratios = np.sort([burst.run_ms / self.undisturbed_ms[burst.session] for burst in bursts])
-        scale_ms = float(np.mean(list(self.undisturbed_ms.values())))
-        return scale_ms * ratios[: math.ceil(_FASTEST_SHARE * len(bursts))]
+        return self.reference_ms * ratios[: math.ceil(_FASTEST_SHARE * len(bursts))]
 
     def _disagreement(self, models: Sequence[Sequence[Burst]]) -> float:
         """Return the median over models of the relative difference between odd and even visits."""

@@ -60,6 +60,7 @@ def measure(
     *,
     config: MeasureConfig | None = None,
     samples: Samples | None = None,
+    reference_ms: float | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Timing]:
     """Measure the latency of each model, by name, in interleaved rounds whose order `rng` draws.
@@ -67,6 +68,9 @@ def measure(
     The hosts of the device share the models; those of a host that is lost go to the others. The `reference`, a network
     best about as slow as the models, is timed after every few of them to correct for drift. New bursts are added to
     earlier `samples`; models that are precise already are not measured.
+
+    A computer may be twice as slow an hour later. With the `reference_ms` of an earlier measurement, latencies are
+    given at the speed that the device had then, so that those of both can be compared.
 
     `on_progress(done, total)` is called after each loaded model and each round, in the thread of a host; both numbers
     count loaded models and required visits.
@@ -89,7 +93,7 @@ def measure(
             alive = list(pool.map(campaign.run_on, hosts, shares, rng.spawn(len(hosts))))
         todo = [name for share, is_alive in zip(shares, alive, strict=True) if not is_alive for name in share]
         hosts = list(itertools.compress(hosts, alive))
-    estimator = LatencyEstimator.fit({name: samples[name] for name in models}, config.bursts)
+    estimator = LatencyEstimator.fit({name: samples[name] for name in models}, config.bursts, reference_ms=reference_ms)
     errors_percent = [estimator.error_percent(samples[name]) for name in models]
     n_noisy = sum(error > config.precision_percent for error in errors_percent)
     if n_noisy > _NOISY_SHARE * len(models):

@@ -120,14 +120,24 @@ class Target(StageFolder):
         return LatencyTable.load(self.table_path(precision or self.precisions[0]), self.run.family)
 
     def measure(self, precision: str, models: Mapping[str, Model], stage: str) -> dict[str, Timing]:
-        """Measure whole networks in a precision by the same statistic as the latency table; `stage` seeds the order.
+        """Measure whole networks in a precision; `stage` seeds the order.
+
+        Statistic and speed are those of the latency table: where the reference network is slower now than it was then,
+        latencies are given as they would have been.
 
         Raises:
             DeviceError: the device cannot run here, cannot run a model, or is lost.
         """
-        bursts = self.latency_table(precision).device.get("bursts", "all")
-        config = self.recipe.profile.model_copy(update={"bursts": bursts})
-        return measure(self.device(precision), models, reference(self.run.family), self.rng(stage), config=config)
+        of_table = self.latency_table(precision).device
+        config = self.recipe.profile.model_copy(update={"bursts": of_table.get("bursts", "all")})
+        return measure(
+            self.device(precision),
+            models,
+            reference(self.run.family),
+            self.rng(stage),
+            config=config,
+            reference_ms=of_table.get("reference_ms"),
+        )
 
     def predictor(self) -> AccuracyPredictor:
         """Return the accuracy predictor that the search of this target refined, or the one of the run before."""

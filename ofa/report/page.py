@@ -206,7 +206,8 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _definitions(pairs: Mapping[str, Any]) -> str:
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>\n" for name, value in pairs.items())
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in pairs.items()}
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>\n" for name, text in texts.items())
     return f"<dl>\n{items}</dl>"
 
 

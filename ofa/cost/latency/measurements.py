@@ -28,7 +28,7 @@ class Measurements:
     Attributes:
         measured: family of the measured blocks and networks.
         family: family whose latencies are of interest: the measured one, or the same at other resolutions.
-        device: `Device.description`, and which bursts count (`bursts`).
+        device: `Device.description`, which bursts count (`bursts`), and how long the reference took (`reference_ms`).
         date: date and time, ISO 8601.
         overhead: timing of a network that does nothing.
         rows: timing of each block alone, by its text and input size in pixels; empty for a family without blocks.

@@ -76,7 +76,8 @@ def profile(
     timings = measure(device, models, reference(family), rng, config=config, samples=file.samples, on_progress=save)
     estimator = LatencyEstimator.fit({name: file.samples[name] for name in models}, config.bursts)
     n_fitted = len(archs) - (min(config.checks, len(archs) // 2) if len(archs) >= 8 else 0)
-    description = device.description | {"bursts": "fastest" if estimator.fastest else "all"}
+    bursts = "fastest" if estimator.fastest else "all"
+    description = device.description | {"bursts": bursts, "reference_ms": estimator.reference_ms}
     rows = {(repr(block), size): timings[_row(block, size)] for block, size in blocks}
     return LatencyTable(
         measured=family,

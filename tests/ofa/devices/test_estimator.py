@@ -70,5 +70,16 @@ def test_a_machine_that_is_slower_throughout_gives_latencies_that_are_longer_thr
             assert second(slower[name]).median_ms == pytest.approx(factor * first(samples[name]).median_ms)
 
 
+@given(st.floats(0.1, 10.0), st.integers(0, 100))
+def test_with_the_reference_of_an_earlier_measurement_the_speed_of_the_machine_does_not_matter(factor, seed):
+    samples = drawn(4, 12, 0.3, seed)
+    slower = {name: [Burst(factor * b.run_ms, factor * b.reference_ms, 0) for b in samples[name]] for name in samples}
+    for selection in ("all", "fastest"):
+        before = LatencyEstimator.fit(samples, selection)
+        after = LatencyEstimator.fit(slower, selection, reference_ms=before.reference_ms)
+        for name in samples:
+            assert after(slower[name]).median_ms == pytest.approx(before(samples[name]).median_ms)
+
+
 def test_no_samples_are_no_error():
     assert not LatencyEstimator.fit({}).fastest

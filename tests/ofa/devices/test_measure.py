@@ -22,7 +22,7 @@ def by_width(module, shape):  # noqa: ARG001
     return float(shape[0])
 
 
-def timed(device, wanted=None, samples=None, on_progress=lambda done, total: None, **config):
+def timed(device, wanted=None, samples=None, on_progress=lambda done, total: None, reference_ms=None, **config):
     rng = np.random.default_rng(0)
     return measure(
         device,
@@ -31,6 +31,7 @@ def timed(device, wanted=None, samples=None, on_progress=lambda done, total: Non
         rng,
         config=MeasureConfig(**config),
         samples=samples,
+        reference_ms=reference_ms,
         on_progress=on_progress,
     )
 
@@ -54,6 +55,12 @@ def test_a_drift_of_the_machine_is_taken_out(pretend, host):
     ratios = medians(timed(pretend(drifting))) / np.arange(1, 13)
     assert slower(drifting.n_bursts) > 1.2  # at the end
     assert ratios.max() / ratios.min() < 1.015
+
+
+def test_a_computer_that_is_slower_than_it_was_gives_the_latencies_of_then(pretend, host):
+    slow = pretend(host(by_width, speed=lambda _: 2.0))
+    assert medians(timed(slow)) == pytest.approx(2 * np.arange(1, 13))
+    assert medians(timed(slow, reference_ms=10.0)) == pytest.approx(np.arange(1, 13))
 
 
 def test_a_few_slow_runs_do_not_matter(pretend, host):
