@@ -8,9 +8,12 @@ in int8 is compared with that of networks that were never quantized before.
 import hashlib
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -21,13 +24,16 @@ from scipy.stats import kendalltau
 
 import ofa
 from benchmarks.page import table, write_page
+from ofa.cost.latency.profile import reference
 from ofa.pipeline.accuracy_store import read_accuracies
 from ofa.pipeline.compare import mean_loss, read_comparison
 from ofa.pipeline.level_files import accuracy_measure
+from ofa.pipeline.levels import Level
 from ofa.pipeline.measured import precision_drop
 from ofa.pipeline.run import Run
+from ofa.pipeline.target import Target
 
-N_ARCHS, ROUNDS, BURST_MS = 60, 60, 3.0
+N_ARCHS, ROUNDS, BURST_MS = 60, 1000, 3.0
 SHARED = ("supernet.safetensors", "samples.json", "predictor.safetensors")
 FIFTH = ("--name", "fifth", "--precision", "int8_static", "--limit", "size_mib=0.25", "--limit", "macs_m=0.2")
 INTRODUCTION = """
@@ -86,31 +92,42 @@ def _times(run: Run, specialize_seconds: float) -> list[str]:
     ]
 
 
+class _Check(NamedTuple):
+    """A level, its test accuracy in percent by the script, and the function that runs its file on a batch."""
+
+    target: Target
+    number: int
+    level: Level
+    top1_percent: float
+    run_once: Callable[[], object]
+
+
 def _levels(run: Run) -> list[str]:
     images = np.stack([run.data.test[i][0].numpy() for i in range(len(run.data.test))])
     labels = np.array([run.data.test[i][1] for i in range(len(run.data.test))])
-    rows = []
+    checks: dict[tuple[str, int, int, str], list[_Check]] = {}
     for target in run.targets:
         for number, level in enumerate(target.levels):
-            path = target.folder / level.file
-            device = target.latency_table(level.precision).device
-            runner = (_by_openvino if device["device"] == "openvino-cpu" else _by_onnxruntime)(
-                path, int(device["threads"])
-            )
-            side = int(level.arch["resolution"])
-            batches = _preprocess(run, images, side)
-            n_right = sum(
-                int((runner(x).argmax(axis=1) == y).sum()) for x, y in zip(batches, _split(labels), strict=True)
-            )
-            accuracy = 100 * n_right / len(labels)
+            path, device = target.folder / level.file, target.latency_table(level.precision).device
+            setup = (device["device"], int(device["threads"]), level.batch, level.precision)
+            runner = _runner(path, *setup[:2])
+            batches = _preprocess(run, images, int(level.arch["resolution"]))
+            pairs = zip(batches, _split(labels), strict=True)
+            accuracy = 100 * sum(int((runner(x).argmax(axis=1) == y).sum()) for x, y in pairs) / len(labels)
             assert abs(accuracy - level.top1_percent) < 1e-9, (path, accuracy, level.top1_percent)
             assert path.stat().st_size == level.bytes
             _check_precision(path, level.precision)
-            latency_ms = _fastest_eighth_ms(runner, batches[0][: level.batch])
+            batch = np.ascontiguousarray(batches[0][: level.batch])
+            checks.setdefault(setup, []).append(_Check(target, number, level, accuracy, partial(runner, batch)))
+    rows, differences = [], []
+    for setup, of_setup in checks.items():
+        for check, latency_ms in zip(of_setup, _latencies_ms(run, setup, of_setup), strict=True):
+            level = check.level
+            differences.append(100 * (latency_ms / level.latency_ms - 1))
             rows.append(
-                f"{target.name} | {number} | {level.precision} | {level.batch} | {level.size_mib:.3f} | "
-                f"{level.top1_percent:.2f} | {accuracy:.2f} | {level.accuracy_drop_percent:+.2f} | "
-                f"{level.latency_ms:.4f} | {latency_ms:.4f} | {100 * (latency_ms / level.latency_ms - 1):+.1f}"
+                f"{check.target.name} | {check.number} | {level.precision} | {level.batch} | {level.size_mib:.3f} | "
+                f"{level.top1_percent:.2f} | {check.top1_percent:.2f} | {level.accuracy_drop_percent:+.2f} | "
+                f"{level.latency_ms:.4f} | {latency_ms:.4f} | {differences[-1]:+.1f}"
             )
     header = (
         "target | level | precision | batch | MiB | test top-1 % | by the script | drop | latency ms | by the script "
@@ -119,9 +136,34 @@ def _levels(run: Run) -> list[str]:
     return [
         "## Every level, by its runtime alone",
         "The script finds the precision in the file (QuantizeLinear, float16 tensors), its size, its accuracy to the "
-        "last image, and its latency: the fastest eighth of bursts; the manifest has the statistic of the table.",
+        f"last image, and its latency: the fastest eighth of {ROUNDS} bursts, in turns with the target's reference "
+        "network, at whose speed in the latency table they are given, as this computer changes its speed within "
+        f"minutes. Latencies differ by {np.mean(np.abs(differences)):.1f}% on average, "
+        f"{np.max(np.abs(differences)):.1f}% at most.",
         table(header, rows),
     ]
+
+
+def _latencies_ms(run: Run, setup: tuple[str, int, int, str], checks: list[_Check]) -> list[float]:
+    """Time levels of one setup in turns, with the reference network, and give latencies at its speed in each table."""
+    device, threads, batch, precision = setup
+    model, target = reference(run.family), checks[0].target
+    x = np.random.default_rng(0).standard_normal((batch, *model.input_shape), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reference.onnx"
+        target.format.write(
+            model.module(), model.input_shape, path, precision=precision, images=x.repeat(8, axis=0), metadata={}
+        )
+        of_reference = partial(_runner(path, device, threads), x)
+    reference_ms, *latencies_ms = _fastest_eighth_ms([of_reference, *(check.run_once for check in checks)])
+    return [
+        latency_ms * check.target.latency_table(precision).device["reference_ms"] / reference_ms
+        for check, latency_ms in zip(checks, latencies_ms, strict=True)
+    ]
+
+
+def _runner(path: Path, device: str, threads: int) -> Any:
+    return (_by_openvino if device == "openvino-cpu" else _by_onnxruntime)(path, threads)
 
 
 def _preprocess(run: Run, images: NDArray[np.uint8], side: int) -> list[NDArray[np.float32]]:
@@ -172,22 +214,20 @@ def _check_precision(path: Path, precision: str) -> None:
     assert has_precision[precision], (path, precision, operators)
 
 
-def _fastest_eighth_ms(run: Any, x: NDArray[np.float32]) -> float:
-    """Return the median of the fastest eighth of bursts, each the median of the runs in some milliseconds."""
-    x, bursts = np.ascontiguousarray(x), []
-    for _ in range(5):
-        run(x)
-    start = time.perf_counter()
-    run(x)
-    n_runs = max(1, round(BURST_MS / 1e3 / (time.perf_counter() - start)))
-    for _ in range(ROUNDS):
-        times = []
-        for _ in range(n_runs):
-            start = time.perf_counter()
-            run(x)
-            times.append(1e3 * (time.perf_counter() - start))
-        bursts.append(float(np.median(times)))
-    return float(np.median(sorted(bursts)[: max(1, ROUNDS // 8)]))
+def _fastest_eighth_ms(functions: Sequence[Callable[[], object]]) -> list[float]:
+    """Return the median of the fastest eighth of bursts of each, each the median of the runs in some milliseconds."""
+    n_runs = [max(1, round(BURST_MS / _burst_ms(function, 5))) for function in functions]
+    bursts = [[_burst_ms(*pair) for pair in zip(functions, n_runs, strict=True)] for _ in range(ROUNDS)]
+    return [float(np.median(sorted(column)[: ROUNDS // 8])) for column in zip(*bursts, strict=True)]
+
+
+def _burst_ms(function: Callable[[], object], n_runs: int) -> float:
+    times = []
+    for _ in range(n_runs):
+        start = time.perf_counter()
+        function()
+        times.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(times))
 
 
 def _comparison(run: Run) -> list[str]:
