@@ -2,10 +2,11 @@
 
 Runs the recipe `fleet`, or resumes the run, adds a fifth target, and then knows nothing of this project but the files:
 each level is loaded by its runtime alone, scored on the test images, weighed and timed. At last, the predicted accuracy
-in int8 is compared with that of networks that were never quantized before.
+in int8 is compared with that of networks that were never quantized before, and the run is made again, killed ten times.
 """
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import openvino
+import yaml
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
@@ -34,6 +36,7 @@ from ofa.pipeline.run import Run
 from ofa.pipeline.target import Target
 
 N_ARCHS, ROUNDS, BURST_MS = 60, 1000, 3.0
+N_KILLS, START_SECONDS = 10, 10.0
 SHARED = ("supernet.safetensors", "samples.json", "predictor.safetensors")
 FIFTH = ("--name", "fifth", "--precision", "int8_static", "--limit", "size_mib=0.25", "--limit", "macs_m=0.2")
 INTRODUCTION = """
@@ -65,6 +68,7 @@ def main(folder: Path) -> None:
         *_levels(run),
         *_comparison(run),
         *_int8_predictions(run),
+        *_kills(run, np.random.default_rng(9)),
     )
 
 
@@ -274,6 +278,38 @@ def _int8_predictions(run: Run) -> list[str]:
         f"They lose {drops.mean():.2f} points on average ({drops.std():.2f} standard deviation), predicted "
         f"{drop.mean():.2f}; the error of the predicted drop is {np.abs(drop - drops).mean():.2f} on average.",
         table("precision | Kendall tau | mean error, points | RMSE, points", lines),
+    ]
+
+
+def _kills(run: Run, rng: np.random.Generator) -> list[str]:
+    """Make the run once more from its latency tables, killed again and again, and compare."""
+    recipe, folder = run.folder.with_name("killed.yaml"), run.folder.with_name("killed")
+    content = run.recipe.model_dump(mode="json", exclude_unset=True)
+    names = [config["name"] for config in content["targets"]]
+    for config in content["targets"]:
+        target = run.target(config["name"])
+        config["table"] = str(target.table_path(target.precisions[0]).resolve())
+    recipe.write_text(yaml.safe_dump(content))
+    shutil.rmtree(folder, ignore_errors=True)
+    records = [run.records(), *(run.target(name).records() for name in names)]
+    seconds = sum(record["seconds"] for part in records for stage, record in part.items() if stage != "profile")
+    command = [sys.executable, "-m", "ofa", "run", str(recipe), "--run", str(folder), "--resume"]
+    n_killed = 0
+    for share in rng.uniform(0.0, 2.0, N_KILLS):  # evenly over the run, with the time of starting again
+        try:
+            subprocess.run(command, check=True, timeout=START_SECONDS + share * seconds / N_KILLS)
+        except subprocess.TimeoutExpired:  # of SIGKILL
+            n_killed += 1
+    subprocess.run(command, check=True)
+    killed = ofa.open_run(folder)
+    assert _hashes(folder) == _hashes(run.folder)
+    for name in names:
+        archs, expected = ({level.arch for level in one.target(name).levels} for one in (killed, run))
+        assert archs == expected, name
+    return [
+        "## Killed and resumed",
+        f"The run was made once more from the same latency tables, and killed by SIGKILL at {n_killed} random moments: "
+        f"{', '.join(SHARED)} are the same, byte by byte, and so are the archs of all levels of {', '.join(names)}.",
     ]
 
 
