@@ -304,7 +304,7 @@ def _kills(run: Run, rng: np.random.Generator) -> list[str]:
     killed = ofa.open_run(folder)
     assert _hashes(folder) == _hashes(run.folder)
     for name in names:
-        archs, expected = ({level.arch for level in one.target(name).levels} for one in (killed, run))
+        archs, expected = ({repr(dict(level.arch)) for level in one.target(name).levels} for one in (killed, run))
         assert archs == expected, name
     return [
         "## Killed and resumed",
