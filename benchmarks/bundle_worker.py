@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from export.battery import Battery
+from export.policies.battery import Battery
 from export.runtime import Runtime
 
 SWITCHES, SECONDS = 6, 60.0

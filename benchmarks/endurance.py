@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.page import save_plot, table, write_page
-from export.endurance import EndurancePolicy
-from export.policy import BatteryPolicy, Observation, Policy
-from export.simulated_day import Day, Levels, best_plan, draw_day, plan_top1_percent, simulate
+from export.policies.endurance import EndurancePolicy
+from export.policies.policy import BatteryPolicy, Observation, Policy
+from export.policies.simulated_day import Day, Levels, best_plan, draw_day, plan_top1_percent, simulate
 
 HOURS, CAPACITY_WH, SEED = 8.0, 15.0, 2026
 LEVELS = Levels(

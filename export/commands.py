@@ -138,7 +138,7 @@ def _show_discharge(target: Target, steps: int, as_json: bool) -> None:
 
 def _show_day(target: Target, policy: PolicyName, steps: int, as_json: bool, options: dict[str, float]) -> None:
     from export.bundle import load_bundle
-    from export.day_demo import simulated_demo
+    from export.policies.day_demo import simulated_demo
 
     day = simulated_demo(load_bundle(target.path("bundle")).levels, policy=policy.value, steps=steps, **options)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.battery import Battery
 from export.errors import check_number
-from export.policy import Policy
+from export.policies.battery import Battery
+from export.policies.policy import Policy
 from export.preprocess import Picture
 from export.runtime import Runtime
 from ofa.core.errors import DataError

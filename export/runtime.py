@@ -13,14 +13,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from export.battery import Battery, read_battery
 from export.bundle import load_bundle
 from export.errors import check_number
 from export.machine import is_this_machine
-from export.policy import BatteryPolicy, Policy
+from export.policies.battery import Battery, read_battery
+from export.policies.policy import BatteryPolicy, Policy
+from export.policies.served import Served
 from export.preprocess import Pictures, Preprocess
 from export.ready_levels import ReadyLevels
-from export.served import Served
 from export.session import run, session
 from ofa.core.errors import BundleError, DeviceError
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks import endurance, page
 from benchmarks.endurance import LEVELS, drawn_day, outcomes_of
-from export.endurance import EndurancePolicy
+from export.policies.endurance import EndurancePolicy
 
 
 def test_the_battery_lasts_and_the_best_plan_is_at_most_a_third_of_a_point_ahead(monkeypatch):

@@ -8,16 +8,16 @@ from torch import nn
 
 import export.agent.__main__
 from export.agent.config import AgentConfig, Limits
-from export.battery import Battery
 from export.devices.adb import Adb
 from export.devices.openvino_cpu import OpenvinoCpu
 from export.devices.ort_cpu import OrtCpu
 from export.devices.remote import Remote
 from export.devices.torch_cuda import TorchCuda
-from export.endurance import EndurancePolicy
 from export.formats.onnx import export_onnx
-from export.latency_guard import LatencyGuard
-from export.policy import BatteryPolicy
+from export.policies.battery import Battery
+from export.policies.endurance import EndurancePolicy
+from export.policies.latency_guard import LatencyGuard
+from export.policies.policy import BatteryPolicy
 from export.preprocess import Preprocess
 from export.replay import replay
 from export.runtime import Runtime

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from export.bundle import load_bundle
-from export.policy import BatteryPolicy
+from export.policies.policy import BatteryPolicy
 from export.replay import replay
 from export.runtime import Runtime
 from export.session import session

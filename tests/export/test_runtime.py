@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import export.runtime
-from export.battery import Battery
 from export.bundle import load_bundle
-from export.endurance import EndurancePolicy
-from export.latency_guard import LatencyGuard
 from export.machine import operating_system, processor
-from export.policy import BatteryPolicy
+from export.policies.battery import Battery
+from export.policies.endurance import EndurancePolicy
+from export.policies.latency_guard import LatencyGuard
+from export.policies.policy import BatteryPolicy
 from export.runtime import Runtime, softmax
 from export.session import session
 from ofa.core.errors import BundleError, DataError
@@ -294,7 +294,7 @@ for name in ("torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "pydant
     sys.modules[name] = None
 from pathlib import Path
 import numpy as np
-import export.day_demo
+import export.policies.day_demo
 import export.replay
 from export.runtime import Runtime
 with Runtime(Path(sys.argv[1])) as runtime:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.request_rate import RequestRate
+from export.policies.request_rate import RequestRate
 
 
 def counted(rates, step_hours=0.05):

@@ -4,8 +4,8 @@ import statistics
 import threading
 from collections import deque
 
-from export.battery import Battery
-from export.policy import Observation
+from export.policies.battery import Battery
+from export.policies.policy import Observation
 
 
 class Served:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from export.level_energy import energies_mj, image_latencies_ms, upper_hull
+from export.policies.level_energy import energies_mj, image_latencies_ms, upper_hull
 from ofa.core.errors import BundleError
 from tests.levels import level
 

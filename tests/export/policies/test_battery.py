@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from export import battery as module
-from export.battery import Battery, linux_battery, psutil_battery, read_battery
+from export.policies import battery as module
+from export.policies.battery import Battery, linux_battery, psutil_battery, read_battery
 from ofa.core.errors import BundleError
 
 

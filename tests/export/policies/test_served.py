@@ -1,7 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
-from export.battery import Battery
-from export.served import Served
+from export.policies.battery import Battery
+from export.policies.served import Served
 
 BATTERY = Battery(50.0, charging=False)
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.battery import Battery
-from export.endurance import MJ_PER_WH
 from export.errors import check_number
-from export.level_energy import upper_hull
-from export.policy import Observation, Policy
+from export.policies.battery import Battery
+from export.policies.endurance import MJ_PER_WH
+from export.policies.level_energy import upper_hull
+from export.policies.policy import Observation, Policy
 from ofa.core.errors import BundleError
 
 

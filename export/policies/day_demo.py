@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from export.endurance import MJ_PER_WH, EndurancePolicy
 from export.errors import check_choice, check_number
-from export.latency_guard import LatencyGuard
-from export.level_energy import energies_mj, image_latencies_ms
-from export.policy import BatteryPolicy, Policy
-from export.simulated_day import Day, Levels, Served, best_plan, draw_day, plan_top1_percent, simulate
+from export.policies.endurance import MJ_PER_WH, EndurancePolicy
+from export.policies.latency_guard import LatencyGuard
+from export.policies.level_energy import energies_mj, image_latencies_ms
+from export.policies.policy import BatteryPolicy, Policy
+from export.policies.simulated_day import Day, Levels, Served, best_plan, draw_day, plan_top1_percent, simulate
 from ofa.core.errors import BundleError
 from ofa.pipeline.levels import Level
 
@@ -76,7 +76,7 @@ def simulated_demo(
 ) -> DayDemo:
     """Simulate a day of a bundle's levels under the policy "battery" or "endurance".
 
-    `export.simulated_day.draw_day` says what happens on that day.
+    `export.policies.simulated_day.draw_day` says what happens on that day.
     The rest of the machine draws half of the battery. By default, so many requests come that the levels take the other
     half at their mean energy, or at twice their least energy if that is more. `power_w` is the power in watts that a
     running model adds; without it, the levels' own energies are used. An unknown policy or a number out of range is a

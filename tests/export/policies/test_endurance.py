@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.battery import Battery
-from export.endurance import EndurancePolicy
-from export.policy import Observation
+from export.policies.battery import Battery
+from export.policies.endurance import EndurancePolicy
+from export.policies.policy import Observation
 from ofa.core.errors import BundleError
 from tests.levels import level
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.battery import Battery
+from export.policies.battery import Battery
 
 _DRIFT_HOURS = 1.0
 """Time after which a departure of the background from its mean is expected to have fallen to 1/e."""

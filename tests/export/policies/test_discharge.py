@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.battery import Battery
-from export.discharge import Discharge
+from export.policies.battery import Battery
+from export.policies.discharge import Discharge
 
 FULL = Battery(100.0, charging=False)
 PRIOR = Discharge.prior(FULL, hours=8.0, background=None, scale_sd=0.25)

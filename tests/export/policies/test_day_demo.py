@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from export.day_demo import simulated_demo
+from export.policies.day_demo import simulated_demo
 from ofa.core.errors import BundleError
 from tests.levels import level
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from export.battery import Battery
 from export.errors import check_number
+from export.policies.battery import Battery
 from ofa.core.errors import BundleError
 
 

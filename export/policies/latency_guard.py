@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from export.errors import check_number
-from export.policy import Observation, Policy
+from export.policies.policy import Observation, Policy
 from ofa.core.errors import BundleError
 from ofa.pipeline.levels import Level
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.battery import Battery
-from export.endurance import EndurancePolicy
-from export.latency_guard import LatencyGuard
-from export.policy import BatteryPolicy, Observation
+from export.policies.battery import Battery
+from export.policies.endurance import EndurancePolicy
+from export.policies.latency_guard import LatencyGuard
+from export.policies.policy import BatteryPolicy, Observation
 from ofa.core.errors import BundleError
 from tests.levels import level
 

@@ -7,11 +7,11 @@ from functools import cached_property
 from itertools import pairwise
 from operator import mul
 
-from export.discharge import Discharge
 from export.errors import check_number
-from export.level_energy import energies_mj, image_latencies_ms, upper_hull
-from export.policy import Observation
-from export.request_rate import RequestRate
+from export.policies.discharge import Discharge
+from export.policies.level_energy import energies_mj, image_latencies_ms, upper_hull
+from export.policies.policy import Observation
+from export.policies.request_rate import RequestRate
 from ofa.core.errors import BundleError
 from ofa.pipeline.levels import Level
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.latency_guard import LatencyGuard
-from export.policy import BatteryPolicy
-from export.simulated_day import Day, Levels, best_plan, draw_day, simulate
+from export.policies.latency_guard import LatencyGuard
+from export.policies.policy import BatteryPolicy
+from export.policies.simulated_day import Day, Levels, best_plan, draw_day, simulate
 from ofa.core.errors import BundleError
 
 LEVELS = Levels(top1_percent=(90.0, 86.0, 70.0), energies_mj=(40.0, 20.0, 5.0), latencies_ms=(30.0, 15.0, 5.0))

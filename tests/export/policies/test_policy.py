@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.battery import Battery
-from export.policy import BatteryPolicy, Observation
+from export.policies.battery import Battery
+from export.policies.policy import BatteryPolicy, Observation
 from ofa.core.errors import BundleError
 
 charges = st.floats(0, 100)
