@@ -77,6 +77,8 @@ def _recipe() -> dict[str, Any]:
     content = load_recipe("fashion_mnist").model_dump(mode="json", exclude_unset=True)
     (phase,) = content["train"]["phases"]
     phase["epochs"] = 3
+    content["profile"] = {"networks": 60, "checks": 12}
+    content["search"] = {"verify": 16, "rounds": 2}
     common = {"levels": 5, "min_top1_percent": 85.0}
     content["targets"] = [{"name": "local", **common}, {"name": "auto", "precision": "auto", **common}]
     return content
