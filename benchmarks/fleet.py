@@ -22,20 +22,17 @@ import onnxruntime as ort
 import openvino
 import yaml
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 import ofa
+from benchmarks.int8_predictions import int8_predictions
 from benchmarks.page import table, write_page
 from ofa.cost.latency.profile import reference
-from ofa.pipeline.accuracy_store import read_accuracies
 from ofa.pipeline.compare import mean_loss, read_comparison
-from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.levels import Level
-from ofa.pipeline.measured import precision_drop
 from ofa.pipeline.run import Run
 from ofa.pipeline.target import Target
 
-N_ARCHS, ROUNDS, BURST_MS = 60, 1000, 3.0
+ROUNDS, BURST_MS = 1000, 3.0
 N_KILLS, START_SECONDS = 10, 10.0
 SHARED = ("supernet.safetensors", "samples.json", "predictor.safetensors")
 FIFTH = ("--name", "fifth", "--precision", "int8_static", "--limit", "size_mib=0.25", "--limit", "macs_m=0.2")
@@ -67,7 +64,7 @@ def main(folder: Path) -> None:
         *_times(run, seconds),
         *_levels(run),
         *_comparison(run),
-        *_int8_predictions(run),
+        *int8_predictions(run, run.target("phone")),
         *_kills(run, np.random.default_rng(9)),
     )
 
@@ -251,33 +248,6 @@ def _comparison(run: Run) -> list[str]:
         table(" | ".join(["made for", *names]), rows),
         f"Measured anew on the other targets, {len(errors)} latencies differ from the prediction behind the matrix by "
         f"{100 * float(np.mean(errors)):.1f}% on average, {100 * float(np.max(errors)):.1f}% at most.",
-    ]
-
-
-def _int8_predictions(run: Run) -> list[str]:
-    """Compare predictions in float32 and int8 with measurements of archs that were in no sample."""
-    accuracies, precision = read_accuracies(run), "int8_static"
-    rng, space = np.random.default_rng(5), run.family.space
-    archs = [space.decode(row) for row in space.unique(space.sample(4 * N_ARCHS, rng))]
-    new = [arch for arch in archs if arch not in accuracies[precision] and arch not in accuracies["float32"]][:N_ARCHS]
-    measure = accuracy_measure(run, run.target("phone").format)
-    measured = {one: dict(measure(one, new)) for one in ("float32", precision)}
-    predicted = run.target("phone").predictor()(space.rows(new))
-    drop = precision_drop(run, accuracies, precision)(space.rows(new))
-    lines = []
-    for one, values in (("float32", predicted), (precision, predicted - drop)):
-        actual = np.array([measured[one][arch].top1_percent for arch in new])
-        errors = np.abs(values - actual)
-        tau = float(kendalltau(values, actual).statistic)
-        lines.append(f"{one} | {tau:.3f} | {errors.mean():.2f} | {np.sqrt((errors**2).mean()):.2f}")
-    drops = np.array([measured["float32"][arch].top1_percent - measured[precision][arch].top1_percent for arch in new])
-    return [
-        "## Predicted accuracy in int8",
-        f"{len(new)} random archs that no search had measured, on the validation images; the predictor and the drop "
-        f"were learned from {len(accuracies['float32'])} archs in float32, {len(accuracies[precision])} in int8. "
-        f"They lose {drops.mean():.2f} points on average ({drops.std():.2f} standard deviation), predicted "
-        f"{drop.mean():.2f}; the error of the predicted drop is {np.abs(drop - drops).mean():.2f} on average.",
-        table("precision | Kendall tau | mean error, points | RMSE, points", lines),
     ]
 
 

@@ -2,6 +2,7 @@
 
 Trains the recipe `fashion_mnist` for a quarter of its epochs, with two targets on one device: one in float32, one whose
 precision is searched. Then it measures the archs of both fronts anew: as files, on the test images and on the device.
+At last, predicted accuracies in int8 are compared with those of archs that were never quantized before.
 """
 
 import subprocess
@@ -16,6 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 import ofa
+from benchmarks.int8_predictions import int8_predictions
 from benchmarks.page import save_plot, table, write_page
 from ofa.cli.output import progress
 from ofa.devices.device import Model
@@ -70,7 +72,13 @@ def main(folder: Path) -> None:
     fronts = {target.name: target.read_json("front.json")["front"] for target in run.targets}
     with progress("measure") as on_progress:
         measured = measure_fronts(run, fronts, on_progress)
-    write_page("precisions", INTRODUCTION, *_levels(run), *_comparison(measured, np.random.default_rng(3)))
+    write_page(
+        "precisions",
+        INTRODUCTION,
+        *_levels(run),
+        *_comparison(measured, np.random.default_rng(3)),
+        *int8_predictions(run, run.target("auto")),
+    )
 
 
 def _recipe() -> dict[str, Any]:
