@@ -60,6 +60,8 @@ class BlockRegression:
         effects: posterior mean of how much each code of each column changes the latency, relative to the sum of the
             blocks, for the one-hot groups.
         half_width: half width of intervals relative to the latency, for networks like the training ones.
+        least_ms: least prediction, a hundredth of the fastest training network: the timings of a busy device can lead a
+            regression below zero.
     """
 
     overhead_ms: float
@@ -67,6 +69,7 @@ class BlockRegression:
     coefficients: Floats
     covariance: Floats
     effects: Mapping[str, Sequence[NDArray[Any]]]
+    least_ms: float
     half_width: float = math.inf
 
     @classmethod
@@ -106,7 +109,7 @@ class BlockRegression:
             name: [variances[name] * np.bincount(column, total * dual, int(column.max()) + 2) for column in codes.T]
             for name, codes in _codes(training).items()
         }
-        return cls(overhead_ms, training, coefficients, covariance, effects)
+        return cls(overhead_ms, training, coefficients, covariance, effects, float(latency_ms.min()) / 100)
 
     def __call__(self, networks: Networks) -> Floats:
         """Return the latency in ms `[n]`, the mean of `predict` in less time."""
@@ -116,7 +119,8 @@ class BlockRegression:
         """Return the latency in ms and its interval, which is wider for networks unlike the training ones."""
         latency_ms, widening = self._mean_and_widening(networks)
         half_width = self.half_width * widening
-        return Prediction(latency_ms, latency_ms * np.exp(-half_width), latency_ms * np.exp(half_width))
+        with np.errstate(over="ignore"):  # to infinity
+            return Prediction(latency_ms, latency_ms * np.exp(-half_width), latency_ms * np.exp(half_width))
 
     def _mean_and_widening(self, networks: Networks) -> tuple[Floats, Floats]:
         """Return the latency `[n]` and the predictive standard deviation relative to the noise's `[n]`."""
@@ -134,7 +138,7 @@ class BlockRegression:
             for column, by_code in zip(codes.T, self.effects[name], strict=True):
                 effect += by_code.take(column, mode="clip")  # the last entry is 0, for codes of no training network
             latency_ms += columns[:, 1] * effect
-        return columns, latency_ms
+        return columns, np.maximum(latency_ms, self.least_ms)
 
 
 def _dense_groups(networks: Networks, training: Networks, overhead_ms: float) -> Groups:

@@ -129,6 +129,20 @@ def test_imprecise_measurements_make_wider_fits_not_wilder_ones(small, table):
     assert off[1.0] < off[0.0]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_however_noisy_a_few_networks_are_every_prediction_is_positive_and_inside_its_interval(small, table, seed):
+    """A busy device stretches some timings a hundredfold."""
+    rng = np.random.default_rng(seed)
+    stretch = 10 ** (2 * rng.random(4))
+    networks = {a: Timing(t.median_ms * s, 0.0, 2) for (a, t), s in zip(table.networks.items(), stretch, strict=False)}
+    noisy = replace(table, networks=networks)
+    mean, low, high = noisy.predict(rows_of(small, 200))
+    assert mean.min() > 0
+    assert (low <= mean).all()
+    assert (mean <= high).all()
+    assert np.array_equal(noisy(rows_of(small, 200)), mean)
+
+
 def test_the_error_of_the_fastest_bursts_is_another(small, table):
     networks = {arch: replace(t, spread_ms=0.15 * t.median_ms, repeats=3) for arch, t in table.networks.items()}
     noisy = {
