@@ -138,8 +138,9 @@ def _levels(run: Run) -> list[str]:
         "## Every level, by its runtime alone",
         "The script finds the precision in the file (QuantizeLinear, float16 tensors), its size, its accuracy to the "
         f"last image, and its latency: the fastest eighth of {ROUNDS} bursts, in turns with the target's reference "
-        "network, at whose speed in the latency table they are given, as this computer changes its speed within "
-        f"minutes. Latencies differ by {np.mean(np.abs(differences)):.1f}% on average, "
+        "network. This computer changes its speed within minutes, so latencies are given at the speed at which the "
+        "reference ran, undisturbed, when the latency table was measured. "
+        f"Latencies differ by {np.mean(np.abs(differences)):.1f}% on average, "
         f"{np.max(np.abs(differences)):.1f}% at most.",
         table(header, rows),
     ]
@@ -157,10 +158,12 @@ def _latencies_ms(run: Run, setup: tuple[str, int, int, str], checks: list[_Chec
         )
         of_reference = partial(_runner(path, device, threads), x)
         of_reference()  # OpenVINO reads the file when it first knows the shape
-    reference_ms, *latencies_ms = _fastest_eighth_ms([of_reference, *(check.run_once for check in checks)])
+    bursts = _bursts_ms([of_reference, *(check.run_once for check in checks)])
     return [
-        latency_ms * check.target.latency_table(precision).device["reference_ms"] / reference_ms
-        for check, latency_ms in zip(checks, latencies_ms, strict=True)
+        float(np.median(column[: ROUNDS // 8]))
+        * check.target.latency_table(precision).device["reference_ms"]
+        / bursts[0, 0]
+        for check, column in zip(checks, bursts.T[1:], strict=True)
     ]
 
 
@@ -216,11 +219,11 @@ def _check_precision(path: Path, precision: str) -> None:
     assert has_precision[precision], (path, precision, operators)
 
 
-def _fastest_eighth_ms(functions: Sequence[Callable[[], object]]) -> list[float]:
-    """Return the median of the fastest eighth of bursts of each, each the median of the runs in some milliseconds."""
+def _bursts_ms(functions: Sequence[Callable[[], object]]) -> Floats:
+    """Return the bursts `[ROUNDS, n]` of functions that are run in turns, each column the fastest first."""
     n_runs = [max(1, round(BURST_MS / _burst_ms(function, 5))) for function in functions]
     bursts = [[_burst_ms(*pair) for pair in zip(functions, n_runs, strict=True)] for _ in range(ROUNDS)]
-    return [float(np.median(sorted(column)[: ROUNDS // 8])) for column in zip(*bursts, strict=True)]
+    return np.sort(np.array(bursts), axis=0)
 
 
 def _burst_ms(function: Callable[[], object], n_runs: int) -> float:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ofa.pipeline.run import Run
 
 _FILE = "target.yaml"
+_MODELS = 96
+"""Few models are visited as often, together, as so many models of a latency table: a busy computer changes its speed
+every few seconds, and a shorter measurement would see one of its moods."""
 
 
 class Target(StageFolder):
@@ -129,7 +132,9 @@ class Target(StageFolder):
             DeviceError: the device cannot run here, cannot run a model, or is lost.
         """
         of_table = self.latency_table(precision).device
-        config = self.recipe.profile.model_copy(update={"bursts": of_table.get("bursts", "all")})
+        profile, times = self.recipe.profile, max(1, _MODELS // len(models))
+        rounds = {"min_rounds": times * profile.min_rounds, "max_rounds": times * profile.max_rounds}
+        config = profile.model_copy(update={"bursts": of_table.get("bursts", "all")} | rounds)
         return measure(
             self.device(precision),
             models,
