@@ -132,8 +132,9 @@ class Target(StageFolder):
             DeviceError: the device cannot run here, cannot run a model, or is lost.
         """
         of_table = self.latency_table(precision).device
-        profile, times = self.recipe.profile, max(1, _MODELS // len(models))
-        rounds = {"min_rounds": times * profile.min_rounds, "max_rounds": times * profile.max_rounds}
+        profile = self.recipe.profile
+        least = profile.min_rounds * max(1, _MODELS // len(models))
+        rounds = {"min_rounds": least, "max_rounds": max(least, profile.max_rounds)}
         config = profile.model_copy(update={"bursts": of_table.get("bursts", "all")} | rounds)
         return measure(
             self.device(precision),
