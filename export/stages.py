@@ -35,6 +35,9 @@ from ofa.space.arch import Arch
 
 _CHECK_TOLERANCE = 0.01
 """Largest difference allowed, relative to the largest logit, as random weights may scale logits up or down."""
+_MODELS = 64
+"""Levels are visited as often, together, as so many models of a latency table: a busy computer changes its speed every
+few seconds, and a shorter measurement would see one of its moods."""
 
 
 def raw_images(data: Data, limit: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
@@ -183,7 +186,8 @@ def _timings(target: Target, drafts: Sequence[_Draft]) -> list[Timing]:
             str(i): Model.of(drafts[i].network, run.family.input_shape(drafts[i].entry["arch"]), file=drafts[i].path)
             for i in positions
         }
-        timings |= {int(i): timing for i, timing in target.measure(precision, models, "export").items()}
+        measured = target.measure(precision, models, "export", times=max(1, _MODELS // len(models)))
+        timings |= {int(i): timing for i, timing in measured.items()}
     return [timings[i] for i in range(len(drafts))]
 
 

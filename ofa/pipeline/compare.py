@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,8 @@ def _compare(run: Run, progress: Progress) -> None:
     entries: list[Entry] = []
     for i, target in enumerate(targets):
         others = [other for other in targets if other.name != target.name]
-        of_target = [
-            entry | {"table": target.fingerprint(profile)} for other in others for entry in _predicted(target, other)
-        ]
+        table = target.fingerprint(profile)
+        of_target = [entry | {"table": table} for entry in _predicted(target, others)]
         missing = [entry for entry in of_target if not earlier.get(_key(entry), {}).get("measured")]
         measured_ms = {key: entry["latency_ms"] for key, entry in earlier.items() if entry["measured"]}
         measured_ms |= _measured(target, missing)
@@ -62,8 +61,8 @@ def _key(entry: Mapping[str, Any]) -> str:
     return json.dumps([entry[key] for key in ("target", "precision", "arch", "table")])
 
 
-def _predicted(target: Target, other: Target) -> list[Entry]:
-    """Return the entries of another target's levels on a target, with predicted latencies.
+def _predicted(target: Target, others: Sequence[Target]) -> list[Entry]:
+    """Return the entries of other targets' levels on a target, with predicted latencies.
 
     All accuracies are estimated by the target's predictor, as those of two predictors differ by more than archs do.
     """
@@ -80,10 +79,12 @@ def _predicted(target: Target, other: Target) -> list[Entry]:
         (one["predicted_latency_ms"], top1_percent(one["arch"], one["precision"]))
         for one in target.read_json("front.json")["front"]
     ]
-    entries, levels = [], other.read_json("front.json")["levels"]
-    for number, level in enumerate(sorted(levels, key=lambda entry: -float(entry["predicted_latency_ms"]))):
+    tables = {precision: target.latency_table(precision) for precision in target.precisions}
+    levels = [(other, *numbered) for other in others for numbered in enumerate(_slowest_first(other))]
+    entries = []
+    for other, number, level in levels:
         precision = level["precision"] if level["precision"] in target.precisions else target.precisions[0]
-        latency_ms = float(target.latency_table(precision)(space.rows([level["arch"]]))[0])
+        latency_ms = float(tables[precision](space.rows([level["arch"]]))[0])
         accuracy = top1_percent(level["arch"], precision)
         as_fast = [percent for ms, percent in front if ms <= latency_ms]
         as_good = [ms for ms, percent in front if percent >= accuracy]
@@ -103,6 +104,11 @@ def _predicted(target: Target, other: Target) -> list[Entry]:
             }
         )
     return entries
+
+
+def _slowest_first(target: Target) -> list[Entry]:
+    levels: list[Entry] = target.read_json("front.json")["levels"]
+    return sorted(levels, key=lambda entry: -float(entry["predicted_latency_ms"]))
 
 
 def _measured(target: Target, entries: list[Entry]) -> dict[str, float]:

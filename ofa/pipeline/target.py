@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from ofa.pipeline.run import Run
 
 _FILE = "target.yaml"
-_MODELS = 96
-"""Few models are visited as often, together, as so many models of a latency table: a busy computer changes its speed
-every few seconds, and a shorter measurement would see one of its moods."""
 
 
 class Target(StageFolder):
@@ -122,8 +119,8 @@ class Target(StageFolder):
         """
         return LatencyTable.load(self.table_path(precision or self.precisions[0]), self.run.family)
 
-    def measure(self, precision: str, models: Mapping[str, Model], stage: str) -> dict[str, Timing]:
-        """Measure whole networks in a precision; `stage` seeds the order.
+    def measure(self, precision: str, models: Mapping[str, Model], stage: str, *, times: int = 1) -> dict[str, Timing]:
+        """Measure whole networks in a precision, visited `times` as often as the recipe says; `stage` seeds the order.
 
         Statistic and speed are those of the latency table: where the reference network is slower now than it was then,
         latencies are given as they would have been.
@@ -133,7 +130,7 @@ class Target(StageFolder):
         """
         of_table = self.latency_table(precision).device
         profile = self.recipe.profile
-        least = profile.min_rounds * max(1, _MODELS // len(models))
+        least = profile.min_rounds * times
         rounds = {"min_rounds": least, "max_rounds": max(least, profile.max_rounds)}
         config = profile.model_copy(update={"bursts": of_table.get("bursts", "all")} | rounds)
         return measure(
