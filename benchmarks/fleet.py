@@ -107,7 +107,7 @@ def _levels(run: Run) -> list[str]:
         for number, level in enumerate(target.levels):
             path, device = target.folder / level.file, target.latency_table(level.precision).device
             setup = (device["device"], int(device["threads"]), level.batch, level.precision)
-            runner = _runner(path, *setup[:2])
+            runner = (_by_openvino if setup[0] == "openvino-cpu" else _by_onnxruntime)(path, setup[1])
             batches = _preprocess(run, images, int(level.arch["resolution"]))
             pairs = zip(batches, _split(labels), strict=True)
             accuracy = 100 * sum(int((runner(x).argmax(axis=1) == y).sum()) for x, y in pairs) / len(labels)
@@ -115,7 +115,9 @@ def _levels(run: Run) -> list[str]:
             assert path.stat().st_size == level.bytes
             _check_precision(path, level.precision)
             batch = np.ascontiguousarray(batches[0][: level.batch])
-            checks.setdefault(setup, []).append(_Check(target, number, level, accuracy, partial(runner, batch)))
+            checks.setdefault(setup, []).append(
+                _Check(target, number, level, accuracy, _run_once(path, *setup[:2], batch))
+            )
     rows, differences = [], []
     for setup, of_setup in checks.items():
         for check, latency_ms in zip(of_setup, _latencies_ms(run, setup, of_setup), strict=True):
@@ -152,19 +154,13 @@ def _latencies_ms(run: Run, setup: tuple[str, int, int, str], checks: list[_Chec
         target.format.write(
             model.module(), model.input_shape, path, precision=precision, images=x.repeat(8, axis=0), metadata={}
         )
-        of_reference = partial(_runner(path, device, threads), x)
-        of_reference()  # OpenVINO reads the file when it first knows the shape
-    bursts = _bursts_ms([of_reference, *(check.run_once for check in checks)])
+        of_reference = _run_once(path, device, threads, x)
+    fastest_ms = _bursts_ms([of_reference, *(check.run_once for check in checks)])[: ROUNDS // 8]
+    reference_ms, *latencies_ms = np.median(fastest_ms, axis=0)
     return [
-        float(np.median(column[: ROUNDS // 8]))
-        * check.target.latency_table(precision).device["reference_ms"]
-        / bursts[0, 0]
-        for check, column in zip(checks, bursts.T[1:], strict=True)
+        float(latency_ms) * check.target.latency_table(precision).device["reference_ms"] / reference_ms
+        for check, latency_ms in zip(checks, latencies_ms, strict=True)
     ]
-
-
-def _runner(path: Path, device: str, threads: int) -> Any:
-    return (_by_openvino if device == "openvino-cpu" else _by_onnxruntime)(path, threads)
 
 
 def _preprocess(run: Run, images: NDArray[np.uint8], side: int) -> list[NDArray[np.float32]]:
@@ -180,26 +176,42 @@ def _split(values: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def _by_onnxruntime(path: Path, threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = _session(path, threads)
     return lambda x: session.run(None, {"images": x})[0]
 
 
 def _by_openvino(path: Path, threads: int) -> Any:
-    core = openvino.Core()
-    options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
-    compiled: dict[tuple[int, ...], Any] = {}
+    requests: dict[tuple[int, ...], Any] = {}
 
     def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        if x.shape not in compiled:
-            model = core.read_model(path)
-            model.reshape(list(x.shape))
-            compiled[x.shape] = core.compile_model(model, "CPU", options).create_infer_request()
-        request = compiled[x.shape]
-        return np.array(next(iter(request.infer({0: x}, share_inputs=True).values())))
+        if x.shape not in requests:
+            requests[x.shape] = _request(path, threads, x.shape)
+        return np.array(next(iter(requests[x.shape].infer({0: x}, share_inputs=True).values())))
 
     return run
+
+
+def _run_once(path: Path, device: str, threads: int, x: NDArray[np.float32]) -> Callable[[], object]:
+    """Return the function that runs a file on one batch, without copies, to be timed."""
+    if device == "openvino-cpu":
+        request = _request(path, threads, x.shape)
+        request.set_input_tensor(openvino.Tensor(x))
+        return partial(request.infer, share_outputs=True)
+    return partial(_session(path, threads).run, None, {"images": x})
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _request(path: Path, threads: int, shape: tuple[int, ...]) -> Any:
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape(list(shape))
+    options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
+    return core.compile_model(model, "CPU", options).create_infer_request()
 
 
 def _check_precision(path: Path, precision: str) -> None:
