@@ -158,7 +158,10 @@ def test_a_new_device_is_predicted_from_a_few_networks_and_the_blocks_of_another
     adapted = quick(little, pretend(new), seed=1, like=table, config=few)
     assert len(new.loaded) == 1 + 26  # no block
     assert (adapted.rows, adapted.overhead, adapted.measured) == (table.rows, table.overhead, table.measured)
-    assert adapted.device["blocks_of"] == table.device
+    of_reference = reference(little)
+    reference_ms = pytest.approx(slower(of_reference.module().eval(), of_reference.input_shape))
+    expected = {"device": "pretend", "threads": 1, "bursts": "all", "reference_ms": reference_ms}
+    assert adapted.device == expected | {"blocks_of": table.device}
     rows = little.space.unique(little.space.sample(500, np.random.default_rng(2)))
     archs = [little.space.decode(row) for row in rows]
     true_ms = [slower(little.build(arch).eval(), little.input_shape(arch)) for arch in archs]
