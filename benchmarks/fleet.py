@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import ofa
 from benchmarks.int8_predictions import int8_predictions
 from benchmarks.page import table, write_page
+from export.preprocess import Preprocess
 from ofa.cost.latency.profile import reference
 from ofa.pipeline.compare import mean_loss, read_comparison
 from ofa.pipeline.levels import Level
@@ -70,6 +71,7 @@ def _ofa(*arguments: object) -> None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a run that its targets share."""
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in SHARED}
 
 
@@ -164,8 +166,6 @@ def _latencies_ms(run: Run, setup: tuple[str, int, int, str], checks: list[_Chec
 
 
 def _preprocess(run: Run, images: NDArray[np.uint8], side: int) -> list[NDArray[np.float32]]:
-    from export.preprocess import Preprocess
-
     data = run.data
     preprocess = Preprocess(side, data.in_channels, tuple(data.mean), tuple(data.std))
     return [preprocess(part[:, 0]) for part in _split(images)]
