@@ -44,7 +44,9 @@ class LatencyEstimator:
     fastest bursts, which ran undisturbed, repeat better.
 
     Attributes:
-        undisturbed_ms: fastest time of the reference in each session.
+        undisturbed_ms: median of the fastest eighth of the reference's times in each session, the same statistic that
+            a model gets: where the machine is never undisturbed for long, a ratio of two statistics would depend on
+            the hour.
         fastest: whether only the fastest eighth of a model's bursts counts, relative to `undisturbed_ms`; otherwise
             all bursts count, each relative to its own `Burst.reference_ms`.
         reference_ms: time of the reference that latencies are given for; by default that of these bursts: its median
@@ -62,9 +64,10 @@ class LatencyEstimator:
         With the `reference_ms` of an earlier measurement, latencies are those at the speed that the device had then.
         """
         references_ms = [burst.reference_ms for bursts in samples.values() for burst in bursts]
-        undisturbed_ms: dict[int, float] = {}
+        sessions: dict[int, list[float]] = {}
         for burst in itertools.chain.from_iterable(samples.values()):
-            undisturbed_ms[burst.session] = min(burst.reference_ms, undisturbed_ms.get(burst.session, math.inf))
+            sessions.setdefault(burst.session, []).append(burst.reference_ms)
+        undisturbed_ms = {session: float(np.median(_fastest(times_ms))) for session, times_ms in sessions.items()}
         median_ms = float(np.median(references_ms)) if references_ms else 1.0
         fastest_ms = float(np.mean(list(undisturbed_ms.values()))) if undisturbed_ms else 1.0
         by_all = cls(undisturbed_ms, False, reference_ms or median_ms)
@@ -90,10 +93,14 @@ class LatencyEstimator:
         """Return the latencies of the bursts that count, corrected for drift."""
         if not self.fastest:
             return self.reference_ms * np.array([burst.run_ms / burst.reference_ms for burst in bursts])
-        ratios = np.sort([burst.run_ms / self.undisturbed_ms[burst.session] for burst in bursts])
-        return self.reference_ms * ratios[: math.ceil(_FASTEST_SHARE * len(bursts))]
+        return self.reference_ms * _fastest([burst.run_ms / self.undisturbed_ms[burst.session] for burst in bursts])
 
     def _disagreement(self, models: Sequence[Sequence[Burst]]) -> float:
         """Return the median over models of the relative difference between odd and even visits."""
         pairs = [[self(bursts[start::2]).median_ms for start in (0, 1)] for bursts in models]
         return float(np.median([abs(math.log(odd / even)) for odd, even in pairs]))
+
+
+def _fastest(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return the smallest eighth of some values, at least one of them, in order."""
+    return np.sort(values)[: math.ceil(_FASTEST_SHARE * len(values))]

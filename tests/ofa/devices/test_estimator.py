@@ -27,6 +27,17 @@ def test_the_fastest_eighth_counts_relative_to_the_fastest_reference():
     bursts = [Burst(float(ms), 10.0 + ms, 0) for ms in range(1, 18)]
     timing = LatencyEstimator.fit({"a": bursts}, "fastest")(bursts[::-1])
     assert (timing.median_ms, timing.spread_ms, timing.repeats) == (pytest.approx(2.0), pytest.approx(1.0), 3)
+    # of the reference, the fastest eighth is 11, 12 and 13 ms; latencies are those at its median
+
+
+@pytest.mark.parametrize("disturbed", [0.1, 0.5, 1.0])
+def test_a_model_like_the_reference_takes_as_long_as_the_reference_however_disturbed_the_machine(disturbed):
+    """The model's bursts and the reference's are disturbed independently, by up to twice their time."""
+    rng = np.random.default_rng(0)
+    slower = 1 + rng.random((2, 50, 400)) * (rng.random((2, 50, 400)) < disturbed)
+    samples = {f"{i}": [Burst(*pair, 0) for pair in slower[:, i].T.tolist()] for i in range(50)}
+    estimator = LatencyEstimator.fit(samples, "fastest", reference_ms=10.0)
+    assert np.mean([estimator(bursts).median_ms for bursts in samples.values()]) == pytest.approx(10.0, rel=0.01)
 
 
 def test_each_session_is_relative_to_its_own_reference():
