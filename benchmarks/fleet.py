@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ from ofa.pipeline.levels import Level
 from ofa.pipeline.run import Run
 from ofa.pipeline.target import Target
 
-ROUNDS, BURST_MS = 1000, 3.0
+PASSES, ROUNDS, BURST_MS = 20, 50, 3.0
 SHARED = ("supernet.safetensors", "samples.json", "predictor.safetensors")
 FIFTH = ("--name", "fifth", "--batch", "4", "--limit", "size_mib=0.5", "--limit", "macs_m=0.5,size_mib=0.4")
 INTRODUCTION = """
@@ -91,6 +91,15 @@ def _times(run: Run, specialize_seconds: float) -> list[str]:
     ]
 
 
+class _Setup(NamedTuple):
+    """What levels that are timed together have in common."""
+
+    device: str
+    threads: int
+    batch: int
+    precision: str
+
+
 class _Check(NamedTuple):
     """A level, its test accuracy in percent by the script, and the function that runs its file on a batch."""
 
@@ -104,12 +113,12 @@ class _Check(NamedTuple):
 def _levels(run: Run) -> list[str]:
     images = np.stack([run.data.test[i][0].numpy() for i in range(len(run.data.test))])
     labels = np.array([run.data.test[i][1] for i in range(len(run.data.test))])
-    checks: dict[tuple[str, int, int, str], list[_Check]] = {}
+    checks: dict[_Setup, list[_Check]] = {}
     for target in run.targets:
         for number, level in enumerate(target.levels):
             path, device = target.folder / level.file, target.latency_table(level.precision).device
-            setup = (device["device"], int(device["threads"]), level.batch, level.precision)
-            runner = (_by_openvino if setup[0] == "openvino-cpu" else _by_onnxruntime)(path, setup[1])
+            setup = _Setup(device["device"], int(device["threads"]), level.batch, level.precision)
+            runner = (_by_openvino if setup.device == "openvino-cpu" else _by_onnxruntime)(path, setup.threads)
             batches = _preprocess(run, images, int(level.arch["resolution"]))
             pairs = zip(batches, _split(labels), strict=True)
             accuracy = 100 * sum(int((runner(x).argmax(axis=1) == y).sum()) for x, y in pairs) / len(labels)
@@ -121,8 +130,8 @@ def _levels(run: Run) -> list[str]:
                 _Check(target, number, level, accuracy, _run_once(path, *setup[:2], batch))
             )
     rows, differences = [], []
-    for setup, of_setup in checks.items():
-        for check, latency_ms in zip(of_setup, _latencies_ms(run, setup, of_setup), strict=True):
+    for setup, latencies_ms in _latencies_ms(run, checks).items():
+        for check, latency_ms in zip(checks[setup], latencies_ms, strict=True):
             level = check.level
             differences.append(100 * (latency_ms / level.latency_ms - 1))
             rows.append(
@@ -137,32 +146,51 @@ def _levels(run: Run) -> list[str]:
     return [
         "## Every level, by its runtime alone",
         "The script finds the precision in the file (QuantizeLinear, float16 tensors), its size, its accuracy to the "
-        f"last image, and its latency: the fastest eighth of {ROUNDS} bursts, in turns with the target's reference "
-        "network. This computer changes its speed within minutes, so latencies are given at the speed at which the "
-        "reference ran, undisturbed, when the latency table was measured. "
+        f"last image, and its latency: the fastest eighth of {PASSES * ROUNDS} bursts, in turns with the target's "
+        "reference network. This computer changes its speed within minutes, so the bursts are spread over a minute or "
+        "two, and latencies are given at the speed at which the reference ran, undisturbed, when the latency table was "
+        "measured. "
         f"Latencies differ by {np.mean(np.abs(differences)):.1f}% on average, "
         f"{np.max(np.abs(differences)):.1f}% at most.",
         table(header, rows),
     ]
 
 
-def _latencies_ms(run: Run, setup: tuple[str, int, int, str], checks: list[_Check]) -> list[float]:
-    """Time levels of one setup in turns, with the reference network, and give latencies at its speed in each table."""
-    device, threads, batch, precision = setup
-    model, target = reference(run.family), checks[0].target
-    x = np.random.default_rng(0).standard_normal((batch, *model.input_shape), dtype=np.float32)
+def _latencies_ms(run: Run, checks: Mapping[_Setup, list[_Check]]) -> dict[_Setup, list[float]]:
+    """Time the levels of each setup in turns with its reference network, and give latencies at its speed in each table.
+
+    This computer's moods last for minutes, so the setups take turns as well.
+    """
+    functions = {
+        setup: [_reference(run, setup, of_setup[0].target), *(check.run_once for check in of_setup)]
+        for setup, of_setup in checks.items()
+    }
+    bursts_ms: dict[_Setup, list[Floats]] = {setup: [] for setup in checks}
+    for _ in range(PASSES):
+        for setup, of_setup in functions.items():
+            bursts_ms[setup].append(_bursts_ms(of_setup))
+    latencies_ms = {}
+    for setup, parts in bursts_ms.items():
+        fastest_ms = np.sort(np.concatenate(parts), axis=0)[: PASSES * ROUNDS // 8]
+        reference_ms, *levels_ms = np.median(fastest_ms, axis=0)
+        latencies_ms[setup] = [
+            float(ms) * check.target.latency_table(setup.precision).device["reference_ms"] / reference_ms
+            for check, ms in zip(checks[setup], levels_ms, strict=True)
+        ]
+    return latencies_ms
+
+
+def _reference(run: Run, setup: _Setup, target: Target) -> Callable[[], object]:
+    """Return the function that runs the family's reference network as a setup does."""
+    model = reference(run.family)
+    x = np.random.default_rng(0).standard_normal((setup.batch, *model.input_shape), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reference.onnx"
+        images = x.repeat(8, axis=0)
         target.format.write(
-            model.module(), model.input_shape, path, precision=precision, images=x.repeat(8, axis=0), metadata={}
+            model.module(), model.input_shape, path, precision=setup.precision, images=images, metadata={}
         )
-        of_reference = _run_once(path, device, threads, x)
-    fastest_ms = _bursts_ms([of_reference, *(check.run_once for check in checks)])[: ROUNDS // 8]
-    reference_ms, *latencies_ms = np.median(fastest_ms, axis=0)
-    return [
-        float(latency_ms) * check.target.latency_table(precision).device["reference_ms"] / reference_ms
-        for check, latency_ms in zip(checks, latencies_ms, strict=True)
-    ]
+        return _run_once(path, setup.device, setup.threads, x)
 
 
 def _preprocess(run: Run, images: NDArray[np.uint8], side: int) -> list[NDArray[np.float32]]:
@@ -203,6 +231,7 @@ def _run_once(path: Path, device: str, threads: int, x: NDArray[np.float32]) -> 
 def _session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # a spinning thread disturbs what runs next
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -233,14 +262,14 @@ def _check_precision(path: Path, precision: str) -> None:
 
 
 def _bursts_ms(functions: Sequence[Callable[[], object]]) -> Floats:
-    """Return the bursts `[ROUNDS, n]` of functions that are run in turns, each column the fastest first."""
+    """Return the bursts `[ROUNDS, n]` of functions that are run in turns."""
     n_runs = [max(1, round(BURST_MS / _burst_ms(function, 5))) for function in functions]
-    bursts = [[_burst_ms(*pair) for pair in zip(functions, n_runs, strict=True)] for _ in range(ROUNDS)]
-    return np.sort(np.array(bursts), axis=0)
+    return np.array([[_burst_ms(*pair) for pair in zip(functions, n_runs, strict=True)] for _ in range(ROUNDS)])
 
 
 def _burst_ms(function: Callable[[], object], n_runs: int) -> float:
     times = []
+    function()  # not timed, fills the processor's caches
     for _ in range(n_runs):
         start = time.perf_counter()
         function()
