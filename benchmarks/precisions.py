@@ -35,6 +35,7 @@ INTRODUCTION = """
 This page compares two targets of one run of `fashion_mnist`, trained for 3 epochs instead of 12, on one device: `local`
 has float32 files, `auto` may have any precision that the device runs. Every arch of both fronts was written as a file
 in its precision, and that file was scored on the 10,000 test images, which no search saw, and measured on the device.
+`auto` searched after `local` and knew the accuracies that it had measured, so it also found more archs in float32.
 
 Made by `python -m benchmarks.precisions`.
 """
