@@ -55,7 +55,7 @@ def _kills(run: Run, rng: np.random.Generator) -> list[str]:
             n_killed += 1
     subprocess.run(command, check=True)
     killed = ofa.open_run(folder)
-    assert hashes(folder) == hashes(run.folder)
+    assert hashes(folder) == hashes(run.folder), "other weights; were both runs made with as many threads?"
     for name in names:
         archs, expected = ({repr(dict(level.arch)) for level in one.target(name).levels} for one in (killed, run))
         assert archs == expected, name
