@@ -129,9 +129,9 @@ class StageFolder(ABC):
             self._record(stage, fingerprint, seconds + time.monotonic() - start, finished)
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """Return what `stages.json` says of each stage: fingerprint, seconds, finished."""
+        """Return what `stages.json` says of each stage, in their order: fingerprint, seconds, finished."""
         records: dict[str, dict[str, Any]] = self.read_json("stages.json") if self.path("stages.json").exists() else {}
-        return records
+        return {name: records[name] for name in (*all_stages(), *records) if name in records}
 
     def _record(self, stage: Stage, fingerprint: str, seconds: float, finished: str | None) -> None:
         record = {"fingerprint": fingerprint, "seconds": round(seconds, 2), "finished": finished}

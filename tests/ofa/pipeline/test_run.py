@@ -68,6 +68,13 @@ def test_a_later_stage_can_be_made_again_with_other_settings(finished, tiny_reci
     assert not run.finished(all_stages()["export"])
 
 
+def test_records_are_in_the_order_of_stages(finished):
+    path = finished / "stages.json"
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(records.items()))))
+    assert list(open_run(finished).records()) == [name for name in all_stages() if name in records]
+
+
 def test_a_rerun_stage_makes_those_that_read_it_unfinished(finished):
     run = open_run(finished)
     run.execute(all_stages()["train"], quiet)  # comes out the same
