@@ -26,6 +26,7 @@ from ofa.data.loaders import eval_batches
 from ofa.devices.device import Model, Timing
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
+from ofa.pipeline.finetune import load_finetuned
 from ofa.pipeline.level_files import extract, range_images, score_file
 from ofa.pipeline.levels import Level, ReplayStep, write_records
 from ofa.pipeline.run import Run
@@ -95,6 +96,8 @@ def _export(target: Target, progress: Progress) -> None:
         drafts: list[_Draft] = []
         for entry in entries:
             network, arch = extract(run, supernet, entry["arch"]), entry["arch"]
+            if target.recipe.finetune is not None:
+                load_finetuned(target, network, arch)
             path = Path(temporary) / f"{len(drafts)}{model_format.suffix}"
             images, metadata = range_images(run, arch), _metadata(target, entry)
             shape = run.family.input_shape(arch)
@@ -147,7 +150,7 @@ def _level(target: Target, draft: _Draft, timing: Timing, file: str) -> Level:
         accuracy_drop_percent=evaluate(draft.network, batches).top1_percent - metrics.top1_percent,
         same_top1_percent=100 * parity.same_top1,
         max_abs_diff=parity.max_abs_diff,
-        validation_top1_percent=entry["top1_percent"],
+        validation_top1_percent=_validation_percent(target, draft),
         measured=config.table is None,
         batch=config.batch,
         latency_ms=timing.median_ms,
@@ -159,6 +162,15 @@ def _level(target: Target, draft: _Draft, timing: Timing, file: str) -> Level:
         params_m=entry["params_m"],
         peak_activation_mib=entry["peak_activation_mib"],
     )
+
+
+def _validation_percent(target: Target, draft: _Draft) -> float:
+    """Return what the search measured, or for finetuned weights the accuracy of the file on the validation images."""
+    if target.recipe.finetune is None:
+        return float(draft.entry["top1_percent"])
+    resolution, limit = int(draft.entry["arch"]["resolution"]), target.recipe.sample.images
+    batches = eval_batches(target.run.data, target.run.data.validation, resolution, limit=limit)
+    return score_file(target.format, draft.path, batches)[0].top1_percent
 
 
 def _check_parity(target: Target, parity: Parity, precision: str, file: str) -> None:
@@ -246,7 +258,7 @@ def _bundle(target: Target, progress: Progress) -> None:
 
 EXPORT = Stage(
     "export",
-    ("search", "profile"),
+    ("finetune", "profile"),
     ("export", "sample"),
     _export,
     target_keys=("format", "format_options"),

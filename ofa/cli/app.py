@@ -14,7 +14,7 @@ from ofa.cli.importing import import_weights
 from ofa.cli.output import errors
 from ofa.cli.profile import profile
 from ofa.cli.show import devices, env, families, recipes
-from ofa.cli.stages import export, fit, report, run, sample, search, train
+from ofa.cli.stages import export, finetune, fit, report, run, sample, search, train
 from ofa.cli.targets import specialize, targets
 from ofa.core.errors import OfaError
 
@@ -29,7 +29,21 @@ def build() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (run, specialize, targets, train, sample, fit, export, report, search, profile, cost, evaluate):
+    for command in (
+        run,
+        specialize,
+        targets,
+        train,
+        sample,
+        fit,
+        export,
+        report,
+        search,
+        finetune,
+        profile,
+        cost,
+        evaluate,
+    ):
         app.command()(command)
     for point in sorted(entry_points(group="ofa.commands")):
         point.load()(app)

@@ -126,6 +126,11 @@ def search(
     emit([{"target": name} | entry for name, front in entries.items() for entry in front], as_json, show)
 
 
+def finetune(recipe: RecipeArgument, run_dir: RunOption = None, target: TargetOption = None) -> None:
+    """Train the levels of each target on, each alone, as the recipe's section `finetune` says."""
+    execute(make_run(recipe, run_dir), "finetune", target)
+
+
 def export(recipe: RecipeArgument, run_dir: RunOption = None, target: TargetOption = None) -> None:
     """Write the levels of each target as files, compared with PyTorch on real images."""
     execute(make_run(recipe, run_dir), "export", target)

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import json
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -119,7 +120,7 @@ class StageFolder(ABC):
         seconds = float(record["seconds"]) if resumes else 0.0
         self.begin()
         for path in (path for pattern in stage.partial if record and not same for path in self.folder.glob(pattern)):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         self._record(stage, fingerprint, seconds, None)
         start, finished = time.monotonic(), None
         try:

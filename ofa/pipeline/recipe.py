@@ -11,6 +11,7 @@ from ofa.cost.latency.profile import TableConfig
 from ofa.data.config import DataConfig
 from ofa.predict.mlp import PredictorConfig
 from ofa.train.config import TrainConfig
+from ofa.train.finetune import FinetuneConfig
 
 
 class FamilyConfig(Config):
@@ -125,6 +126,8 @@ class Recipe(Config):
     sample: SampleConfig = SampleConfig()
     predictor: PredictorConfig = PredictorConfig()
     search: SearchConfig = SearchConfig()
+    finetune: FinetuneConfig | None = None
+    """Trains each level on, before it is exported; null leaves its weights as they were inherited."""
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="before")

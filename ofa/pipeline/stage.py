@@ -25,7 +25,8 @@ class Stage:
         sections: sections of the recipe that it reads beside those of the stages it needs.
         run: does the work for the run, or for one target of it; called again after an interruption, it resumes.
         target_keys: keys of a target that it reads; None for a stage that belongs to the run and not to its targets.
-        partial: patterns of the files that an interrupted stage resumes from; removed when the settings have changed.
+        partial: patterns of the files and folders that an interrupted stage resumes from; removed when the settings
+            have changed.
         expensive: a rerun resumes the result, and other settings are refused.
         check: tries early what could fail late, for the run or one target; called before any stage runs.
     """

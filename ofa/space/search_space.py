@@ -24,12 +24,19 @@ class SearchSpace:
         choices: the choices, each after those that it needs or follows.
         follower_indices: the index of a choice that follows another, for each index of that one; by default as in
             `Choice.follows`.
+        single_arch: whether a single arch may be left, for a network that is trained alone.
 
     Raises:
-        SpaceError: the choices contradict each other or leave a single arch.
+        SpaceError: the choices contradict each other, or leave a single arch where that is not expected.
     """
 
-    def __init__(self, choices: Iterable[Choice], *, follower_indices: Mapping[str, Rows] | None = None) -> None:
+    def __init__(
+        self,
+        choices: Iterable[Choice],
+        *,
+        follower_indices: Mapping[str, Rows] | None = None,
+        single_arch: bool = False,
+    ) -> None:
         self.choices = tuple(choices)
         self.names = tuple(choice.name for choice in self.choices)
         self._n_values = np.array([len(choice.values) for choice in self.choices], dtype=np.int64)
@@ -55,7 +62,7 @@ class SearchSpace:
                 even = _evenly_spread(len(self.choices[followed].values), len(choice.values))
                 self._follows[column] = followed, (follower_indices or {}).get(choice.name, even)
             self._columns[choice.name] = column
-        if self.size < 2:
+        if self.size < 2 and not single_arch:
             raise SpaceError("a search space of a single arch leaves nothing to search; give some choice two values")
 
     def __repr__(self) -> str:
