@@ -9,6 +9,7 @@ from ofa.core.errors import RunError
 from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.choose import objective_key
 from ofa.pipeline.compare import read_comparison
+from ofa.pipeline.folder import StageFolder
 from ofa.pipeline.levels import Level, ReplayStep, read_records
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import all_stages
@@ -28,6 +29,7 @@ class TargetContent:
         samples: subnets whose accuracy was measured before the search, with `predicted_latency_ms` added.
         front: the measured front, the best in the objective first.
         checks: whole networks of the latency table, with `predicted_latency_ms` added.
+        finetuned: accuracies of each level before and after it was finetuned; none if it was not.
         objective: key of the cost that the front trades for accuracy.
     """
 
@@ -39,6 +41,7 @@ class TargetContent:
     samples: list[Entry]
     front: list[Entry]
     checks: list[Entry]
+    finetuned: list[Entry]
     replay: list[ReplayStep]
     objective: str
 
@@ -75,7 +78,7 @@ def gather(run: Run) -> Content:
         name=run.recipe.name,
         recipe=run.recipe.to_yaml(),
         facts=_facts(run),
-        seconds=_seconds(run.records()),
+        seconds=_seconds(run),
         fit=run.read_json("predictor.json"),
         epochs=_read_lines(run, "train.jsonl"),
         distilled=run.recipe.train.teacher != "none",
@@ -92,14 +95,23 @@ def _gather_target(target: Target) -> TargetContent:
         name=target.name,
         facts=_target_facts(target, front),
         device=dict(table.device) | {"measured": table.date[:10]},
-        seconds=_seconds(target.records()),
+        seconds=_seconds(target),
         levels=levels,
         samples=_with_latency(table, samples),
         front=front["front"],
         checks=_with_latency(table, checks),
+        finetuned=_finetuned(target),
         replay=read_records(target.folder, ReplayStep),
         objective=objective_key(target.config.objective),
     )
+
+
+def _finetuned(target: Target) -> list[Entry]:
+    """Return what the stage `finetune` wrote, in the order of the levels."""
+    if target.recipe.finetune is None:
+        return []
+    entries: list[Entry] = target.read_json("finetune.json")["levels"]
+    return [next(entry for entry in entries if entry["arch"] == level.arch) for level in target.levels]
 
 
 def _facts(run: Run) -> dict[str, str]:
@@ -115,18 +127,20 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _target_facts(target: Target, front: Entry) -> dict[str, str]:
-    config = target.config
+    config, finetune = target.config, target.recipe.finetune
     limits = (", ".join(f"{name} {limit:g}" for name, limit in one.items()) for one in config.limits or ())
     return {
         "precision": config.precision,
         "batch": str(config.batch),
         "limits": "; ".join(limits) or "none",
         "search": f"{front['n_evaluated']:,} subnets predicted, {front['verified']} of them measured",
-    }
+    } | ({} if finetune is None else {"finetuning": f"{finetune.epochs} epochs for each level"})
 
 
-def _seconds(records: Mapping[str, Entry]) -> dict[str, float]:
-    return {name: record["seconds"] for name, record in records.items() if name != "report"}
+def _seconds(folder: StageFolder) -> dict[str, float]:
+    """Return the duration of each stage that did something."""
+    idle = {"report"} | ({"finetune"} if folder.recipe.finetune is None else set())
+    return {name: record["seconds"] for name, record in folder.records().items() if name not in idle}
 
 
 def _with_latency(table: LatencyTable, listed: list[Entry]) -> list[Entry]:

@@ -119,8 +119,25 @@ def _target_section(number: int, target: TargetContent) -> str:
         facts=_definitions(target.facts),
         device=_definitions({name.replace("_", " "): value for name, value in target.device.items()}),
         archs="".join(_arch_details(i, level.arch) for i, level in enumerate(target.levels)),
+        finetuning=_finetuning(target),
         **{name: _chart(f"{name}-{number}", figure) for name, figure in figures.items()},
     )
+
+
+def _finetuning(target: TargetContent) -> str:
+    """Return the part on finetuning, empty without any."""
+    if not target.finetuned:
+        return ""
+    rows = []
+    for i, (level, entry) in enumerate(zip(target.levels, target.finetuned, strict=True)):
+        inherited, finetuned = entry["inherited_percent"], entry["finetuned_percent"]
+        percents = {
+            "inherited": f"{inherited:.2f}",
+            "finetuned": f"{finetuned:.2f}",
+            "gain": f"{finetuned - inherited:+.2f}",
+        }
+        rows.append({"level": str(i), "ms": _number(level.latency_ms)} | percents)
+    return Template(_resource("finetuning.html")).substitute(table=_table(rows))
 
 
 def _texts(content: Content) -> dict[str, str]:
