@@ -46,7 +46,7 @@ def test_run_refuses_an_existing_run_and_resume_shows_the_summary(command, tiny_
 
 
 def test_every_stage_alone(command, tiny_yaml, run_option):
-    for name in ("train", "profile", "sample", "fit", "search", "export", "bundle", "report"):
+    for name in ("train", "profile", "sample", "fit", "search", "finetune", "export", "bundle", "report"):
         code, _, err = command(name, tiny_yaml, *run_option)
         assert code == 0, err
         assert f"{name}: done" in err

@@ -31,7 +31,8 @@ def test_stages_come_after_those_they_need():
     for name, stage in all_stages().items():
         assert set(stage.needs) <= seen
         seen.add(name)
-    assert seen == {"train", "profile", "sample", "fit", "search", "export", "bundle", "compare", "report"}
+    expected = {"train", "profile", "sample", "fit", "search", "finetune", "export", "bundle", "compare", "report"}
+    assert seen == expected
 
 
 def test_a_stage_without_its_needs_is_refused(tiny_recipe, tmp_path):
@@ -86,7 +87,7 @@ def test_a_rerun_stage_makes_those_that_read_it_unfinished(finished):
         "fit",
         "profile",
     }
-    with pytest.raises(RunError, match="'export' needs the 'search' stage"):
+    with pytest.raises(RunError, match="'export' needs the 'finetune' stage"):
         run.execute(all_stages()["export"], quiet)
 
 
