@@ -13,19 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2
-from timm.utils import ModelEmaV3
 from torch import nn
 
 import ofa
+from benchmarks.alone import Scorer, train_alone
 from benchmarks.training.results import phase_key
 from benchmarks.training.strategies import BATCH, COMMON, LR, STRATEGIES, train_config
 from benchmarks.training.tasks import DATA, TASKS, Task, load_data, random_archs, spread_archs
 from ofa.core import distributed
 from ofa.core.files import write_json
-from ofa.data.loaders import Batches, train_batches
-from ofa.train.losses import label_loss
-from ofa.train.schedule import Schedule
 
 COST_STEPS, COST_ROUNDS = 10, 3
 
@@ -40,7 +36,7 @@ def main(settings_path: Path, result_path: Path) -> None:
             write_json(result_path, result)
 
 
-def measure_costs(task: Task) -> dict[str, float]:
+def _costs(task: Task) -> dict[str, float]:
     """Return the seconds of an epoch of every phase of every strategy, measured in interleaved rounds."""
     steps_per_epoch = len(load_data().train) // BATCH
     seconds: dict[str, list[float]] = {}
@@ -76,7 +72,7 @@ def _train(supernet: ofa.Supernet, config: ofa.TrainConfig, **options: Any) -> N
         ofa.train(supernet, load_data(), config, folder=Path(folder), augment=DATA.augment, macs_m=macs_m, **options)
 
 
-def train_supernet(
+def _supernet(
     task: Task, *, strategy: str, seed: int, epochs: list[int], different_archs: bool = False
 ) -> dict[str, Any]:
     """Train a supernet; return seconds, epochs and the accuracies of `spread_archs` and `random_archs`."""
@@ -89,50 +85,29 @@ def train_supernet(
     return result
 
 
-def train_alone(task: Task, *, arch: dict[str, Any], seed: int, epochs: int) -> dict[str, Any]:
+def _alone(task: Task, *, arch: dict[str, Any], seed: int, epochs: int) -> dict[str, Any]:
     """Train one static network by a plain loop with the settings of the supernets' trainings, and evaluate it."""
     family, data = task.create_family(), load_data()
     checked_arch = family.space.arch(arch)
     settings = {"phases": [{"strategy": "full", "epochs": epochs}], "lr": LR["full"]}
     config = ofa.TrainConfig.model_validate(COMMON | settings)
-    torch.manual_seed(seed)
-    network = family.build(checked_arch).to(memory_format=torch.channels_last).train()
-    optimizer = create_optimizer_v2(
-        network, config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
-    )
-    schedule, loss = Schedule(optimizer, config, len(data.train) // BATCH), label_loss(config.label_smoothing)
-    ema = ModelEmaV3(network, COMMON["ema_decay"], use_warmup=True)
-    start, step, pixels = time.perf_counter(), 0, int(checked_arch["resolution"])
-    for epoch in range(epochs):
-        batches = train_batches(
-            data, DATA.augment, resolution=lambda _: pixels, batch_size=BATCH, seed=seed, epoch=epoch
-        )
-        for images, labels in batches:
-            schedule.set(step)
-            optimizer.zero_grad()
-            loss(network(images.contiguous(memory_format=torch.channels_last)), labels).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
-            optimizer.step()
-            ema.update(network, step=step)
-            step += 1
+    start = time.perf_counter()
+    network = train_alone(family.build(checked_arch), int(checked_arch["resolution"]), data, DATA.augment, config, seed)
     seconds = time.perf_counter() - start
-    return {"top1_percent": _top1_percent(ema.module, checked_arch), "seconds": seconds}
+    return {"top1_percent": _top1_percent(network, checked_arch), "seconds": seconds}
 
 
-JOBS: dict[str, Callable[..., Any]] = {"costs": measure_costs, "supernet": train_supernet, "alone": train_alone}
+JOBS: dict[str, Callable[..., Any]] = {"costs": _costs, "supernet": _supernet, "alone": _alone}
 
 
 def _top1_percent(network: nn.Module, arch: ofa.Arch) -> dict[str, float]:
     """Return validation and test accuracies; BatchNorm statistics are re-estimated on training images."""
-    resolution = int(arch["resolution"])
-    network = network.to(memory_format=torch.channels_last)
-    ofa.calibrate(network, _batches("train", resolution))
-    return {split: ofa.evaluate(network, _batches(split, resolution)).top1_percent for split in ("validation", "test")}
+    return _scorer()(network, int(arch["resolution"]))
 
 
 @cache
-def _batches(split: str, resolution: int) -> Batches:
-    data = load_data()
-    return ofa.eval_batches(data, getattr(data, split), resolution, limit=2000 if split == "train" else None)
+def _scorer() -> Scorer:
+    return Scorer(load_data(), calibration_images=2000)
 
 
 if __name__ == "__main__":

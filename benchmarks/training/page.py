@@ -1,21 +1,19 @@
 """The page docs/results/training.md and its plots, from the stored results."""
 
-from collections.abc import Iterable
-from itertools import combinations
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 import ofa
+from benchmarks.agreement import Floats, agreement, mean_std, std
+from benchmarks.jobs import read
 from benchmarks.page import save_plot, table, write_page
-from benchmarks.training.results import COSTS, alone_key, phase_key, read, seed_path, supernet_key
+from benchmarks.training.results import COSTS, alone_key, phase_key, seed_path, supernet_key
 from benchmarks.training.strategies import BATCH, COMPARED_WITH_ALONE, LARGE, RECIPES, REFERENCE, TRAININGS
 from benchmarks.training.tasks import N_TRAIN, TASKS, random_archs, spread_archs
 
-Floats = NDArray[np.float64]
 Results = list[dict[str, Any]]
 """For each seed, the results by key."""
 
@@ -73,24 +71,6 @@ the same augmentation, optimizer and schedule. Test top-1 in percent."""
         f"![inherited and alone](training-{name}.svg)",
         table("MACs M | pixels | inherited % | alone % | gap", rows),
     ]
-
-
-def agreement(inherited: Floats, alone: Floats) -> str:
-    """Summarize gaps and rank correlations of two sets of accuracies, each `[seeds, archs]`."""
-    gaps = inherited - alone
-    mean_gaps, tau_of_means = gaps.mean(0), kendalltau(inherited.mean(0), alone.mean(0)).statistic
-    lines = [
-        f"- Mean gap (inherited minus alone): {mean_std(gaps.mean(1), '+.2f')} points.",
-        f"- Worst arch: {mean_gaps.min():+.2f} points; {(mean_gaps >= -0.3).sum()} of {len(mean_gaps)} archs lose at "
-        "most 0.3 (means over seeds).",
-        f"- Kendall tau between inherited and alone: {mean_tau(zip(inherited, alone, strict=True))}; between their "
-        f"means over seeds: {tau_of_means:.3f}.",
-    ]
-    if len(alone) > 1:
-        lines.append(
-            f"- For comparison, Kendall tau between two seeds of training alone: {mean_tau(combinations(alone, 2))}."
-        )
-    return "\n".join(lines)
 
 
 def plot_inheritance(name: str, title: str, macs_m: Floats, *, inherited: Floats, alone: Floats) -> None:
@@ -177,18 +157,3 @@ def half_cost_summary(results: Results) -> str:
 
 def top1_percent(accuracies: Any) -> list[float]:
     return [accuracy["test"] for accuracy in accuracies]
-
-
-def mean_tau(pairs: Iterable[tuple[Floats, Floats]]) -> str:
-    """Return the mean rank correlation of pairs of accuracies, and its standard deviation."""
-    return mean_std(np.array([kendalltau(*pair).statistic for pair in pairs]), ".3f")
-
-
-def std(values: Floats) -> Any:
-    """Return the sample standard deviation over seeds, the first axis; 0 for a single seed."""
-    return values.std(0, ddof=min(1, len(values) - 1))
-
-
-def mean_std(values: Floats, form: str = ".2f") -> str:
-    """Return the mean over seeds `[seeds]`, and the standard deviation if there are several."""
-    return f"{values.mean():{form}}" + (f" ± {std(values):{form.lstrip('+')}}" if len(values) > 1 else "")

@@ -1,8 +1,6 @@
 """Results in docs/results/training/: for each seed a JSON file of its trainings by key, and one file of costs."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 FOLDER = Path("docs/results/training")
 COSTS = FOLDER / "costs.json"
@@ -10,12 +8,6 @@ COSTS = FOLDER / "costs.json"
 
 def seed_path(seed: int) -> Path:
     return FOLDER / f"seed-{seed}.json"
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return the results in a file by name of training; none if there is no file yet."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content
 
 
 def phase_key(strategy: str, i: int) -> str:

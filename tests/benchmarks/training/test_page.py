@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.agreement import agreement, mean_std
+from benchmarks.jobs import read
 from benchmarks.page import RESULTS
 from benchmarks.training import page
-from benchmarks.training.results import alone_key, read, seed_path, supernet_key
+from benchmarks.training.results import alone_key, seed_path, supernet_key
 from benchmarks.training.strategies import COMPARED_WITH_ALONE, TRAININGS
 from benchmarks.training.tasks import TASKS
 
@@ -33,7 +35,7 @@ def test_gaps_and_rank_correlations_are_on_the_page(results, committed, name):
     spread = [result[supernet_key(name, COMPARED_WITH_ALONE)]["spread"] for result in results]
     inherited = np.array([page.top1_percent(accuracies) for accuracies in spread])
     alone = np.array([page.top1_percent(result[key]["top1_percent"] for key in keys) for result in results])
-    assert page.agreement(inherited, alone) in committed
+    assert agreement(inherited, alone) in committed
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -42,8 +44,8 @@ def test_accuracies_of_each_training_are_on_the_page(results, committed, name):
     columns = page.accuracy_columns(trained, np.arange(50))
     (row,) = [line for line in committed.splitlines() if line.startswith(f"| {name} |")]
     cells = row.split(" | ")
-    assert [page.mean_std(columns[column]) for column in ("smallest", "largest")] == [cells[4], cells[8]]
-    assert row.endswith(f"| {page.mean_std(columns['mean of 50'])} |")
+    assert [mean_std(columns[column]) for column in ("smallest", "largest")] == [cells[4], cells[8]]
+    assert row.endswith(f"| {mean_std(columns['mean of 50'])} |")
 
 
 def test_columns_pick_random_archs_by_their_macs():
@@ -72,16 +74,3 @@ def test_a_training_without_results_is_left_out(results):
     assert "`sandwich of 10" in summary
     assert "`sandwich, teacher and labels`" not in summary
     assert page.half_cost_summary([]) == ""
-
-
-def test_agreement_of_accuracies_with_themselves_is_perfect():
-    percent = np.array([[70.0, 75.0, 80.0], [71.0, 74.0, 79.0]])
-    lines = page.agreement(percent - [[0.2, 0.5, 0.2]], percent).splitlines()
-    assert lines[0] == "- Mean gap (inherited minus alone): -0.30 ± 0.00 points."
-    assert lines[1].startswith("- Worst arch: -0.50 points; 2 of 3 archs lose at most 0.3")
-    assert lines[2].startswith("- Kendall tau between inherited and alone: 1.000 ± 0.000;")
-
-
-def test_the_mean_of_one_seed_has_no_standard_deviation():
-    assert page.mean_std(np.array([81.234])) == "81.23"
-    assert page.mean_std(np.array([1.0, 3.0]), "+.1f") == "+2.0 ± 1.4"

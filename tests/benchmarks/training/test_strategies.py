@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.jobs import read
 from benchmarks.training.__main__ import strategies
-from benchmarks.training.results import COSTS, phase_key, read, seed_path
+from benchmarks.training.results import COSTS, phase_key, seed_path
 from benchmarks.training.strategies import STRATEGIES, TRAININGS, epochs_for, train_config
 
 ROOT = Path(__file__).parents[3]

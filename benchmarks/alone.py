@@ -1,0 +1,69 @@
+"""A network trained alone by a plain loop that knows nothing of supernets, and its accuracy."""
+
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
+from torch import nn
+
+import ofa
+from ofa.data.config import AugmentConfig
+from ofa.data.dataset import Data
+from ofa.data.loaders import Batches, train_batches
+from ofa.train.losses import label_loss
+from ofa.train.schedule import Schedule
+
+
+def train_alone(
+    network: nn.Module, resolution: int, data: Data, augment: AugmentConfig, config: ofa.TrainConfig, seed: int
+) -> nn.Module:
+    """Train a static network from the labels, with a supernet's settings for all else; returns its moving average."""
+    assert config.ema_decay is not None
+    torch.manual_seed(seed)
+    network = network.to(memory_format=torch.channels_last).train()
+    optimizer = create_optimizer_v2(
+        network, config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+    )
+    schedule = Schedule(optimizer, config, len(data.train) // config.batch_size)
+    loss = label_loss(config.label_smoothing)
+    ema, step = ModelEmaV3(network, config.ema_decay, use_warmup=True), 0
+    for epoch in range(sum(phase.epochs for phase in config.phases)):
+        batches = train_batches(
+            data, augment, resolution=lambda _: resolution, batch_size=config.batch_size, seed=seed, epoch=epoch
+        )
+        for images, labels in batches:
+            schedule.set(step)
+            optimizer.zero_grad()
+            loss(network(images.contiguous(memory_format=torch.channels_last)), labels).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
+            optimizer.step()
+            ema.update(network, step=step)
+            step += 1
+    averaged: nn.Module = ema.module
+    return averaged
+
+
+class Scorer:
+    """Accuracies of networks on all validation and test images of a data set.
+
+    BatchNorm statistics are re-estimated on some training images first.
+    """
+
+    def __init__(self, data: Data, calibration_images: int) -> None:
+        self.data, self.calibration_images = data, calibration_images
+        self._loaded: dict[tuple[str, int], Batches] = {}
+
+    def __call__(self, network: nn.Module, resolution: int) -> dict[str, float]:
+        """Return the top-1 accuracies in percent by split."""
+        network = network.to(memory_format=torch.channels_last)
+        ofa.calibrate(network, self._batches("train", resolution))
+        splits = ("validation", "test")
+        return {split: ofa.evaluate(network, self._batches(split, resolution)).top1_percent for split in splits}
+
+    def _batches(self, split: str, resolution: int) -> Any:
+        if (split, resolution) not in self._loaded:
+            limit = self.calibration_images if split == "train" else None
+            self._loaded[split, resolution] = ofa.eval_batches(
+                self.data, getattr(self.data, split), resolution, limit=limit
+            )
+        return self._loaded[split, resolution]
