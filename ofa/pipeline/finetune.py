@@ -3,9 +3,10 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -19,19 +20,21 @@ from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
 from ofa.pipeline.target import Target
 from ofa.space.arch import Value
-from ofa.train.finetune import finetune
+from ofa.train.finetune import FinetuneConfig, finetune
 
 
 def _finetune(target: Target, progress: Progress) -> None:
-    """Finetune each arch of the levels, and compare it with its inherited weights on the validation images."""
-    run, config = target.run, target.recipe.finetune
-    results = []
-    entries = target.read_json("front.json")["levels"] if config is not None else []
-    supernet = run.supernet() if entries else None
+    """Finetune the arch of each level, if the recipe says so, and write the accuracies before and after."""
+    config = target.recipe.finetune
+    levels = [] if config is None else list(_finetuned(target, config, progress))
+    write_json(target.path("finetune.json"), {"levels": levels})
+
+
+def _finetuned(target: Target, config: FinetuneConfig, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Finetune each arch, unless its weights are there already; yields its accuracies on the validation images."""
+    run, supernet, entries = target.run, target.run.supernet(), target.read_json("front.json")["levels"]
     for i, entry in enumerate(entries):
-        assert config is not None
-        assert supernet is not None
-        arch, report = entry["arch"], partial(_report, progress, i, len(entries))
+        arch = entry["arch"]
         network, path = extract(run, supernet, arch), weights_path(target, arch)
         inherited_percent = _validation_percent(run, network, arch)
         if not path.exists():
@@ -47,15 +50,14 @@ def _finetune(target: Target, progress: Progress) -> None:
                 augment=target.recipe.data.augment,
                 workers=target.recipe.data.workers,
                 seed=target.recipe.seed,
-                on_progress=report,
+                on_progress=partial(_report, progress, i, len(entries)),
             )
             calibrate(learned, run.calibration_batches(arch))
             write_tensors(path, learned.state_dict())
             shutil.rmtree(path.with_suffix(""))
         load_finetuned(target, network, arch)
         finetuned_percent = _validation_percent(run, network, arch)
-        results.append({"arch": arch, "inherited_percent": inherited_percent, "finetuned_percent": finetuned_percent})
-    write_json(target.path("finetune.json"), {"levels": results})
+        yield {"arch": arch, "inherited_percent": inherited_percent, "finetuned_percent": finetuned_percent}
 
 
 def weights_path(target: Target, arch: Mapping[str, Value]) -> Path:
