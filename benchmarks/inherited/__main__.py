@@ -1,0 +1,47 @@
+"""Run what is missing of the comparison and write its page: `python -m benchmarks.inherited [SEEDS]`.
+
+3 seeds by default; hours on 2 cores. Each training's result is stored in docs/results/inherited/, so an interrupted
+comparison resumes, and a new strategy costs its supernets only. Remove the files to measure anew.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from benchmarks.inherited.page import write_inherited_page
+from benchmarks.inherited.results import COSTS, alone_key, alone_path, cost_key, supernet_key, supernets_path
+from benchmarks.inherited.strategies import SHIPPED, TRAININGS
+from benchmarks.inherited.tasks import N_RANDOM, N_SPREAD, TASKS
+from benchmarks.jobs import Job, run_missing
+
+MODULE = "benchmarks.inherited.jobs"
+
+
+def main(n_seeds: int) -> None:
+    """Train networks alone and supernets, seed after seed; write the page in any case."""
+    try:
+        run_missing(
+            [cost(task, training) for task in TASKS for training in TRAININGS if training != SHIPPED], at_once=1
+        )
+        run_missing([job for seed in range(n_seeds) for task in TASKS for job in jobs(task, seed)], at_once=2)
+    finally:
+        write_inherited_page(range(n_seeds))
+
+
+def cost(task: str, training: str) -> Job:
+    """Return the job that measures what a training costs, with nothing else running."""
+    settings = {"kind": "cost", "task": task, "training": training}
+    return Job(COSTS, cost_key(task, training), MODULE, settings)
+
+
+def jobs(task: str, seed: int) -> Iterator[Job]:
+    """Yield the supernets of a task, then its networks trained alone."""
+    for name in TRAININGS:
+        settings = {"kind": "supernet", "task": task, "training": name, "seed": seed}
+        yield Job(supernets_path(task), supernet_key(name, seed), MODULE, settings)
+    for arch in range(N_SPREAD + N_RANDOM):
+        settings = {"kind": "alone", "task": task, "arch": arch, "seed": seed}
+        yield Job(alone_path(task), alone_key(arch, seed), MODULE, settings)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

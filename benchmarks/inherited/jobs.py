@@ -1,0 +1,102 @@
+"""One training of the comparison: `python -m benchmarks.inherited.jobs SETTINGS RESULT`."""
+
+import json
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import ofa
+from benchmarks.alone import Scorer, train_alone
+from benchmarks.inherited.strategies import ALONE, SHIPPED, TRAININGS, train_config
+from benchmarks.inherited.tasks import TASKS
+from ofa.core.files import write_json
+from ofa.train.strategies import Phase
+
+RUNS = Path("runs/inherited")
+COST_STEPS, COST_ROUNDS = 12, 3
+
+
+def main(settings_path: Path, result_path: Path) -> None:
+    """Do what the settings say and write the result."""
+    torch.set_num_threads(1)  # two trainings at once use two cores better than one training on both
+    settings = json.loads(settings_path.read_text())
+    write_json(result_path, JOBS[settings.pop("kind")](**settings))
+
+
+def _alone(task: str, arch: int, seed: int, lr: float | None = None) -> dict[str, float]:
+    """Train one static network with the recipe's settings; returns its accuracies by split."""
+    of = TASKS[task]
+    config = train_config(task, ALONE | {"lr": lr or of.alone_lr})
+    checked_arch = of.archs[arch]
+    resolution = int(checked_arch["resolution"])
+    torch.manual_seed(seed)
+    network = of.family.build(checked_arch)
+    network = train_alone(network, resolution, of.data, of.recipe.data.augment, config, seed)
+    return _scorer(task)(network, resolution)
+
+
+def _supernet(task: str, training: str, seed: int) -> list[dict[str, float]]:
+    """Train a supernet, or go on with it; returns the accuracies by split of each arch of the task."""
+    of, folder = TASKS[task], RUNS / f"{task}-{training}-{seed}".replace(" ", "_")
+    supernet = ofa.Supernet(of.family, seed=seed)
+    _train(task, supernet, train_config(task, TRAININGS[training]), folder, seed=seed)
+    supernet.save(folder / "supernet.safetensors")
+    return [_scorer(task)(supernet.extract(arch), int(arch["resolution"])) for arch in of.archs]
+
+
+def _cost(task: str, training: str) -> float:
+    """Return the processor time of a training relative to the recipe's, from steps of both in interleaved rounds."""
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, "weights.safetensors")  # later phases need weights to start from
+        ofa.Supernet(TASKS[task].family).save(weights)
+        for _ in range(COST_ROUNDS):
+            configs = [train_config(task, TRAININGS[name]) for name in (training, SHIPPED)]
+            seconds = [sum(_phase_seconds(task, one, phase, weights) for phase in one.phases) for one in configs]
+            ratios.append(seconds[0] / seconds[1])
+    return float(np.median(ratios))
+
+
+def _phase_seconds(task: str, config: ofa.TrainConfig, phase: Phase, weights: Path) -> float:
+    """Return the processor time of a phase: the median of its first steps, loading included, times their number."""
+    of, times = TASKS[task], list[float]()
+    single = config.model_copy(update={"phases": [phase], "initial_weights": str(weights)})
+
+    def stop_early(done: int, *_: Any) -> None:
+        times.append(time.process_time())
+        if done > COST_STEPS:
+            raise InterruptedError
+
+    with suppress(InterruptedError), tempfile.TemporaryDirectory() as folder:
+        _train(task, ofa.Supernet(of.family), single, Path(folder), on_progress=stop_early)
+    steps = len(of.data.train) // config.batch_size * phase.epochs
+    return float(np.median(np.diff(times))) * steps
+
+
+def _train(task: str, supernet: ofa.Supernet, config: ofa.TrainConfig, folder: Path, **options: Any) -> None:
+    of = TASKS[task]
+    macs_m = ofa.macs_m(of.family)
+    ofa.train(supernet, of.data, config, folder=folder, augment=of.recipe.data.augment, macs_m=macs_m, **options)
+
+
+JOBS: dict[str, Callable[..., Any]] = {"alone": _alone, "supernet": _supernet, "cost": _cost}
+
+
+@cache
+def _scorer(task: str) -> Scorer:
+    return Scorer(TASKS[task].data, TASKS[task].recipe.sample.calibration_images)
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+        main(Path(sys.argv[1]), Path(sys.argv[2]))

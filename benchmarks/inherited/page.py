@@ -1,0 +1,79 @@
+"""The page docs/results/inherited.md and its plots, from the stored results."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import ofa
+from benchmarks.agreement import Floats, agreement, mean_std, std
+from benchmarks.inherited.results import COSTS, alone_percent, cost_key, inherited_percent
+from benchmarks.inherited.strategies import SHIPPED, TRAININGS
+from benchmarks.inherited.tasks import N_RANDOM, N_SPREAD, TASKS
+from benchmarks.jobs import read
+from benchmarks.page import save_plot, table, write_page
+
+
+def write_inherited_page(seeds: range) -> None:
+    """Write the page from the results stored so far."""
+    introduction = f"""
+# Inherited against alone, on all images
+
+Subnets of the supernets that the recipes for Fashion-MNIST train, against the same networks trained alone by a plain
+loop with the same images, augmentation, epochs, batch, schedule and moving average, and a learning rate of their own
+({", ".join(f"{task.alone_lr:g} for {task.family.name}" for task in TASKS.values())}). BatchNorm statistics are
+re-estimated for both. Top-1 in percent on the 10,000 test images; means over seeds, ±: standard deviation.
+
+Made by `python -m benchmarks.inherited {len(seeds)}`; two trainings run at once, one thread each.
+"""
+    write_page("inherited", introduction, *(part for name in TASKS for part in _task_sections(name, seeds)))
+
+
+def _task_sections(name: str, seeds: range) -> list[str]:
+    task = TASKS[name]
+    alone = alone_percent(name, seeds, N_SPREAD)
+    inherited = {training: inherited_percent(name, training, seeds) for training in TRAININGS}
+    inherited = {training: percent for training, percent in inherited.items() if len(percent)}
+    if alone is None or SHIPPED not in inherited:
+        return []
+    macs_m = ofa.macs_m(task.family)(task.family.space.rows(task.archs))
+    _plot(name, macs_m[:N_SPREAD], alone, {one: percent[:, :N_SPREAD] for one, percent in inherited.items()})
+    shipped = inherited[SHIPPED]
+    rows = [
+        f"{macs_m[i]:.2f} | {task.archs[i]['resolution']} | {mean_std(shipped[:, i])} | {mean_std(alone[:, i])} "
+        f"| {shipped[:, i].mean() - alone[:, i].mean():+.2f}"
+        for i in range(N_SPREAD)
+    ]
+    costs = read(COSTS) | {cost_key(name, SHIPPED): 1.0}
+    trainings = [
+        f"{training} | {len(percent)} | {costs[cost_key(name, training)]:.2f} | "
+        f"{gap_cells(percent[:, :N_SPREAD], alone)}"
+        for training, percent in inherited.items()
+    ]
+    all_alone = alone_percent(name, seeds, N_SPREAD + N_RANDOM)
+    ranking = [] if all_alone is None or len(shipped) < len(seeds) else [agreement(shipped, all_alone)]
+    return [
+        f"## `{task.family.name}`, recipe `{task.recipe.name}`",
+        f"{N_SPREAD} archs at even distances in log MACs, {len(seeds)} seeds:",
+        table("MACs M | pixels | inherited % | alone % | gap", rows),
+        f"![inherited and alone](inherited-{name}.svg)",
+        *([f"With {N_RANDOM} random archs beside them:", *ranking] if ranking else []),
+        "Strategies; their cost in processor time, relative to the recipe's:",
+        table("strategy | seeds | cost | mean gap | worst gap | gap by size | largest fall", trainings),
+    ]
+
+
+def gap_cells(inherited: Floats, alone: Floats) -> str:
+    """Return cells with the mean gap, the worst, all of them in order of size, and the largest fall along the sizes."""
+    means = inherited.mean(0)
+    gaps = means - alone.mean(0)
+    falls = np.maximum(0, -np.diff(means))
+    of_sizes = " ".join(f"{gap:+.1f}" for gap in gaps)
+    return f"{gaps.mean():+.2f} | {gaps.min():+.2f} | {of_sizes} | {falls.max():.2f}"
+
+
+def _plot(name: str, macs_m: Floats, alone: Floats, inherited: dict[str, Floats]) -> None:
+    figure, axes = plt.subplots(figsize=(6.5, 4.5))
+    for label, percent in {"trained alone": alone, **inherited}.items():
+        axes.errorbar(macs_m, percent.mean(0), std(percent), marker="o", capsize=3, label=label)
+    axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=TASKS[name].family.name)
+    axes.legend(fontsize=8)
+    save_plot(figure, f"inherited-{name}")

@@ -1,0 +1,49 @@
+"""Results in docs/results/inherited/: for each task a file of networks trained alone, and one of supernets."""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.agreement import Floats
+from benchmarks.jobs import read
+
+FOLDER = Path("docs/results/inherited")
+COSTS = FOLDER / "costs.json"
+"""Processor time of trainings, relative to the recipe's."""
+
+
+def alone_path(task: str) -> Path:
+    return FOLDER / f"{task}-alone.json"
+
+
+def supernets_path(task: str) -> Path:
+    return FOLDER / f"{task}-supernets.json"
+
+
+def cost_key(task: str, training: str) -> str:
+    return f"{task}: {training}"
+
+
+def alone_key(arch: int, seed: int) -> str:
+    return f"arch {arch}, seed {seed}"
+
+
+def supernet_key(training: str, seed: int) -> str:
+    return f"{training}, seed {seed}"
+
+
+def alone_percent(task: str, seeds: range, n_archs: int) -> Floats | None:
+    """Return test accuracies `[seeds, archs]` of the first archs trained alone; None if some are missing."""
+    results = read(alone_path(task))
+    keys = [[alone_key(arch, seed) for arch in range(n_archs)] for seed in seeds]
+    if not all(key in results for row in keys for key in row):
+        return None
+    return np.array([[results[key]["test"] for key in row] for row in keys])
+
+
+def inherited_percent(task: str, training: str, seeds: range) -> Floats:
+    """Return test accuracies `[trained seeds, archs]` of the subnets of a training."""
+    results = read(supernets_path(task))
+    keys = [supernet_key(training, seed) for seed in seeds]
+    rows = [[one["test"] for one in results[key]] for key in keys if key in results]
+    return np.array(rows).reshape(len(rows), -1)

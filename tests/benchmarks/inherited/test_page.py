@@ -1,0 +1,16 @@
+"""Tests of the cells of the page."""
+
+import numpy as np
+
+from benchmarks.inherited.page import gap_cells
+
+
+def test_cells_are_mean_gap_worst_gap_gaps_in_order_and_largest_fall():
+    inherited = np.array([[90.0, 91.0, 90.6], [90.2, 91.2, 90.8]])  # two seeds
+    alone = np.array([[90.0, 91.0, 91.0], [90.0, 91.0, 91.0]])
+    assert gap_cells(inherited, alone) == "-0.03 | -0.30 | +0.1 +0.1 -0.3 | 0.40"
+
+
+def test_accuracy_that_only_rises_has_no_fall():
+    rising = np.array([[90.0, 91.0, 92.0]])
+    assert gap_cells(rising, rising).endswith(" | 0.00")

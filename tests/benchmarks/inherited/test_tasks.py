@@ -1,0 +1,27 @@
+"""Tests of the archs that supernets are judged by."""
+
+import numpy as np
+import pytest
+
+import ofa
+from benchmarks.inherited.strategies import ALONE, SHIPPED, TRAININGS, train_config
+from benchmarks.inherited.tasks import N_RANDOM, N_SPREAD, TASKS
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_archs_are_at_even_distances_in_log_macs_then_random(task):
+    space, archs = task.family.space, task.archs
+    assert (archs[0], archs[N_SPREAD - 1]) == (space.smallest, space.largest)
+    log_macs = np.log(ofa.macs_m(task.family)(space.rows(archs)))
+    low, high = log_macs[[0, N_SPREAD - 1]]
+    assert log_macs[:N_SPREAD] == pytest.approx(np.linspace(low, high, N_SPREAD), abs=0.02)
+    assert len(set(archs)) == len(archs) == N_SPREAD + N_RANDOM
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_networks_alone_are_trained_as_long_as_the_recipe_trains(task):
+    recipe, alone = TASKS[task].recipe.train, train_config(task, ALONE)
+    assert sum(phase.epochs for phase in alone.phases) == sum(phase.epochs for phase in recipe.phases)
+    same = {"batch_size", "ema_decay", "weight_decay", "label_smoothing", "warmup_epochs"}
+    assert alone.model_dump(include=same) == recipe.model_dump(include=same)
+    assert train_config(task, TRAININGS[SHIPPED]).phases == recipe.phases
