@@ -169,4 +169,4 @@ def test_raw_images_become_the_batches_of_evaluation(run):
 
 
 def test_stages_need_what_they_read():
-    assert (EXPORT.needs, BUNDLE.needs) == (("search", "profile"), ("export",))
+    assert (EXPORT.needs, BUNDLE.needs) == (("finetune", "profile"), ("export",))
