@@ -1,5 +1,6 @@
 """A network trained alone by a plain loop that knows nothing of supernets, and its accuracy."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,12 +17,20 @@ from ofa.train.schedule import Schedule
 
 
 def train_alone(
-    network: nn.Module, resolution: int, data: Data, augment: AugmentConfig, config: ofa.TrainConfig, seed: int
+    build: Callable[[], nn.Module],
+    resolution: int,
+    data: Data,
+    augment: AugmentConfig,
+    config: ofa.TrainConfig,
+    seed: int,
 ) -> nn.Module:
-    """Train a static network from the labels, with a supernet's settings for all else; returns its moving average."""
+    """Train a static network from the labels, with a supernet's settings for all else; returns its moving average.
+
+    The seed is that of its initial weights, too, so the network is built here.
+    """
     assert config.ema_decay is not None
     torch.manual_seed(seed)
-    network = network.to(memory_format=torch.channels_last).train()
+    network = build().to(memory_format=torch.channels_last).train()
     optimizer = create_optimizer_v2(
         network, config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
     )

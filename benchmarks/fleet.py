@@ -129,7 +129,7 @@ def _levels(run: Run) -> list[str]:
             _check_precision(path, level.precision)
             batch = np.ascontiguousarray(batches[0][: level.batch])
             checks.setdefault(setup, []).append(
-                _Check(target, number, level, accuracy, _run_once(path, *setup[:2], batch))
+                _Check(target, number, level, accuracy, _run_once(path, setup.device, setup.threads, batch))
             )
     rows, differences, repeats = [], [], []
     for setup, latencies_ms in _latencies_ms(run, checks).items():

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,8 @@ def _alone(task: str, arch: int, seed: int, lr: float | None = None) -> dict[str
     config = train_config(task, ALONE | {"lr": lr or of.alone_lr})
     checked_arch = of.archs[arch]
     resolution = int(checked_arch["resolution"])
-    torch.manual_seed(seed)
-    network = of.family.build(checked_arch)
-    network = train_alone(network, resolution, of.data, of.recipe.data.augment, config, seed)
+    build = partial(of.family.build, checked_arch)
+    network = train_alone(build, resolution, of.data, of.recipe.data.augment, config, seed)
     return _scorer(task)(network, resolution)
 
 

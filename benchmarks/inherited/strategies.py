@@ -6,8 +6,6 @@ import ofa
 from benchmarks.inherited.tasks import TASKS
 
 SHIPPED = "shipped"
-
-
 TRAININGS: dict[str, dict[str, Any]] = {SHIPPED: {}}
 """Changes by the name of the training."""
 ALONE: dict[str, Any] = {"phases": [{"strategy": "full", "epochs": 12}], "clip_grad_norm": None}

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ def _alone(task: Task, *, arch: dict[str, Any], seed: int, epochs: int) -> dict[
     settings = {"phases": [{"strategy": "full", "epochs": epochs}], "lr": LR["full"]}
     config = ofa.TrainConfig.model_validate(COMMON | settings)
     start = time.perf_counter()
-    network = train_alone(family.build(checked_arch), int(checked_arch["resolution"]), data, DATA.augment, config, seed)
+    build, resolution = partial(family.build, checked_arch), int(checked_arch["resolution"])
+    network = train_alone(build, resolution, data, DATA.augment, config, seed)
     seconds = time.perf_counter() - start
     return {"top1_percent": _top1_percent(network, checked_arch), "seconds": seconds}
 

@@ -18,7 +18,7 @@ from ofa.pipeline.stage import all_stages
 
 @pytest.fixture
 def recipe(finished, tmp_path):
-    """Of the finished run, with two levels that are finetuned for an epoch."""
+    """The recipe of the finished run with two levels, which are finetuned for an epoch."""
     content = yaml.safe_load((finished / "recipe.yaml").read_text())
     content["finetune"] = {"epochs": 1, "lr": 0.02}
     table = shutil.copy(finished / "targets/local/latency_table-float32.json", tmp_path / "table.json")
