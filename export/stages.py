@@ -168,8 +168,7 @@ def _validation_percent(target: Target, draft: _Draft) -> float:
     """Return what the search measured, or for finetuned weights the accuracy of the file on the validation images."""
     if target.recipe.finetune is None:
         return float(draft.entry["top1_percent"])
-    resolution, limit = int(draft.entry["arch"]["resolution"]), target.recipe.sample.images
-    batches = eval_batches(target.run.data, target.run.data.validation, resolution, limit=limit)
+    batches = target.run.validation_batches(draft.entry["arch"])
     return score_file(target.format, draft.path, batches)[0].top1_percent
 
 

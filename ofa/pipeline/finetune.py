@@ -12,7 +12,6 @@ from torch import nn
 
 from ofa.core.files import write_json
 from ofa.core.tensors import load_state_dict, read_state_dict, write_tensors
-from ofa.data.loaders import eval_batches
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
 from ofa.pipeline.level_files import extract
@@ -73,8 +72,7 @@ def load_finetuned(target: Target, network: nn.Module, arch: Mapping[str, Value]
 
 
 def _validation_percent(run: Run, network: nn.Module, arch: Mapping[str, Value]) -> float:
-    batches = eval_batches(run.data, run.data.validation, int(arch["resolution"]), limit=run.recipe.sample.images)
-    return evaluate(network, batches).top1_percent
+    return evaluate(network, run.validation_batches(arch)).top1_percent
 
 
 def _report(progress: Progress, i: int, n: int, done: int, total: int, message: str) -> None:

@@ -73,6 +73,5 @@ def _by_files(
             network, shape = extract(run, supernet, arch), run.family.input_shape(arch)
             images = range_images(run, arch)
             model_format.write(network, shape, path, precision=precision, images=images, metadata={})
-            batches = eval_batches(run.data, run.data.validation, shape[1], limit=run.recipe.sample.images)
-            metrics, _ = score_file(model_format, path, batches)
+            metrics, _ = score_file(model_format, path, run.validation_batches(arch))
             yield arch, Sample(metrics.top1_percent, metrics.loss)

@@ -137,6 +137,11 @@ class Run(StageFolder):
         resolution, limit = self.family.input_shape(arch)[1], self.recipe.sample.calibration_images
         return eval_batches(self.data, self.data.train, resolution, limit=limit)
 
+    def validation_batches(self, arch: Mapping[str, Value] | Rows) -> Batches:
+        """Return the validation images on which an arch's accuracy is measured."""
+        resolution, limit = self.family.input_shape(arch)[1], self.recipe.sample.images
+        return eval_batches(self.data, self.data.validation, resolution, limit=limit)
+
     def predictor(self) -> AccuracyPredictor:
         """Return the accuracy predictor fitted to random archs; that of a target has seen its front, too."""
         return AccuracyPredictor.load(self.path("predictor.safetensors"), self.family.space)
