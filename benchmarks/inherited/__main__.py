@@ -6,11 +6,21 @@ comparison resumes, and a new strategy costs its supernets only. Remove the file
 
 import sys
 from collections.abc import Iterator
+from itertools import product
 
 from benchmarks.inherited.page import write_inherited_page
-from benchmarks.inherited.results import COSTS, alone_key, alone_path, cost_key, supernet_key, supernets_path
+from benchmarks.inherited.results import (
+    COSTS,
+    alone_key,
+    alone_path,
+    cost_key,
+    finetuned_key,
+    finetuned_path,
+    supernet_key,
+    supernets_path,
+)
 from benchmarks.inherited.strategies import SHIPPED, TRAININGS
-from benchmarks.inherited.tasks import N_RANDOM, N_SPREAD, TASKS
+from benchmarks.inherited.tasks import FINETUNE_EPOCHS, FINETUNED_ARCHS, N_RANDOM, N_SPREAD, TASKS
 from benchmarks.jobs import Job, run_missing
 
 MODULE = "benchmarks.inherited.jobs"
@@ -34,13 +44,16 @@ def cost(task: str, training: str) -> Job:
 
 
 def jobs(task: str, seed: int) -> Iterator[Job]:
-    """Yield the supernets of a task, then its networks trained alone."""
+    """Yield the supernets of a task, then its networks trained alone, then the subnets that are finetuned."""
     for name in TRAININGS:
         settings = {"kind": "supernet", "task": task, "training": name, "seed": seed}
         yield Job(supernets_path(task), supernet_key(name, seed), MODULE, settings)
     for arch in range(N_SPREAD + N_RANDOM):
         settings = {"kind": "alone", "task": task, "arch": arch, "seed": seed}
         yield Job(alone_path(task), alone_key(arch, seed), MODULE, settings)
+    for arch, epochs in product(FINETUNED_ARCHS, FINETUNE_EPOCHS):
+        settings = {"kind": "finetuned", "task": task, "arch": arch, "epochs": epochs, "seed": seed}
+        yield Job(finetuned_path(task), finetuned_key(arch, epochs, seed), MODULE, settings)
 
 
 if __name__ == "__main__":

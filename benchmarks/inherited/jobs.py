@@ -19,6 +19,7 @@ from benchmarks.alone import Scorer, train_alone
 from benchmarks.inherited.strategies import ALONE, SHIPPED, TRAININGS, train_config
 from benchmarks.inherited.tasks import TASKS
 from ofa.core.files import write_json
+from ofa.train.finetune import FinetuneConfig, finetune
 from ofa.train.strategies import Phase
 
 RUNS = Path("runs/inherited")
@@ -45,11 +46,33 @@ def _alone(task: str, arch: int, seed: int, lr: float | None = None) -> dict[str
 
 def _supernet(task: str, training: str, seed: int) -> list[dict[str, float]]:
     """Train a supernet, or go on with it; returns the accuracies by split of each arch of the task."""
-    of, folder = TASKS[task], RUNS / f"{task}-{training}-{seed}".replace(" ", "_")
+    of, folder = TASKS[task], _folder(task, training, seed)
     supernet = ofa.Supernet(of.family, seed=seed)
     _train(task, supernet, train_config(task, TRAININGS[training]), folder, seed=seed)
     supernet.save(folder / "supernet.safetensors")
     return [_scorer(task)(supernet.extract(arch), int(arch["resolution"])) for arch in of.archs]
+
+
+def _finetuned(task: str, arch: int, epochs: int, seed: int) -> dict[str, float]:
+    """Finetune a subnet of the recipe's supernet as the stage does; returns accuracies by split, processor minutes."""
+    of, supernet_path = TASKS[task], _folder(task, SHIPPED, seed) / "supernet.safetensors"
+    checked_arch = of.archs[arch]
+    resolution = int(checked_arch["resolution"])
+    start = time.process_time()
+    network = finetune(
+        ofa.Supernet.load(supernet_path, of.family).extract(checked_arch),
+        of.family,
+        resolution,
+        of.data,
+        FinetuneConfig(epochs=epochs),
+        teacher=supernet_path,
+        like=train_config(task, TRAININGS[SHIPPED]),
+        folder=_folder(task, f"arch {arch}, {epochs} epochs", seed),
+        augment=of.recipe.data.augment,
+        seed=seed,
+    )
+    minutes = (time.process_time() - start) / 60
+    return _scorer(task)(network, resolution) | {"minutes": minutes}
 
 
 def _cost(task: str, training: str) -> float:
@@ -87,7 +110,11 @@ def _train(task: str, supernet: ofa.Supernet, config: ofa.TrainConfig, folder: P
     ofa.train(supernet, of.data, config, folder=folder, augment=of.recipe.data.augment, macs_m=macs_m, **options)
 
 
-JOBS: dict[str, Callable[..., Any]] = {"alone": _alone, "supernet": _supernet, "cost": _cost}
+def _folder(task: str, name: str, seed: int) -> Path:
+    return RUNS / f"{task}-{name}-{seed}".replace(" ", "_")
+
+
+JOBS: dict[str, Callable[..., Any]] = {"alone": _alone, "supernet": _supernet, "finetuned": _finetuned, "cost": _cost}
 
 
 @cache

@@ -1,13 +1,15 @@
 """The page docs/results/inherited.md and its plots, from the stored results."""
 
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 
 import ofa
 from benchmarks.agreement import Floats, agreement, mean_std, std
-from benchmarks.inherited.results import COSTS, alone_percent, cost_key, inherited_percent
+from benchmarks.inherited.results import COSTS, alone_percent, cost_key, finetuned, inherited_percent
 from benchmarks.inherited.strategies import SHIPPED, TRAININGS
-from benchmarks.inherited.tasks import N_RANDOM, N_SPREAD, TASKS
+from benchmarks.inherited.tasks import FINETUNE_EPOCHS, FINETUNED_ARCHS, N_RANDOM, N_SPREAD, TASKS
 from benchmarks.jobs import read
 from benchmarks.page import save_plot, table, write_page
 
@@ -58,7 +60,28 @@ def _task_sections(name: str, seeds: range) -> list[str]:
         *([f"With {N_RANDOM} random archs beside them:", *ranking] if ranking else []),
         "Strategies; their cost in processor time, relative to the recipe's:",
         table("strategy | seeds | cost | mean gap | worst gap | gap by size | largest fall", trainings),
+        *_finetuning(name, macs_m, shipped, alone, seeds),
     ]
+
+
+def _finetuning(name: str, macs_m: Floats, inherited: Floats, alone: Floats, seeds: range) -> list[str]:
+    """Return the table of finetuned subnets; nothing if none is there."""
+    rows = []
+    for arch, epochs in product(FINETUNED_ARCHS, FINETUNE_EPOCHS):
+        results = finetuned(name, arch, epochs, seeds)
+        if not results:
+            continue
+        percent = np.array([one["test"] for one in results])
+        gains = [percent.mean() - others[:, arch].mean() for others in (inherited, alone)]
+        minutes = np.mean([one["minutes"] for one in results])
+        rows.append(
+            f"{macs_m[arch]:.2f} | {epochs} | {len(results)} | {mean_std(percent)} "
+            f"| {gains[0]:+.2f} | {gains[1]:+.2f} | {minutes:.1f}"
+        )
+    if not rows:
+        return []
+    head = "MACs M | epochs | seeds | finetuned % | over inherited | over alone | processor minutes"
+    return ["Subnets of the recipe's supernet, finetuned as the stage `finetune` does by default:", table(head, rows)]
 
 
 def gap_cells(inherited: Floats, alone: Floats) -> str:

@@ -20,6 +20,14 @@ def supernets_path(task: str) -> Path:
     return FOLDER / f"{task}-supernets.json"
 
 
+def finetuned_path(task: str) -> Path:
+    return FOLDER / f"{task}-finetuned.json"
+
+
+def finetuned_key(arch: int, epochs: int, seed: int) -> str:
+    return f"arch {arch}, {epochs} epochs, seed {seed}"
+
+
 def cost_key(task: str, training: str) -> str:
     return f"{task}: {training}"
 
@@ -47,3 +55,10 @@ def inherited_percent(task: str, training: str, seeds: range) -> Floats:
     keys = [supernet_key(training, seed) for seed in seeds]
     rows = [[one["test"] for one in results[key]] for key in keys if key in results]
     return np.array(rows).reshape(len(rows), -1)
+
+
+def finetuned(task: str, arch: int, epochs: int, seeds: range) -> list[dict[str, float]]:
+    """Return accuracies in percent by split, and processor `minutes`, of a finetuned subnet for each trained seed."""
+    results = read(finetuned_path(task))
+    keys = [finetuned_key(arch, epochs, seed) for seed in seeds]
+    return [results[key] for key in keys if key in results]

@@ -12,6 +12,8 @@ from ofa.pipeline.recipe_file import load_recipe
 
 N_SPREAD, N_RANDOM = 9, 11
 """Archs that are trained alone: at even distances in log MACs, and random ones."""
+FINETUNED_ARCHS, FINETUNE_EPOCHS = (0, 2, 4, 6, 8), (1, 2, 5)
+"""Archs of the supernet that are finetuned as levels would be, and for how long."""
 _POOL = 100_000
 
 
