@@ -6,7 +6,14 @@ import ofa
 from benchmarks.inherited.tasks import TASKS
 
 SHIPPED = "shipped"
-TRAININGS: dict[str, dict[str, Any]] = {SHIPPED: {}}
+TRAININGS: dict[str, dict[str, Any]] = {
+    SHIPPED: {},
+    "spread on halves": {
+        "phases": [{"strategy": "spread", "epochs": 18, "subnets": 4, "parts": 2}],
+        "teacher": "average",
+        "lr": 0.3,
+    },
+}
 """Changes by the name of the training."""
 ALONE: dict[str, Any] = {"phases": [{"strategy": "full", "epochs": 12}], "clip_grad_norm": None}
 """Changes for networks trained alone."""

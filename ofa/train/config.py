@@ -34,9 +34,10 @@ class TrainConfig(Config):
     """Epochs over which the learning rate rises linearly."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of a label that is spread over all classes."""
-    teacher: Literal["largest", "full", "none"] | TeacherConfig = "largest"
+    teacher: Literal["largest", "average", "full", "none"] | TeacherConfig = "largest"
     """The teacher of the distillation loss. `largest`: the largest network in the same step (in-place distillation),
-    where the strategy trains it. `full`: the largest network as the last phase of strategy `full` left it. Or a
+    where the strategy trains it. `average`: the largest network with the moving average of the weights, which teaches
+    all archs and costs a forward pass. `full`: the largest network as the last phase of strategy `full` left it. Or a
     section: a network from elsewhere, which also teaches the largest network."""
     distill: DistillConfig = DistillConfig()
     """The distillation loss."""
@@ -75,6 +76,12 @@ class TrainConfig(Config):
             raise ValueError("phases is empty, which requires initial_weights; give at least one phase or weights")
         if self.teacher == "full" and self.initial_weights is None and self.phases[0].strategy != "full":
             raise ValueError("teacher full requires a first phase of strategy full, or initial_weights; add one")
+        if self.teacher == "average" and self.ema_decay is None:
+            raise ValueError("teacher average requires ema_decay; set it, or choose another teacher")
+        if self.teacher == "largest" and any(phase.strategy == "spread" for phase in self.phases):
+            raise ValueError(
+                "strategy spread does not train the largest in each step; use teacher average, full or none"
+            )
         if self.phases and self.phases[0].sort_channels and self.initial_weights is None:
             raise ValueError("the first phase cannot sort channels that were never trained; leave sort_channels out")
         return self

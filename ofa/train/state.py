@@ -33,6 +33,8 @@ class TrainingState:
         )
         self.ema = ModelEmaV3(supernet.network, config.ema_decay, use_warmup=True) if config.ema_decay else None
         self.deployed: nn.Module = supernet.network if self.ema is None else self.ema.module
+        if config.teacher == "average":
+            training_step.average = self.deployed
         self.step = 0
         self.loss_sums: dict[str, list[float]] = {}
         self.history: list[dict[str, Any]] = []

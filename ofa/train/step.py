@@ -1,6 +1,6 @@
 """One training step: the losses of its archs on a batch, and their gradients."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ from ofa.space.arch import Arch
 from ofa.supernet.supernet import Supernet
 from ofa.train.config import TrainConfig
 from ofa.train.losses import distillation_loss, label_loss
-from ofa.train.teacher import TeacherConfig, load_teacher, teacher_logits
+from ofa.train.teacher import TeacherConfig, average_logits, load_teacher, teacher_logits
 
 
 class TrainingStep:
@@ -31,6 +31,7 @@ class TrainingStep:
         self.device = next(supernet.parameters()).device
         self.teacher: nn.Module | None = None
         self.teacher_resolution: int | None = None
+        self.average: nn.Module | None = None
         if isinstance(config.teacher, TeacherConfig):
             family = supernet.family
             teacher = load_teacher(config.teacher, num_classes, family.in_channels, max(family.resolutions))
@@ -48,7 +49,12 @@ class TrainingStep:
         self.teacher.eval().requires_grad_(False)
 
     def accumulate_gradients(
-        self, archs: list[Arch], images: Tensor, labels: Tensor, weight: float = 1.0
+        self,
+        archs: list[Arch],
+        images: Tensor,
+        labels: Tensor,
+        weight: float = 1.0,
+        part: Callable[[int], slice] = lambda i: slice(None),
     ) -> list[Tensor]:
         """Add the gradients of the archs' losses to the supernet's.
 
@@ -57,6 +63,7 @@ class TrainingStep:
             images: `[batch, channels, h, w]`, resized to each arch's resolution here.
             labels: classes `[batch]`, or probabilities `[batch, classes]`.
             weight: weight of the losses of all archs but the largest.
+            part: which images the arch at a position of `archs` is trained on; its loss is weighted by their share.
 
         Returns:
             The unweighted loss of each arch.
@@ -67,14 +74,19 @@ class TrainingStep:
         if self.teacher is not None:
             with self._autocast():
                 targets = teacher_logits(self.teacher, images, self.teacher_resolution).float()
+        elif self.average is not None:
+            with self._autocast():
+                targets = average_logits(self.average, self._laid_out(images)).float()
         losses = []
-        for arch in archs:
-            logits = self._logits(arch, images, dropout=targets is None)
+        for i, arch in enumerate(archs):
+            own = part(i)
+            logits = self._logits(arch, images[own], dropout=targets is None)
             if targets is None:
-                loss = self.label_loss(logits, labels)
+                loss = self.label_loss(logits, labels[own])
             else:
-                loss = self.distillation_loss(logits, targets, labels)
-            (loss if arch == largest else weight * loss).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
+                loss = self.distillation_loss(logits, targets[own], labels[own])
+            share = len(logits) / len(images)
+            (share * (loss if arch == largest else weight * loss)).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
             losses.append(loss.detach())
             if arch == largest and self.teacher is None and self.config.teacher == "largest":
                 targets = logits.detach()
@@ -87,14 +99,15 @@ class TrainingStep:
         return [float(self.label_loss(self._logits(arch, images, dropout=False), labels)) for arch in archs]
 
     def _logits(self, arch: Arch, images: Tensor, dropout: bool) -> Tensor:
-        resized = resize_center_crop(images, int(arch["resolution"]))
-        if self.config.channels_last:
-            resized = resized.contiguous(memory_format=torch.channels_last)
+        resized = self._laid_out(resize_center_crop(images, int(arch["resolution"])))
         network = self._network(arch)
         mode = dropout_mode(network, dropout, self.config.drop_path) if self._has_dropout else nullcontext()
         with self._autocast(), mode:
             logits: Tensor = network(resized)
         return logits.float()
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
 
     def _network(self, arch: Arch) -> Any:
         space = self.supernet.family.space

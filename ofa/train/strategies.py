@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ofa.core.config import Config
 from ofa.space.arch import Arch, Rows
@@ -16,6 +16,8 @@ MacsM = Callable[[Rows], NDArray[np.float64]]
 """Multiply-accumulates in millions `[n]` of rows `[n, n_choices]`, such as `ofa.macs_m(family)`."""
 _PARETO_POOL = 256
 """Random archs from which `Pareto` takes those nearest to a target size."""
+_SPREAD_POOL, _TILT = 256, 2.5
+"""Random archs from which `Spread` takes those nearest to its targets, and how much they prefer one end of choices."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class Phase(Config):
     def archs(self, draw: BatchDraw) -> list[Arch]:
         """Return the archs of a training step; those that come after the largest can learn from it."""
         raise NotImplementedError
+
+    def images(self, i: int) -> slice:  # noqa: ARG002  # for subclasses
+        """Return which images of the batch the arch at position i of `archs` is trained on: all."""
+        return slice(None)
 
 
 class Full(Phase):
@@ -174,5 +180,51 @@ class Pareto(Phase):
         return [space.largest, space.smallest, *attended]
 
 
-AnyPhase = Annotated[Full | Sandwich | Uniform | Fair | Pareto, Field(discriminator="strategy")]
+class Spread(Phase):
+    """Trains archs at even distances in log multiply-accumulates, so that each size learns as much as any other.
+
+    Random archs are nearly all of middling size. The range of sizes is cut into equal parts, in each of which one
+    target is drawn; the arch nearest to it is trained. The largest and the smallest are trained as often as others, so
+    the teacher should be `average`.
+    """
+
+    strategy: Literal["spread"]
+    subnets: int = Field(4, ge=1, le=64)
+    """Archs that a step trains."""
+    parts: int = Field(1, ge=1, le=64)
+    """Equal parts of the batch, which the archs take by turns: of 4 archs and 2 parts, each learns from half of the
+    images, and a step costs half. Losses are weighted by the share of the images."""
+
+    @model_validator(mode="after")
+    def _parts_have_archs(self) -> "Spread":
+        if self.subnets % self.parts:
+            raise ValueError(f"parts = {self.parts} does not divide subnets = {self.subnets}; each needs as many archs")
+        return self
+
+    def archs(self, draw: BatchDraw) -> list[Arch]:
+        """Return one arch for each part of the range of sizes, the largest arch first."""
+        space = draw.space
+        pool = np.concatenate([space.rows([space.smallest, space.largest]), _of_all_sizes(space, draw.rng)])
+        log_macs = np.log(draw.macs_m(pool))
+        positions = (np.arange(self.subnets)[::-1] + draw.rng.random(self.subnets)) / self.subnets
+        targets = log_macs[0] + (log_macs[1] - log_macs[0]) * positions
+        return [space.decode(pool[np.abs(log_macs - target).argmin()]) for target in targets]
+
+    def images(self, i: int) -> slice:
+        """Return the part of the batch of the arch at position i."""
+        return slice(i % self.parts, None, self.parts)
+
+
+def _of_all_sizes(space: SearchSpace, rng: np.random.Generator) -> Rows:
+    """Return random archs, each of which prefers small or large values in all of its choices, more or less so."""
+    tilt = rng.uniform(-_TILT, _TILT, (_SPREAD_POOL, 1))
+    columns = []
+    for choice in space.choices:
+        weights = np.exp(tilt * np.linspace(-1, 1, len(choice.values)))
+        bounds = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
+        columns.append((rng.random((_SPREAD_POOL, 1)) > bounds[:, :-1]).sum(axis=1))
+    return space.canonical(np.stack(columns, axis=1).astype(np.int64))
+
+
+AnyPhase = Annotated[Full | Sandwich | Uniform | Fair | Pareto | Spread, Field(discriminator="strategy")]
 """A phase of any strategy, told apart by its key `strategy`."""

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ofa.core.config import Config
 from ofa.core.errors import OfaError, TrainError, nearest, one_line
@@ -88,6 +89,23 @@ def teacher_logits(teacher: nn.Module, images: Tensor, resolution: int | None = 
     """Return logits `[batch, classes]`, without gradient, of images `[batch, channels, h, w]`, resized on request."""
     with torch.no_grad():
         logits: Tensor = teacher(images if resolution is None else resize_center_crop(images, resolution))
+    return logits
+
+
+@torch.no_grad()
+def average_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """Return logits `[batch, classes]`, without gradient, of a network whose BatchNorm statistics fit no arch.
+
+    It uses the batch's own statistics and leaves those of the network as they are.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for norm in norms:
+        norm.train().track_running_stats = False
+    try:
+        logits: Tensor = network(images)
+    finally:
+        for norm in norms:
+            norm.eval().track_running_stats = True
     return logits
 
 

@@ -90,8 +90,9 @@ def train(
         if distributed.rank() == 0:
             TrainLog(folder).write_epochs([])
         return []
-    if macs_m is None and any(phase.strategy == "pareto" for phase in config.phases):
-        raise TrainError("strategy 'pareto' compares archs of one size; give train(..., macs_m=ofa.macs_m(family))")
+    by_size = [phase.strategy for phase in config.phases if phase.strategy in ("pareto", "spread")]
+    if macs_m is None and by_size:
+        raise TrainError(f"strategy {by_size[0]!r} asks for sizes of archs; give train(..., macs_m=ofa.macs_m(family))")
     return _Trainer(supernet, data, config, folder, augment, workers, seed, macs_m, on_progress).run()
 
 
@@ -210,7 +211,8 @@ class _Trainer:
         self.schedule.set(step)
         self.supernet.zero_grad()
         weight = span.loss_weight(step, self.plan.steps_per_epoch)
-        losses = torch.stack(self.training_step.accumulate_gradients(archs, images, labels, weight))
+        accumulate = self.training_step.accumulate_gradients
+        losses = torch.stack(accumulate(archs, images, labels, weight, span.phase.images))
         stop = torch.tensor([float(stop_requested)], device=device)
         distributed.average_(chain(self._gradients_and_statistics(), [losses, stop]))
         self._check_losses(archs, losses.tolist())

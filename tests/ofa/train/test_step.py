@@ -1,3 +1,6 @@
+from copy import deepcopy
+
+import numpy as np
 import pytest
 import torch
 from timm.layers import DropPath
@@ -109,6 +112,43 @@ def test_a_teacher_from_outside_teaches_the_largest_too(tiny, supernet, batch, t
         logits = subnet(images)
         expected = -(answers * logits.log_softmax(1)).sum(1).mean() + 0.5 * F.cross_entropy(logits, labels)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_average_of_the_weights_teaches_with_the_statistics_of_the_batch(supernet, batch):
+    images, labels = batch
+    space = supernet.family.space
+    step = TrainingStep(supernet, config(teacher="average", distill={"labels_weight": 0.0}), 10)
+    step.average = deepcopy(supernet.network).eval()
+    before = deepcopy(step.average.state_dict())
+    (loss,) = step.accumulate_gradients([space.smallest], images, labels)
+    with torch.no_grad():
+        teacher, subnet = deepcopy(supernet.network).train(), supernet.subnet(space.smallest)
+        for network in (teacher, subnet):
+            network.get_submodule("head.dropout").eval()
+        expected = -(teacher(images).softmax(1) * subnet(images).log_softmax(1)).sum(1).mean()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in step.average.state_dict().items())
+    assert not any(module.training for module in step.average.modules() if isinstance(module, torch.nn.BatchNorm2d))
+
+
+def test_archs_on_parts_of_the_batch_add_up_to_one_on_all(tiny, batch):
+    images, labels = batch
+    halves = [slice(0, None, 2), slice(1, None, 2)]
+    supernet, by_hand = ofa.Supernet(tiny, seed=0), ofa.Supernet(tiny, seed=0)
+    archs = [tiny.space.smallest, tiny.space.decode(tiny.space.sample(1, np.random.default_rng(0))[0])]
+    for one in (supernet, by_hand):
+        one.zero_grad()
+    torch.manual_seed(1)  # dropout
+    losses = TrainingStep(supernet, config(teacher="none"), 10).accumulate_gradients(
+        archs, images, labels, part=lambda i: halves[i]
+    )
+    torch.manual_seed(1)
+    for arch, half, loss in zip(archs, halves, losses, strict=True):
+        step = TrainingStep(by_hand, config(teacher="none"), 10)
+        (alone,) = step.accumulate_gradients([arch], images[half], labels[half], 0.5)
+        assert float(loss) == pytest.approx(float(alone), rel=1e-5)
+    for name, gradient in gradients(by_hand).items():
+        torch.testing.assert_close(gradients(supernet)[name], gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_the_weight_is_of_smaller_archs_only(tiny, batch):

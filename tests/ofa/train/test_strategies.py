@@ -17,6 +17,7 @@ PHASES = {
     "uniform": {"subnets": 4},
     "fair": {},
     "pareto": {"random": 2, "candidates": 4},
+    "spread": {"subnets": 3},
 }
 
 
@@ -103,6 +104,33 @@ def test_pareto_takes_the_best_or_worst_of_archs_of_one_size(family, attend, bes
     for some in tried:
         assert len(some) == 5
         assert np.ptp(cost(family.space.rows(some))) < 0.2 * spread
+
+
+def test_spread_archs_are_one_of_each_part_of_the_range_of_sizes(family):
+    made = phase("spread", subnets=4)
+    space, counts = family.space, Counter()
+    low, high = np.log(size(family)(space.rows([space.smallest, space.largest])))
+    for step in range(40):
+        archs = made.archs(draw(family, step))
+        positions = (np.log(size(family)(space.rows(archs))) - low) / (high - low)
+        assert np.allclose(positions, (np.arange(4)[::-1] + 0.5) / 4, atol=0.2)  # half a part, and the nearest arch
+        counts.update(archs)
+    assert counts[space.largest] < 10 > counts[space.smallest]
+    assert len(counts) > 100
+
+
+def test_archs_take_the_parts_of_the_batch_by_turns():
+    made = phase("spread", subnets=6, parts=3)
+    parts = [list(range(12))[made.images(i)] for i in range(6)]
+    assert parts[:3] == parts[3:]
+    assert sorted(image for part in parts[:3] for image in part) == list(range(12))
+    assert {len(part) for part in parts} == {4}
+    assert all(list(range(12))[phase(name, **PHASES[name]).images(1)] == list(range(12)) for name in PHASES)
+
+
+def test_each_part_has_as_many_archs():
+    with pytest.raises(ValidationError, match="parts = 2 does not divide subnets = 3; each needs as many archs"):
+        phase("spread", subnets=3, parts=2)
 
 
 def test_an_unknown_strategy_or_key():

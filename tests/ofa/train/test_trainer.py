@@ -335,6 +335,7 @@ OTHERS = {
         "phases": [{"strategy": "pareto", "epochs": 1, "random": 1}],
         "distill": {"loss": "alpha", "labels_weight": 0.0},
     },
+    "spread": {"phases": [{"strategy": "spread", "epochs": 2, "subnets": 4, "parts": 2}], "teacher": "average"},
     "delayed": {
         "phases": [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 1, "ramp_epochs": 0.5}]
     },
@@ -414,9 +415,9 @@ def test_losses_of_smaller_archs_rise_from_nothing(tiny, data, tmp_path, monkeyp
     weights = []
     learn = ofa.train.step.TrainingStep.accumulate_gradients
 
-    def note(self, archs, images, labels, weight):
+    def note(self, archs, images, labels, weight, part):
         weights.append(weight)
-        return learn(self, archs, images, labels, weight)
+        return learn(self, archs, images, labels, weight, part)
 
     monkeypatch.setattr(ofa.train.step.TrainingStep, "accumulate_gradients", note)
     phases = [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 2, "ramp_epochs": 1.5}]
@@ -507,9 +508,12 @@ def test_a_training_returns_its_history(tiny, data, tmp_path):
     assert train(ofa.Supernet(tiny), data, config(), tmp_path) == history  # nothing is left to train
 
 
-def test_pareto_without_sizes_is_refused_before_training(tiny, data, tmp_path):
-    settings = config(phases=[{"strategy": "pareto", "epochs": 1}])
-    with pytest.raises(TrainError, match=r"strategy 'pareto' .* give train\(\.\.\., macs_m=ofa\.macs_m\(family\)\)"):
+@pytest.mark.parametrize("strategy", ["pareto", "spread"])
+def test_archs_by_size_without_sizes_are_refused_before_training(tiny, data, tmp_path, strategy):
+    settings = config(phases=[{"strategy": strategy, "epochs": 1}], teacher="none")
+    with pytest.raises(
+        TrainError, match=rf"strategy '{strategy}' .* give train\(\.\.\., macs_m=ofa\.macs_m\(family\)\)"
+    ):
         ofa.train.trainer.train(ofa.Supernet(tiny), data, settings, folder=tmp_path)
 
 
@@ -524,6 +528,8 @@ def test_events_for_tensorboard(tiny, data, tmp_path):
     ("options", "said"),
     [
         ({"teacher": "full", "phases": [{"strategy": "uniform", "epochs": 1}]}, "teacher full requires a first phase"),
+        ({"phases": [{"strategy": "spread", "epochs": 1}]}, "strategy spread .* use teacher average, full or none"),
+        ({"teacher": "average", "ema_decay": None}, "teacher average requires ema_decay"),
         (
             {"phases": [{"strategy": "uniform", "epochs": 1, "sort_channels": True}]},
             "cannot sort channels that were never",
