@@ -11,6 +11,7 @@ from itertools import product
 from benchmarks.inherited.page import write_inherited_page
 from benchmarks.inherited.results import (
     COSTS,
+    GRADIENTS,
     alone_key,
     alone_path,
     cost_key,
@@ -32,7 +33,10 @@ def main(n_seeds: int) -> None:
         run_missing(
             [cost(task, training) for task in TASKS for training in TRAININGS if training != SHIPPED], at_once=1
         )
-        run_missing([job for seed in range(n_seeds) for task in TASKS for job in jobs(task, seed)], at_once=2)
+        gradients = [Job(GRADIENTS, task, MODULE, {"kind": "gradients", "task": task, "seed": 0}) for task in TASKS]
+        run_missing(
+            [job for seed in range(n_seeds) for task in TASKS for job in jobs(task, seed)] + gradients, at_once=2
+        )
     finally:
         write_inherited_page(range(n_seeds))
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ import torch
 
 import ofa
 from benchmarks.alone import Scorer, train_alone
+from benchmarks.inherited.gradients import gradient_cosines
 from benchmarks.inherited.strategies import ALONE, SHIPPED, TRAININGS, train_config
-from benchmarks.inherited.tasks import TASKS
+from benchmarks.inherited.tasks import FINETUNED_ARCHS, TASKS
 from ofa.core.files import write_json
+from ofa.data.loaders import train_batches
 from ofa.train.finetune import FinetuneConfig, finetune
+from ofa.train.step import TrainingStep
 from ofa.train.strategies import Phase
 
 RUNS = Path("runs/inherited")
 COST_STEPS, COST_ROUNDS = 12, 3
+GRADIENT_STEPS = 1200
+"""Steps of the recipe's training after which gradients are compared."""
 
 
 def main(settings_path: Path, result_path: Path) -> None:
@@ -75,6 +81,25 @@ def _finetuned(task: str, arch: int, epochs: int, seed: int) -> dict[str, float]
     return _scorer(task)(network, resolution) | {"minutes": minutes}
 
 
+def _gradients(task: str, seed: int) -> dict[str, list[list[float]]]:
+    """Return how gradients of the labels' loss agree between archs, early in the recipe's training."""
+    of, supernet = TASKS[task], ofa.Supernet(TASKS[task].family, seed=seed)
+
+    def stop_early(done: int, *_: Any) -> None:
+        if done >= GRADIENT_STEPS:
+            raise InterruptedError
+
+    with suppress(InterruptedError), tempfile.TemporaryDirectory() as folder:
+        _train(task, supernet, train_config(task, TRAININGS[SHIPPED]), Path(folder), on_progress=stop_early, seed=seed)
+    config = train_config(task, {"teacher": "none"})
+    size = max(of.family.resolutions)
+    batches = train_batches(
+        of.data, of.recipe.data.augment, resolution=lambda _: size, batch_size=config.batch_size, seed=seed, epoch=0
+    )
+    archs = [of.archs[i] for i in FINETUNED_ARCHS]
+    return gradient_cosines(TrainingStep(supernet, config, len(of.data.labels)), archs, islice(batches, 16))
+
+
 def _cost(task: str, training: str) -> float:
     """Return the processor time of a training relative to the recipe's, from steps of both in interleaved rounds."""
     ratios = []
@@ -114,7 +139,13 @@ def _folder(task: str, name: str, seed: int) -> Path:
     return RUNS / f"{task}-{name}-{seed}".replace(" ", "_")
 
 
-JOBS: dict[str, Callable[..., Any]] = {"alone": _alone, "supernet": _supernet, "finetuned": _finetuned, "cost": _cost}
+JOBS: dict[str, Callable[..., Any]] = {
+    "alone": _alone,
+    "supernet": _supernet,
+    "finetuned": _finetuned,
+    "gradients": _gradients,
+    "cost": _cost,
+}
 
 
 @cache

@@ -7,7 +7,8 @@ import numpy as np
 
 import ofa
 from benchmarks.agreement import Floats, agreement, mean_std, std
-from benchmarks.inherited.results import COSTS, alone_percent, cost_key, finetuned, inherited_percent
+from benchmarks.inherited.jobs import GRADIENT_STEPS
+from benchmarks.inherited.results import COSTS, GRADIENTS, alone_percent, cost_key, finetuned, inherited_percent
 from benchmarks.inherited.strategies import SHIPPED, TRAININGS
 from benchmarks.inherited.tasks import FINETUNE_EPOCHS, FINETUNED_ARCHS, N_RANDOM, N_SPREAD, TASKS
 from benchmarks.jobs import read
@@ -60,6 +61,7 @@ def _task_sections(name: str, seeds: range) -> list[str]:
         *([f"With {N_RANDOM} random archs beside them:", *ranking] if ranking else []),
         "Strategies; their cost in processor time, relative to the recipe's:",
         table("strategy | seeds | cost | mean gap | worst gap | gap by size | largest fall", trainings),
+        *_gradients(name, macs_m),
         *_finetuning(name, macs_m, shipped, alone, seeds),
     ]
 
@@ -82,6 +84,27 @@ def _finetuning(name: str, macs_m: Floats, inherited: Floats, alone: Floats, see
         return []
     head = "MACs M | epochs | seeds | finetuned % | over inherited | over alone | processor minutes"
     return ["Subnets of the recipe's supernet, finetuned as the stage `finetune` does by default:", table(head, rows)]
+
+
+def _gradients(name: str, macs_m: Floats) -> list[str]:
+    """Return tables of cosines between gradients; nothing if they were not measured."""
+    cosines = read(GRADIENTS).get(name)
+    if cosines is None:
+        return []
+    sizes = [f"{macs_m[arch]:.2f} M" for arch in FINETUNED_ARCHS]
+    tables = {
+        kind: table(
+            " | ".join(["MACs", *sizes]),
+            [" | ".join([size, *(f"{x:.2f}" for x in row)]) for size, row in zip(sizes, rows, strict=True)],
+        )
+        for kind, rows in cosines.items()
+    }
+    return [
+        f"Cosines between the gradients of archs after {GRADIENT_STEPS} steps of the recipe, on the same 128 images:",
+        tables["same"],
+        "On two different batches, which is what both gradients have in common beside the noise of the images:",
+        tables["other"],
+    ]
 
 
 def gap_cells(inherited: Floats, alone: Floats) -> str:

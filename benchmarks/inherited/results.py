@@ -12,6 +12,10 @@ COSTS = FOLDER / "costs.json"
 """Processor time of trainings, relative to the recipe's."""
 
 
+GRADIENTS = FOLDER / "gradients.json"
+"""Cosines between gradients of archs, by task."""
+
+
 def alone_path(task: str) -> Path:
     return FOLDER / f"{task}-alone.json"
 
