@@ -37,7 +37,7 @@ from ofa.train.schedule import Schedule
 from ofa.train.state import TrainingState
 from ofa.train.step import TrainingStep
 from ofa.train.stopping import Stopped, stop_requested
-from ofa.train.strategies import BatchDraw, Draw, MacsM
+from ofa.train.strategies import BatchDraw, Draw, MacsM, Spread
 from ofa.train.teacher import TeacherConfig
 from ofa.train.validation import Validation
 
@@ -110,7 +110,7 @@ class _Trainer:
 
     def __post_init__(self) -> None:
         supernet, data, config = self.supernet, self.data, self.config
-        images_per_process = _images_per_process(config.batch_size, len(data.train))
+        images_per_process = _images_per_process(config, len(data.train))
         self.part = slice(distributed.rank() * images_per_process, (distributed.rank() + 1) * images_per_process)
         self.mixup = _mixup(self.augment, config, len(data.labels), images_per_process)
         supernet.to(distributed.device())
@@ -272,8 +272,9 @@ class _Trainer:
             self.checkpoints.save(self.state.step, *self.state.pack())
 
 
-def _images_per_process(batch_size: int, n_train: int) -> int:
+def _images_per_process(config: TrainConfig, n_train: int) -> int:
     """Return each process's share of a batch, refusing batches that cannot be shared."""
+    batch_size = config.batch_size
     if n_train < batch_size:
         raise TrainError(f"train.batch_size = {batch_size} is more than the {n_train} training images; lower it")
     share, rest = divmod(batch_size, distributed.world_size())
@@ -281,6 +282,12 @@ def _images_per_process(batch_size: int, n_train: int) -> int:
         raise TrainError(
             f"train.batch_size = {batch_size} cannot be shared by {distributed.world_size()} processes; give a "
             "multiple of their number, with at least 2 images for each"
+        )
+    parts = max((phase.parts for phase in config.phases if isinstance(phase, Spread)), default=1)
+    if share < 2 * parts:
+        raise TrainError(
+            f"train.phases: parts = {parts} leaves less than 2 of a process's {share} images to each part; give at "
+            f"most {share // 2} parts, or a larger train.batch_size"
         )
     return share
 

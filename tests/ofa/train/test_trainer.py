@@ -285,6 +285,13 @@ def test_more_images_in_a_batch_than_there_are(tiny, data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_parts_of_a_batch_that_are_too_small_are_refused_before_training(tiny, data, tmp_path):
+    phases = [{"strategy": "spread", "epochs": 1, "subnets": 32, "parts": 32}]
+    settings = config(phases=phases, batch_size=32, teacher="none")
+    with pytest.raises(TrainError, match=r"parts = 32 leaves less than 2 .* 32 images to each part; give at most 16"):
+        run(tiny, data, settings, tmp_path)
+
+
 def test_a_training_may_start_from_weights_and_may_be_nothing_else(tiny, data, tmp_path):
     weights = ofa.Supernet(tiny, seed=9).network.state_dict()
     write_tensors(tmp_path / "weights.safetensors", weights)
