@@ -78,6 +78,10 @@ class TrainConfig(Config):
             raise ValueError("teacher full requires a first phase of strategy full, or initial_weights; add one")
         if self.teacher == "average" and self.ema_decay is None:
             raise ValueError("teacher average requires ema_decay; set it, or choose another teacher")
+        if self.teacher == "average" and self.distill.labels_weight == 0:
+            raise ValueError(
+                "teacher average with labels_weight 0 learns from itself alone; give labels_weight above 0"
+            )
         if self.teacher == "largest" and any(phase.strategy == "spread" for phase in self.phases):
             raise ValueError(
                 "strategy spread does not train the largest in each step; use teacher average, full or none"

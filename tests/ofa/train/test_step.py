@@ -117,7 +117,7 @@ def test_a_teacher_from_outside_teaches_the_largest_too(tiny, supernet, batch, t
 def test_the_average_of_the_weights_teaches_with_the_statistics_of_the_batch(supernet, batch):
     images, labels = batch
     space = supernet.family.space
-    step = TrainingStep(supernet, config(teacher="average", distill={"labels_weight": 0.0}), 10)
+    step = TrainingStep(supernet, config(teacher="average", distill={"labels_weight": 0.5}), 10)
     step.average = deepcopy(supernet.network).eval()
     before = deepcopy(step.average.state_dict())
     (loss,) = step.accumulate_gradients([space.smallest], images, labels)
@@ -125,7 +125,9 @@ def test_the_average_of_the_weights_teaches_with_the_statistics_of_the_batch(sup
         teacher, subnet = deepcopy(supernet.network).train(), supernet.subnet(space.smallest)
         for network in (teacher, subnet):
             network.get_submodule("head.dropout").eval()
-        expected = -(teacher(images).softmax(1) * subnet(images).log_softmax(1)).sum(1).mean()
+        logits = subnet(images)
+        expected = -(teacher(images).softmax(1) * logits.log_softmax(1)).sum(1).mean()
+        expected = expected + 0.5 * F.cross_entropy(logits, labels)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in step.average.state_dict().items())
     assert not any(module.training for module in step.average.modules() if isinstance(module, torch.nn.BatchNorm2d))

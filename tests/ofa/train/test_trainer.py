@@ -537,6 +537,7 @@ def test_events_for_tensorboard(tiny, data, tmp_path):
         ({"teacher": "full", "phases": [{"strategy": "uniform", "epochs": 1}]}, "teacher full requires a first phase"),
         ({"phases": [{"strategy": "spread", "epochs": 1}]}, "strategy spread .* use teacher average, full or none"),
         ({"teacher": "average", "ema_decay": None}, "teacher average requires ema_decay"),
+        ({"teacher": "average", "distill": {"labels_weight": 0.0}}, "learns from itself alone; give labels_weight"),
         (
             {"phases": [{"strategy": "uniform", "epochs": 1, "sort_channels": True}]},
             "cannot sort channels that were never",
