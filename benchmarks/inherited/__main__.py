@@ -31,7 +31,7 @@ def main(n_seeds: int) -> None:
     """Train networks alone and supernets, seed after seed; write the page in any case."""
     try:
         run_missing(
-            [cost(task, training) for task in TASKS for training in TRAININGS if training != SHIPPED], at_once=1
+            [cost(task, one) for one, of_task in TRAININGS.items() for task in of_task if one != SHIPPED], at_once=1
         )
         gradients = [Job(GRADIENTS, task, MODULE, {"kind": "gradients", "task": task, "seed": 0}) for task in TASKS]
         run_missing(
@@ -49,7 +49,7 @@ def cost(task: str, training: str) -> Job:
 
 def jobs(task: str, seed: int) -> Iterator[Job]:
     """Yield the supernets of a task, then its networks trained alone, then the subnets that are finetuned."""
-    for name in TRAININGS:
+    for name in (one for one, of_task in TRAININGS.items() if task in of_task):
         settings = {"kind": "supernet", "task": task, "training": name, "seed": seed}
         yield Job(supernets_path(task), supernet_key(name, seed), MODULE, settings)
     for arch in range(N_SPREAD + N_RANDOM):

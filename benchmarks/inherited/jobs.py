@@ -54,7 +54,7 @@ def _supernet(task: str, training: str, seed: int) -> list[dict[str, float]]:
     """Train a supernet, or go on with it; returns the accuracies by split of each arch of the task."""
     of, folder = TASKS[task], _folder(task, training, seed)
     supernet = ofa.Supernet(of.family, seed=seed)
-    _train(task, supernet, train_config(task, TRAININGS[training]), folder, seed=seed)
+    _train(task, supernet, train_config(task, TRAININGS[training][task]), folder, seed=seed)
     supernet.save(folder / "supernet.safetensors")
     return [_scorer(task)(supernet.extract(arch), int(arch["resolution"])) for arch in of.archs]
 
@@ -72,7 +72,7 @@ def _finetuned(task: str, arch: int, epochs: int, seed: int) -> dict[str, float]
         of.data,
         FinetuneConfig(epochs=epochs),
         teacher=supernet_path,
-        like=train_config(task, TRAININGS[SHIPPED]),
+        like=train_config(task, {}),
         folder=_folder(task, f"arch {arch}, {epochs} epochs", seed),
         augment=of.recipe.data.augment,
         seed=seed,
@@ -90,7 +90,7 @@ def _gradients(task: str, seed: int) -> dict[str, list[list[float]]]:
             raise InterruptedError
 
     with suppress(InterruptedError), tempfile.TemporaryDirectory() as folder:
-        _train(task, supernet, train_config(task, TRAININGS[SHIPPED]), Path(folder), on_progress=stop_early, seed=seed)
+        _train(task, supernet, train_config(task, {}), Path(folder), on_progress=stop_early, seed=seed)
     config = train_config(task, {"teacher": "none"})
     size = max(of.family.resolutions)
     batches = train_batches(
@@ -107,7 +107,7 @@ def _cost(task: str, training: str) -> float:
         weights = Path(folder, "weights.safetensors")  # later phases need weights to start from
         ofa.Supernet(TASKS[task].family).save(weights)
         for _ in range(COST_ROUNDS):
-            configs = [train_config(task, TRAININGS[name]) for name in (training, SHIPPED)]
+            configs = [train_config(task, TRAININGS[name][task]) for name in (training, SHIPPED)]
             seconds = [sum(_phase_seconds(task, one, phase, weights) for phase in one.phases) for one in configs]
             ratios.append(seconds[0] / seconds[1])
     return float(np.median(ratios))
