@@ -97,7 +97,7 @@ def run_sections(run: Run) -> list[str]:
     return [
         table(header, rows),
         f"Accuracy predictor: Kendall tau {predictor['kendall_tau']:.3f}, RMSE {predictor['rmse_percent']:.2f} points "
-        f"on {predictor['n_test']} held-out archs, fitted to {predictor['n_fit']}.",
+        f"on {predictor['n_archs']} archs, each predicted by models that had not seen it.",
         f"Time: {sum(seconds_of.values()) / 60:.1f} minutes ({times}).",
     ]
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.page import median_range, table, write_page
-from ofa import AccuracyPredictor, Arch, Family, LatencyTable, Supernet, create_family, list_families
+from ofa import Arch, Family, LatencyTable, Supernet, create_family, list_families
 from ofa.cost.block_table import distinct_blocks
 from ofa.devices.device import Timing
-from ofa.predict.mlp import PredictorConfig
+from ofa.predict import create as create_predictor
 
 MIN_ARCHS, MAX_ARCHS, SECONDS, PAIRS = 3, 50, 40, 3
 INTRODUCTION = f"""
@@ -100,7 +100,7 @@ def cost_seconds(family: Family, rng: np.random.Generator, n: int = 10_000) -> f
     timings: dict[str, Any] = {"overhead": overhead, "rows": rows, "networks": networks, "checks": networks}
     latency_table = LatencyTable(measured=family, family=family, device={}, date="", **timings)
     training_rows = space.sample(300, rng)
-    predictor = AccuracyPredictor.fit(space, training_rows, rng.normal(70, 3, 300), config=PredictorConfig(), seed=0)
+    predictor = create_predictor("mlp", space).fit(training_rows, rng.normal(70, 3, 300))
     latency_table(training_rows)  # warms up
     start = time.perf_counter()
     sampled = space.sample(n, rng)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ofa.evaluate.calibrate import calibrate as calibrate
     from ofa.evaluate.metrics import evaluate as evaluate
     from ofa.pipeline.run import open_run as open_run
-    from ofa.predict.mlp import AccuracyPredictor as AccuracyPredictor
     from ofa.search.nsga2 import search as search
     from ofa.search.problem import Constraint as Constraint
     from ofa.search.problem import Objective as Objective
@@ -63,7 +62,6 @@ _HOMES = {
     "devices.registry": ["create_device", "list_devices"],
     "evaluate.calibrate": ["calibrate"],
     "pipeline.run": ["open_run"],
-    "predict.mlp": ["AccuracyPredictor"],
     "search.problem": ["Constraint", "Objective"],
     "space.arch": ["Arch"],
     "space.choice": ["Choice"],
@@ -77,14 +75,15 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _CALLABLE_PACKAGES = ("evaluate", "search", "train")
+_PACKAGES = (*_CALLABLE_PACKAGES, "predict")
 _PUBLIC = "ofa.public"
 """Entry-point group of names that other packages add to this one, such as `export_onnx`."""
 
-__all__ = ["__version__", *_CALLABLE_PACKAGES, *_HOME]
+__all__ = ["__version__", *_PACKAGES, *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CALLABLE_PACKAGES:
+    if name in _PACKAGES:
         return import_module(f"ofa.{name}")
     if name in _HOME:
         return getattr(import_module(f"ofa.{_HOME[name]}"), name)

@@ -9,21 +9,21 @@ from ofa.core.errors import InfeasibleError
 from ofa.pipeline.accuracy_store import Samples, denoised, n_validation_images
 from ofa.pipeline.choose import objective_key
 from ofa.pipeline.costs import CostFunction
+from ofa.pipeline.predictor import new_predictor
 from ofa.pipeline.run import Run
 from ofa.pipeline.target import Target
 from ofa.predict.denoise import Floats, estimate_percent, model_rmse_percent
-from ofa.predict.mlp import AccuracyPredictor
 from ofa.predict.precision_drop import PrecisionDrop
+from ofa.predict.predictor import Predictor
 from ofa.search.pareto import non_dominated
 
 Entry = dict[str, Any]
 
 
-def fit_predictor(run: Run, samples: Samples) -> AccuracyPredictor:
+def fit_predictor(run: Run, samples: Samples) -> Predictor:
     """Fit the recipe's accuracy predictor to float32 accuracies."""
-    space, config = run.family.space, run.recipe.predictor
-    targets = denoised(run, samples.values())
-    return AccuracyPredictor.fit(space, space.rows(samples), targets, config=config, seed=run.recipe.seed)
+    predictor = new_predictor(run.family, run.recipe.predictor, run.recipe.seed)
+    return predictor.fit(run.family.space.rows(samples), denoised(run, samples.values()))
 
 
 def precision_drop(run: Run, accuracies: Mapping[str, Samples], precision: str) -> CostFunction:
@@ -46,7 +46,7 @@ def read_model_rmse_percent(run: Run) -> float:
     return model_rmse_percent(measured, predicted, n_validation_images(run))
 
 
-def predicted_and_estimated(run: Run, samples: Samples, predictor: AccuracyPredictor) -> tuple[Floats, Floats]:
+def predicted_and_estimated(run: Run, samples: Samples, predictor: Predictor) -> tuple[Floats, Floats]:
     """Return the predicted float32 accuracies in percent `[n]` of samples, and those weighed against the measured."""
     predicted, measured = predictor(run.family.space.rows(samples)), denoised(run, samples.values())
     rmse_percent, n_images = read_model_rmse_percent(run), n_validation_images(run)
@@ -57,7 +57,7 @@ def measured_archs(
     target: Target,
     costs: Mapping[str, Mapping[str, CostFunction]],
     accuracies: Mapping[str, Samples],
-    predictor: AccuracyPredictor,
+    predictor: Predictor,
 ) -> list[Entry]:
     """Return every arch that was measured in a precision of the target, with its costs, prediction and estimate.
 

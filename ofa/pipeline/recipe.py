@@ -9,7 +9,7 @@ from ofa.core.config import Config, UserPath
 from ofa.cost.energy import PowerConfig
 from ofa.cost.latency.profile import TableConfig
 from ofa.data.config import DataConfig
-from ofa.predict.mlp import PredictorConfig
+from ofa.pipeline.predictor import PredictorConfig
 from ofa.train.config import TrainConfig
 from ofa.train.finetune import FinetuneConfig
 

@@ -21,11 +21,12 @@ from ofa.evaluate.subnets import extract_calibrated
 from ofa.pipeline.folder import StageFolder
 from ofa.pipeline.levels import Level
 from ofa.pipeline.lock import locked
+from ofa.pipeline.predictor import read_predictor
 from ofa.pipeline.recipe import Recipe, TargetConfig
 from ofa.pipeline.recipe_file import validate
 from ofa.pipeline.stage import Progress, Stage, all_stages
 from ofa.pipeline.target import Target, read_target
-from ofa.predict.mlp import AccuracyPredictor
+from ofa.predict.predictor import Predictor
 from ofa.space.arch import Rows, Value
 from ofa.supernet.family import Family
 from ofa.supernet.registry import check_family, create_family
@@ -142,9 +143,9 @@ class Run(StageFolder):
         resolution, limit = self.family.input_shape(arch)[1], self.recipe.sample.images
         return eval_batches(self.data, self.data.validation, resolution, limit=limit)
 
-    def predictor(self) -> AccuracyPredictor:
+    def predictor(self) -> Predictor:
         """Return the accuracy predictor fitted to random archs; that of a target has seen its front, too."""
-        return AccuracyPredictor.load(self.path("predictor.safetensors"), self.family.space)
+        return read_predictor(self.path("predictor.safetensors"), self.family, self.recipe.predictor)
 
     @property
     def levels(self) -> list[Level]:

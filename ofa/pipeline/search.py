@@ -19,7 +19,7 @@ from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.measured import fit_predictor, measured_archs, measured_front, precision_drop
 from ofa.pipeline.stage import Progress, Stage
 from ofa.pipeline.target import Target
-from ofa.predict.mlp import AccuracyPredictor
+from ofa.predict.predictor import Predictor
 from ofa.search.nsga2 import search
 from ofa.search.pareto import non_dominated
 from ofa.search.problem import Constraint, Front, Objective
@@ -124,7 +124,7 @@ def _n_first(target: Target) -> int:
 
 
 def _first_archs(
-    target: Target, costs: Mapping[str, CostFunction], predictor: AccuracyPredictor, known: Samples, rng: Any
+    target: Target, costs: Mapping[str, CostFunction], predictor: Predictor, known: Samples, rng: Any
 ) -> list[Arch]:
     """Return the archs on which a precision's accuracy drop is learned first, spread over the float32 front."""
     space = target.run.family.space
@@ -136,7 +136,7 @@ def _candidates(
     target: Target,
     precision: str,
     costs: Mapping[str, CostFunction],
-    predictor: AccuracyPredictor,
+    predictor: Predictor,
     accuracies: Mapping[str, Samples],
     limits: Limits,
     rng: np.random.Generator,

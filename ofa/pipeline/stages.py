@@ -9,12 +9,13 @@ from ofa.core import distributed
 from ofa.core.files import write_json
 from ofa.cost.counted import macs_m
 from ofa.cost.latency.profile import profile
-from ofa.pipeline.accuracy_store import AccuracyStore, columns, denoised, n_validation_images, read_samples
+from ofa.pipeline.accuracy_store import AccuracyStore, columns, read_samples
 from ofa.pipeline.level_files import accuracy_measure
+from ofa.pipeline.measured import fit_predictor
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
 from ofa.pipeline.target import Target
-from ofa.predict.mlp import AccuracyPredictor, evaluate
+from ofa.predict.metrics import judge
 from ofa.supernet.supernet import Supernet
 from ofa.train.trainer import train
 
@@ -71,13 +72,12 @@ def _sample(run: Run, progress: Progress) -> None:
 
 
 def _fit(run: Run, progress: Progress) -> None:
-    """Fit the accuracy predictor to the sampled subnets, and evaluate it on held-out ones."""
-    samples, space, config, seed = read_samples(run), run.family.space, run.recipe.predictor, run.recipe.seed
-    rows, n_images = space.rows(samples), n_validation_images(run)
-    top1_percent, loss = columns(samples.values())
-    metrics = evaluate(space, rows, top1_percent, loss=loss, n_images=n_images, config=config, seed=seed)
-    predictor = AccuracyPredictor.fit(space, rows, denoised(run, samples.values()), config=config, seed=seed)
+    """Fit the accuracy predictor to the sampled subnets, and judge it by subnets left out."""
+    samples = read_samples(run)
+    predictor = fit_predictor(run, samples)
     predictor.save(run.path("predictor.safetensors"))
+    top1_percent, _ = columns(samples.values())
+    metrics = judge(predictor.cross_validated(), top1_percent)
     write_json(run.path("predictor.json"), asdict(metrics))
     progress(1, 1, f"Kendall tau {metrics.kendall_tau:.2f}")
 

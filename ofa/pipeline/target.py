@@ -22,9 +22,10 @@ from ofa.devices.registry import create_device, device_precisions
 from ofa.pipeline.folder import StageFolder
 from ofa.pipeline.levels import Level, read_records
 from ofa.pipeline.lock import locked
+from ofa.pipeline.predictor import read_predictor
 from ofa.pipeline.recipe import TargetConfig
 from ofa.pipeline.stage import Stage, all_stages
-from ofa.predict.mlp import AccuracyPredictor
+from ofa.predict.predictor import Predictor
 
 if TYPE_CHECKING:
     from ofa.pipeline.run import Run
@@ -142,11 +143,11 @@ class Target(StageFolder):
             reference_ms=of_table.get("reference_ms"),
         )
 
-    def predictor(self) -> AccuracyPredictor:
+    def predictor(self) -> Predictor:
         """Return the accuracy predictor that the search of this target refined, or the one of the run before."""
         if not self.finished(all_stages()["search"]):
             return self.run.predictor()
-        return AccuracyPredictor.load(self.path("refined.safetensors"), self.run.family.space)
+        return read_predictor(self.path("refined.safetensors"), self.run.family, self.recipe.predictor)
 
     @property
     def levels(self) -> list[Level]:

@@ -71,10 +71,10 @@ def latency_agreement(checks: list[Entry], levels: list[Level]) -> go.Figure:
 
 
 def accuracy_agreement(measured_percent: list[float], predicted_percent: list[float]) -> go.Figure:
-    """Show predicted over measured validation accuracy, of archs held out from the predictor."""
+    """Show predicted over measured validation accuracy, of archs that the predictor had not seen."""
     texts = [f"measured {x:.2f}%, predicted {y:.2f}%" for x, y in zip(measured_percent, predicted_percent, strict=True)]
     figure = go.Figure()
-    _add_points(figure, "held-out archs", measured_percent, predicted_percent, texts)
+    _add_points(figure, "archs left out", measured_percent, predicted_percent, texts)
     values = [*measured_percent, *predicted_percent]
     margin = 0.05 * (max(values) - min(values)) or 1.0
     low, high = min(values) - margin, max(values) + margin

@@ -33,7 +33,10 @@ def _report(run: Run, progress: Progress) -> None:
     content = gather(run)
     summary = {
         "space_size": run.family.space.size,
-        "predictor": {key: content.fit[key] for key in ("kendall_tau", "rmse_percent", "n_fit", "n_test")},
+        "predictor": {
+            key: content.fit[key]
+            for key in ("kendall_tau", "rmse_percent", "regret_percent", "coverage_percent", "n_archs")
+        },
         "seconds": content.seconds,
         "targets": {
             target.name: {
@@ -149,10 +152,10 @@ def _texts(content: Content) -> dict[str, str]:
         "data": content.facts["data set"],
         "n_levels": str(sum(len(target.levels) for target in content.targets)),
         "n_targets": f"{n_targets} target" + ("s" if n_targets > 1 else ""),
-        "n_fit": str(fit["n_fit"]),
-        "n_test": str(fit["n_test"]),
+        "n_archs": str(fit["n_archs"]),
         "kendall_tau": _number(fit["kendall_tau"]),
         "rmse_percent": _number(fit["rmse_percent"]),
+        "coverage_percent": f"{fit['coverage_percent']:.0f}",
         "distillation": _DISTILLED if content.distilled else "",
         "recipe": content.recipe,
     }

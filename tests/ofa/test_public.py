@@ -15,7 +15,7 @@ def test_the_names_that_a_reader_looks_for_are_public():
     expected = {
         *("create_family", "list_families", "create_device", "list_devices", "open_run", "train", "evaluate"),
         *("calibrate", "search", "Objective", "Constraint", "profile", "export_onnx", "macs_m", "params_m", "size_mib"),
-        *("peak_activation_mib", "energy_mj", "Supernet", "Family", "LatencyTable", "AccuracyPredictor"),
+        *("peak_activation_mib", "energy_mj", "Supernet", "Family", "LatencyTable", "predict"),
     }
     assert expected <= set(dir(ofa))
     assert all(hasattr(ofa, name) for name in dir(ofa))

@@ -19,7 +19,6 @@ from ofa.pipeline.run import Run, open_run
 from ofa.pipeline.search import best_under
 from ofa.pipeline.stage import all_stages
 from ofa.predict.denoise import denoised_percent, estimate_percent
-from ofa.predict.mlp import AccuracyPredictor
 
 
 def quiet(done, total, message):
@@ -39,7 +38,7 @@ def test_summary_has_what_is_promised_and_agrees_with_the_exported_files(finishe
     ((name, target),) = summary["targets"].items()
     assert set(target) == {"device", "levels", "seconds"}
     assert summary["space_size"] == run.family.space.size
-    assert {"kendall_tau", "n_fit", "n_test"} <= set(summary["predictor"])
+    assert {"kendall_tau", "coverage_percent", "n_archs"} <= set(summary["predictor"])
     assert set(summary["seconds"]) == {"train", "sample", "fit", "compare"}
     assert set(target["seconds"]) == {"profile", "search", "export", "bundle"}
     assert target["levels"]
@@ -113,7 +112,7 @@ def test_the_search_refits_its_predictor_to_what_it_measures_and_resumes(finishe
     verified_path, refined_path = finished / "accuracies/local.json", run.target().path("refined.safetensors")
     whole, refined = json.loads(verified_path.read_text()), refined_path.read_bytes()
     sampled_before = read_samples(run)
-    sampled = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
+    sampled = run.predictor()
     verified = verified_samples(run)
     assert verified
     assert not verified.keys() & sampled_before.keys()
@@ -194,7 +193,7 @@ def test_weights_and_predictor_hold_only_tensors(finished):
     run = open_run(finished)
     supernet = run.supernet()
     assert all(torch.isfinite(p).all() for p in supernet.parameters())
-    predictor = AccuracyPredictor.load(finished / "predictor.safetensors", run.family.space)
+    predictor = run.predictor()
     prediction = predictor.predict(run.family.space.rows([run.family.space.largest]))
     assert np.isfinite(prediction).all()
     assert prediction.low <= prediction.mean <= prediction.high

@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 
 import ofa
-from ofa.predict.mlp import PredictorConfig
 
-
-@pytest.fixture(scope="session")
-def quick():
-    return PredictorConfig(members=2, hidden=8)
+QUICK = {
+    "auto": {"candidates": ["gp", "ridge"]},
+    "gp": {"steps": 10},
+    "mlp": {"members": 2, "hidden": 8},
+    "ridge": {"members": 2},
+    "trees": {"members": 2, "trees": 10},
+}
+"""Settings with which a predictor is fitted in a moment."""
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +29,15 @@ def additive(space):
 
 @pytest.fixture(scope="session")
 def samples(space, additive):
-    rows = space.sample(60, np.random.default_rng(0))
+    rows = space.unique(space.sample(80, np.random.default_rng(0)))[:60]
     return rows, additive(rows)
+
+
+@pytest.fixture(scope="session")
+def create(space):
+    """Creates a predictor by name with quick settings, for the small family's space by default."""
+
+    def create(name, subject=space, **settings):
+        return ofa.predict.create(name, subject, **QUICK[name] | settings)
+
+    return create

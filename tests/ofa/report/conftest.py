@@ -123,8 +123,9 @@ def run(tmp_path, family, archs):
         {
             "kendall_tau": 0.625,
             "rmse_percent": 1.375,
-            "n_fit": 8,
-            "n_test": 3,
+            "regret_percent": 0.25,
+            "coverage_percent": 91.5,
+            "n_archs": 3,
             "measured_percent": [80.0, 81.0, 82.0],
             "predicted_percent": [80.5, 80.75, 82.5],
         },

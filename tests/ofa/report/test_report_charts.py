@@ -77,10 +77,10 @@ def test_latency_agreement_shows_checks_levels_and_the_diagonal(run):
     assert found["equal"].x == found["equal"].y
 
 
-def test_accuracy_agreement_shows_the_held_out_archs():
+def test_accuracy_agreement_shows_archs_left_out():
     found = traces(charts.accuracy_agreement([80.0, 81.0], [80.5, 80.25]))
-    assert list(found["held-out archs"].x) == [80.0, 81.0]
-    assert list(found["held-out archs"].y) == [80.5, 80.25]
+    assert list(found["archs left out"].x) == [80.0, 81.0]
+    assert list(found["archs left out"].y) == [80.5, 80.25]
     assert charts.accuracy_agreement([80.0], [80.0]).layout.xaxis.range == (79.0, 81.0)
 
 

@@ -133,7 +133,8 @@ def test_the_summary_has_the_levels_and_times(run):
     assert levels == run.target(name).levels == run.levels
     assert target["device"]["device"] == "ort-cpu"
     assert target["seconds"] == {"export": 1.5, "bundle": 1.5}
-    assert summary["predictor"] == {"kendall_tau": 0.625, "rmse_percent": 1.375, "n_fit": 8, "n_test": 3}
+    metrics = {"kendall_tau": 0.625, "rmse_percent": 1.375, "regret_percent": 0.25, "coverage_percent": 91.5}
+    assert summary["predictor"] == metrics | {"n_archs": 3}
     assert summary["seconds"] == {"train": 256.0, "fit": 2.2}
 
 

@@ -1,0 +1,279 @@
+"""What all accuracy predictors have in common: fitting, intervals, files. Each one is a file beside this one."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy.stats import norm
+from threadpoolctl import threadpool_limits
+
+from ofa.core.config import Config
+from ofa.core.errors import CheckpointError, PredictorError, one_line
+from ofa.core.plugins import load_plugin
+from ofa.core.prediction import INTERVAL, Prediction
+from ofa.core.tensors import read_tensors, write_tensors
+from ofa.predict.encoding import Encoding, Feature
+from ofa.predict.metrics import rank_correlation
+from ofa.predict.warp import Floats, Warp
+from ofa.space.arch import Rows
+from ofa.space.search_space import SearchSpace
+
+GROUP = "ofa.predictors"
+"""Entry-point group of predictor classes."""
+State = dict[str, NDArray[Any]]
+_LEAST_GAIN = 0.005
+"""Kendall's tau by which ranks must beat the accuracies themselves, which tell more where both rank alike."""
+_LEAST_CALIBRATED = 10
+"""Archs below which intervals are never narrowed."""
+
+
+class Measured(NamedTuple):
+    """Archs `[n, n_choices]` with their measured scores `[n]`, and the standard deviations `[n]` of their errors.
+
+    The deviations are 0 where they are not known; a model finds out by itself how much noise there is beside them.
+    """
+
+    rows: Rows
+    scores: Floats
+    noise: Floats
+
+    def part(self, chosen: NDArray[Any]) -> "Measured":
+        """Return some of the archs, by a mask or by positions."""
+        return Measured(self.rows[chosen], self.scores[chosen], self.noise[chosen])
+
+    def weights(self) -> Floats:
+        """Return how much each arch tells `[n]`, 1 without noise, to a model that explains 90 % of true differences."""
+        variance = float(self.scores.var())
+        unexplained = 0.1 * max(variance - float(np.mean(self.noise**2)), 0.01 * variance, 1e-12)
+        return unexplained / (unexplained + self.noise**2)
+
+
+class Scores(NamedTuple):
+    """Predicted scores of `n` archs on the scale of a `Warp`.
+
+    Attributes:
+        mean: expected scores `[n]`.
+        std: standard deviations of the true scores around them `[n]`, above 0.
+    """
+
+    mean: Floats
+    std: Floats
+
+
+class PredictorSettings(Config):
+    """Settings that every predictor has."""
+
+    warp: Literal["auto", "none", "ranks"] = "auto"
+    """What is learned: accuracies as they are, normal scores of their ranks, or the one of both that ranks better archs
+    that were left out."""
+
+
+class Predictor(ABC):
+    """A model of the accuracies of archs.
+
+    Args:
+        encoding: the archs in the forms that predictors read.
+        settings: of the class `Settings`.
+        seed: of everything that is drawn.
+    """
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[PredictorSettings]] = PredictorSettings
+
+    def __init__(self, encoding: Encoding, settings: Any, *, seed: int = 0) -> None:
+        self.encoding, self.settings, self.seed = encoding, settings, seed
+        self.warp = Warp.linear(np.array([0.0, 1.0]))
+        self.calibration = 1.0
+        self.left_out = Scores(np.zeros(0), np.zeros(0))
+        self.state: State = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings!r}, seed={self.seed}, {'fitted' if self.state else 'not fitted'})"
+
+    @abstractmethod
+    def _predict(self, rows: Rows) -> Scores:
+        """Predict scores by `self.state`."""
+
+    def __call__(self, rows: Rows) -> Floats:
+        """Predict the accuracies `[n]` of rows `[n, n_choices]` in percent; `predict` adds intervals."""
+        return self.predict(rows).mean
+
+    @abstractmethod
+    def fit(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None = None) -> Self:
+        """Fit to the accuracies in percent `[n]` of rows `[n, n_choices]`, and calibrate the intervals.
+
+        `noise_percent` holds the standard deviations `[n]` of the errors of these accuracies, where they are known.
+
+        Raises:
+            PredictorError: there are fewer than 2 archs, or not one finite accuracy for each.
+            SpaceError: the rows do not belong to the search space.
+        """
+
+    def predict(self, rows: Rows) -> Prediction:
+        """Predict the accuracies of rows `[n, n_choices]` in percent.
+
+        Raises:
+            PredictorError: the predictor was not fitted.
+            SpaceError: the rows do not belong to the search space.
+        """
+        if not self.state:
+            raise PredictorError(f"predictor {self.name!r} was not fitted; call fit(rows, top1_percent) first")
+        return self._in_percent(self._predict(self.encoding.space.canonical(rows)))
+
+    def cross_validated(self) -> Prediction:
+        """Return the accuracies in percent of the archs of `fit`, each predicted by models that had not seen it."""
+        return self._in_percent(self.left_out)
+
+    def _in_percent(self, scores: Scores) -> Prediction:
+        half_width = norm.ppf((1 + INTERVAL) / 2) * self.calibration * scores.std
+        inverse = self.warp.inverse
+        return Prediction(inverse(scores.mean), inverse(scores.mean - half_width), inverse(scores.mean + half_width))
+
+    def arrays(self) -> State:
+        """Return everything that was fitted, by name."""
+        arrays = {f"state.{name}": array for name, array in self.state.items()}
+        warp = {"warp.accuracy": self.warp.accuracy, "warp.score": self.warp.score}
+        return arrays | warp | {"calibration": np.array([self.calibration])}
+
+    def restore(self, arrays: State) -> None:
+        """Take over what another predictor with the same encoding and settings returned from `arrays`."""
+        self.warp = Warp(arrays["warp.accuracy"], arrays["warp.score"])
+        self.calibration = float(arrays["calibration"][0])
+        self.state = {name.removeprefix("state."): x for name, x in arrays.items() if name.startswith("state.")}
+
+    def save(self, path: Path) -> None:
+        """Write the predictor as a safetensors file, whole or not at all."""
+        metadata = {"predictor": self.name, "settings": self.settings.model_dump_json(), "seed": str(self.seed)}
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in self.arrays().items()}
+        write_tensors(path, tensors, metadata | _reads(self.encoding))
+
+    def _checked(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None) -> tuple[Rows, Floats, Floats]:
+        top1_percent = np.asarray(top1_percent, dtype=np.float64)
+        noise = np.zeros(len(rows)) if noise_percent is None else np.asarray(noise_percent, dtype=np.float64)
+        if len(rows) < 2 or top1_percent.shape != (len(rows),) or not np.isfinite(top1_percent).all():
+            raise PredictorError(
+                f"a predictor needs 2 or more archs with a finite accuracy for each, not {len(rows)} archs with "
+                f"{np.isfinite(top1_percent).sum()} finite accuracies; measure them again"
+            )
+        if noise.shape != (len(rows),) or not (np.isfinite(noise) & (noise >= 0)).all():
+            raise PredictorError("the noise of accuracies is one finite standard deviation for each arch, 0 or more")
+        return self.encoding.space.canonical(rows), top1_percent, noise
+
+
+class Model(Predictor):
+    """A predictor that is one model, fitted on the scale on which it ranks archs better that were left out."""
+
+    @abstractmethod
+    def _fit(self, measured: Measured) -> tuple[State, Scores]:
+        """Fit the model; returns its state, and predictions of each score that do not know it."""
+
+    def _leave_out(self, measured: Measured) -> Scores | None:
+        """Return predictions of each score by a model that had not seen it in any way, if those of `_fit` are not."""
+
+    def fit(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None = None) -> Self:
+        """Fit the model on the scales that `warp` allows; see `Predictor.fit`."""
+        rows, top1_percent, noise = self._checked(rows, top1_percent, noise_percent)
+        best, self.state = -np.inf, {}
+        scales = {"none": [Warp.linear], "ranks": [Warp.ranks], "auto": [Warp.linear, Warp.ranks]}
+        with threadpool_limits(1):  # several threads are slower for matrices of this size
+            for scale in scales[self.settings.warp]:
+                warp = scale(top1_percent)
+                on_scale = Measured(rows, warp(top1_percent), noise * warp.slope(top1_percent))
+                state, left_out = self._fit(on_scale)
+                tau = rank_correlation(left_out.mean, top1_percent)
+                if tau > best + _LEAST_GAIN or not self.state:
+                    best, self.warp, self.state, self.left_out, measured = tau, warp, state, left_out, on_scale
+            self.left_out = self._leave_out(measured) or self.left_out
+        self.calibration = calibration_factor(measured.scores, self.left_out)
+        return self
+
+
+def create(
+    name: str,
+    subject: Any,
+    *,
+    features: Mapping[str, Feature] | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Predictor:
+    """Create a predictor for the archs of a space or of a family, whose graphs it can read, too.
+
+    Args:
+        name: of the entry-point group `ofa.predictors`: `auto`, `gp`, `ridge`, `mlp`, `trees`, `transformer`, `gcn`.
+        subject: a `SearchSpace`, a `Family`, or an `Encoding`.
+        features: costs by name that are known without a measurement, such as `{"macs_m": ofa.macs_m(family)}`.
+        seed: of everything that is drawn.
+        settings: of the predictor.
+
+    Raises:
+        PredictorError: there is no such predictor or setting, or a value is not allowed.
+    """
+    kind, checked = check_settings(name, settings)
+    predictor: Predictor = kind(as_encoding(subject, features), checked, seed=seed)
+    return predictor
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> tuple[type[Predictor], PredictorSettings]:
+    """Return the class of a predictor and its checked settings; PredictorError if one of them is wrong."""
+    kind: type[Predictor] = load_plugin(GROUP, name, "predictor", PredictorError)
+    try:
+        checked = kind.Settings.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "settings"
+        allowed = ", ".join(kind.Settings.model_fields)
+        raise PredictorError(f"predictor {name!r}: {where}: {first['msg']}; its settings are {allowed}") from error
+    return kind, checked
+
+
+def load(path: Path, subject: Any, *, features: Mapping[str, Feature] | None = None) -> Predictor:
+    """Read a predictor that `save` wrote, for the same space and features.
+
+    Raises:
+        CheckpointError: the file is missing or truncated, or the predictor was fitted on another search space.
+    """
+    tensors, metadata = read_tensors(path)
+    encoding = as_encoding(subject, features)
+    if "predictor" not in metadata:
+        raise CheckpointError(f"{path} is not a predictor; fit it again")
+    if any(metadata.get(key) != value for key, value in _reads(encoding).items()):
+        raise CheckpointError(f"{path} was fitted on another search space or other features; fit it again")
+    try:
+        settings = json.loads(metadata["settings"])
+        predictor = create(metadata["predictor"], encoding, seed=int(metadata["seed"]), **settings)
+        predictor.restore({name: tensor.numpy() for name, tensor in tensors.items()})
+        predictor._predict(encoding.space.rows([encoding.space.smallest]))
+    except (KeyError, ValueError, TypeError, IndexError, PredictorError) as error:
+        raise CheckpointError(f"{path} is not a predictor ({one_line(error)}); fit it again") from error
+    return predictor
+
+
+def as_encoding(subject: Any, features: Mapping[str, Feature] | None = None) -> Encoding:
+    """Return what predictors read of a space, a family, or an encoding, with features added."""
+    if isinstance(subject, Encoding):
+        return Encoding(subject.space, {**subject.features, **(features or {})}, subject.graph)
+    space = subject if isinstance(subject, SearchSpace) else subject.space
+    return Encoding(space, dict(features or {}), getattr(subject, "graphs", None))
+
+
+def calibration_factor(scores: Floats, left_out: Scores) -> float:
+    """Return the factor on standard deviations with which the intervals of archs left out hold their share."""
+    n, share = len(scores), INTERVAL
+    deviations = np.abs(scores - left_out.mean) / left_out.std
+    factor = float(np.quantile(deviations, min(1.0, share * (n + 1) / n)) / norm.ppf((1 + share) / 2))
+    return max(factor, 1.0 if n < _LEAST_CALIBRATED else 1e-6)
+
+
+def _reads(encoding: Encoding) -> dict[str, str]:
+    """Return what a fitted predictor depends on: the choices, the names of features, and whether graphs are read."""
+    return {
+        "choices": repr(encoding.space.choices),
+        "features": json.dumps(list(encoding.features)),
+        "graph": str(encoding.graph is not None),
+    }

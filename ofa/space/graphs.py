@@ -1,0 +1,24 @@
+"""Networks of archs as directed graphs, for predictors that read how operations are connected."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.space.arch import Rows
+
+
+class Graphs(NamedTuple):
+    """Directed graphs of `n` archs with the same nodes, in an order in which data can flow through them.
+
+    The first node is the input, the last one the output.
+
+    Attributes:
+        kinds: what each node is `[n, nodes]`; -1 where an arch lacks it.
+        sizes: numbers that describe each node `[n, nodes, n_sizes]`, such as the logarithms of its channels.
+        edges: number of connections from a node (second axis) to a later one (third axis) `[n, nodes, nodes]`.
+    """
+
+    kinds: Rows
+    sizes: NDArray[np.float32]
+    edges: NDArray[np.float32]
