@@ -24,4 +24,4 @@ def test_networks_alone_are_trained_as_long_as_the_recipe_trains(task):
     assert sum(phase.epochs for phase in alone.phases) == sum(phase.epochs for phase in recipe.phases)
     same = {"batch_size", "ema_decay", "weight_decay", "label_smoothing", "warmup_epochs"}
     assert alone.model_dump(include=same) == recipe.model_dump(include=same)
-    assert train_config(task, TRAININGS[SHIPPED]).phases == recipe.phases
+    assert train_config(task, TRAININGS[SHIPPED][task]).phases == recipe.phases
