@@ -9,12 +9,13 @@ from ofa.core import distributed
 from ofa.core.files import write_json
 from ofa.cost.counted import macs_m
 from ofa.cost.latency.profile import profile
-from ofa.pipeline.accuracy_store import AccuracyStore, columns, read_samples
+from ofa.pipeline.accuracy_store import AccuracyStore, columns, n_validation_images, read_samples
 from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.measured import fit_predictor
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
 from ofa.pipeline.target import Target
+from ofa.predict.denoise import noise_variance
 from ofa.predict.metrics import judge
 from ofa.supernet.supernet import Supernet
 from ofa.train.trainer import train
@@ -77,7 +78,9 @@ def _fit(run: Run, progress: Progress) -> None:
     predictor = fit_predictor(run, samples)
     predictor.save(run.path("predictor.safetensors"))
     top1_percent, _ = columns(samples.values())
-    metrics = judge(predictor.cross_validated(), top1_percent)
+    prediction = predictor.cross_validated()
+    noise_percent = np.sqrt(noise_variance(prediction.mean, n_validation_images(run)))
+    metrics = judge(prediction, top1_percent, noise_percent)
     write_json(run.path("predictor.json"), asdict(metrics))
     progress(1, 1, f"Kendall tau {metrics.kendall_tau:.2f}")
 

@@ -30,8 +30,8 @@ def estimate_percent(
     The best of many accuracies that were measured on few images are the luckiest ones. Predictions are fitted to all
     of them, so the luck of one arch does not mislead them. See `model_rmse_percent` for the error of the predictions.
     """
-    prediction_variance, noise_variance = model_rmse_percent**2, _noise_variance(predicted_percent, n_images)
-    weight = prediction_variance / (prediction_variance + noise_variance)
+    prediction_variance = model_rmse_percent**2
+    weight = prediction_variance / (prediction_variance + noise_variance(predicted_percent, n_images))
     return predicted_percent + weight * (measured_percent - predicted_percent)
 
 
@@ -40,12 +40,12 @@ def model_rmse_percent(measured_percent: Floats, predicted_percent: Floats, n_im
 
     It is the error against measurements on `n_images` images, less their variance.
     """
-    noise = float(_noise_variance(predicted_percent, n_images).mean())
+    noise = float(noise_variance(predicted_percent, n_images).mean())
     squared_error = float(np.mean((measured_percent - predicted_percent) ** 2))
     return math.sqrt(max(squared_error - noise, 0.1 * noise))
 
 
-def _noise_variance(predicted_percent: Floats, n_images: int) -> Floats:
+def noise_variance(predicted_percent: Floats, n_images: int) -> Floats:
     """Return the binomial variances of measurements, at the predictions: at lucky measurements they are too small."""
     share = (np.clip(predicted_percent / 100, 0, 1) * n_images + 1) / (n_images + 2)  # never exactly 0 or 1
     return 1e4 * share * (1 - share) / n_images

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import kendalltau, norm, spearmanr
 
-from ofa.core.prediction import Prediction
+from ofa.core.prediction import INTERVAL, Prediction
 
 Floats = NDArray[np.float64]
 
@@ -41,14 +41,18 @@ class PredictorMetrics:
     predicted_percent: tuple[float, ...]
 
 
-def judge(prediction: Prediction, measured_percent: Floats) -> PredictorMetrics:
+def judge(prediction: Prediction, measured_percent: Floats, noise_percent: Floats | float = 0.0) -> PredictorMetrics:
     """Compare predictions of archs with their measured accuracies in percent `[n]`.
 
-    Either of archs apart from those that the predictor was fitted to, or `Predictor.cross_validated`.
+    Either of archs apart from those that the predictor was fitted to, or `Predictor.cross_validated`. `noise_percent`
+    is the standard deviation of the errors of measurement `[n]`, if the intervals are of true accuracies; without it a
+    measured accuracy may lie outside only because few images measured it.
     """
-    predicted = prediction.mean
+    predicted, noise = prediction.mean, norm.ppf((1 + INTERVAL) / 2) * noise_percent
     best = measured_percent[np.argsort(-predicted, kind="stable")[:TOP]].max()
-    inside = (prediction.low <= measured_percent) & (measured_percent <= prediction.high)
+    high = predicted + np.hypot(prediction.high - predicted, noise)
+    low = predicted - np.hypot(predicted - prediction.low, noise)
+    inside = (low <= measured_percent) & (measured_percent <= high)
     return PredictorMetrics(
         kendall_tau=rank_correlation(predicted, measured_percent),
         spearman=rank_correlation(predicted, measured_percent, spearmanr),

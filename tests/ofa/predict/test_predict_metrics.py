@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from ofa.core.prediction import Prediction
 from ofa.predict.metrics import TOP, judge, rank_correlation
@@ -21,6 +22,18 @@ def test_metrics_compare_predictions_with_measurements():
     assert metrics.n_archs == 30
     assert metrics.measured_percent == tuple(measured)
     assert metrics.predicted_percent == tuple(predicted)
+
+
+def test_intervals_of_true_accuracies_are_judged_beside_the_noise_of_the_measured_ones():
+    rng = np.random.default_rng(1)
+    true = rng.normal(70, 2, 20_000)
+    predicted = true + rng.normal(0, 1, len(true))
+    half_width = norm.ppf(0.95)
+    prediction = Prediction(predicted, predicted - half_width, predicted + half_width)
+    measured = true + rng.normal(0, 2, len(true))
+    assert judge(prediction, true).coverage_percent == pytest.approx(90, abs=1)
+    assert judge(prediction, measured).coverage_percent < 60
+    assert judge(prediction, measured, 2.0).coverage_percent == pytest.approx(90, abs=1)
 
 
 @pytest.mark.parametrize(
