@@ -17,6 +17,7 @@ from ofa.predict.predictor import (
     State,
     calibration_factor,
     create,
+    under,
 )
 from ofa.predict.warp import Floats
 from ofa.space.arch import Rows
@@ -59,7 +60,7 @@ class Auto(Predictor):
     @property
     def weights(self) -> dict[str, float]:
         """The share of each member in the mean; members without a share are left out."""
-        return {name.partition(".")[2]: float(x[0]) for name, x in self.state.items() if name.startswith("weight.")}
+        return {name: float(x[0]) for name, x in under("weight.", self.state).items()}
 
     def fit(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None = None) -> Self:
         """Fit all candidates, and their weights; see `Predictor.fit`."""
@@ -91,8 +92,7 @@ class Auto(Predictor):
         """Take over what another one returned from `arrays`."""
         super().restore(arrays)
         for name in self.weights:
-            prefix = f"members.{name}."
-            self.members[name].restore({k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)})
+            self.members[name].restore(under(f"members.{name}.", arrays))
 
     def _predict(self, rows: Rows) -> Scores:
         weights = self.weights

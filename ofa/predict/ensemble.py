@@ -5,7 +5,7 @@ from abc import abstractmethod
 import numpy as np
 from pydantic import Field
 
-from ofa.predict.predictor import Measured, Model, PredictorSettings, Scores, State
+from ofa.predict.predictor import Measured, Model, PredictorSettings, Scores, State, deal, under
 from ofa.predict.warp import Floats
 from ofa.space.arch import Rows
 
@@ -41,7 +41,7 @@ class Ensemble(Model):
         rows, scores, _ = measured
         # So few archs are all seen by all members, and judged as if nothing but their mean had been learned.
         members, too_few = min(self.settings.members, len(rows)), len(rows) < _LEAST_LEFT_OUT
-        fold = np.random.default_rng(self.seed).permutation(len(rows)) % members
+        fold = deal(len(rows), members, self.seed)
         states, left_out = list[State](), np.zeros(len(rows))
         for member in range(members):
             seen = (fold != member) | too_few
@@ -54,11 +54,8 @@ class Ensemble(Model):
         return whole | {"rmse": np.array([rmse])}, Scores(left_out, np.full(len(rows), rmse))
 
     def _predict(self, rows: Rows) -> Scores:
-        rmse, predicted = float(self.state["rmse"][0]), []
-        for member in range(len({name.partition(".")[0] for name in self.state if "." in name})):
-            prefix = f"{member}."
-            state = {name.removeprefix(prefix): x for name, x in self.state.items() if name.startswith(prefix)}
-            predicted.append(self._predict_member(state, rows))
+        members = range(len({name.partition(".")[0] for name in self.state if "." in name}))
+        predicted = [self._predict_member(under(f"{member}.", self.state), rows) for member in members]
         # Members that disagree more than usual know less than usual of an arch.
-        spread = np.std(predicted, axis=0)
+        rmse, spread = float(self.state["rmse"][0]), np.std(predicted, axis=0)
         return Scores(np.mean(predicted, axis=0), np.sqrt(rmse**2 + spread**2))

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ofa.predict.encoding import Encoding
-from ofa.predict.predictor import Measured, Model, PredictorSettings, Scores, State
+from ofa.predict.predictor import Measured, Model, PredictorSettings, Scores, State, deal, under
 from ofa.space.arch import Rows
 
 Parameters = dict[str, Tensor]
@@ -100,7 +100,7 @@ class GaussianProcess(Model):
         # Predictions of `_fit` leave a score out but not from what the parameters were fitted to, which is too good.
         rows = measured.rows
         n_folds = min(_FOLDS, len(rows))
-        fold = np.random.default_rng(self.seed).permutation(len(rows)) % n_folds
+        fold = deal(len(rows), n_folds, self.seed)
         mean, std = np.zeros(len(rows)), np.zeros(len(rows))
         for left in range(n_folds):
             seen = fold != left
@@ -112,11 +112,7 @@ class GaussianProcess(Model):
         return self._predict_by(self.state, rows)
 
     def _predict_by(self, state: State, rows: Rows) -> Scores:
-        parameters = {
-            name.removeprefix("parameters."): torch.from_numpy(value)
-            for name, value in state.items()
-            if name.startswith("parameters.")
-        }
+        parameters = {name: torch.from_numpy(value) for name, value in under("parameters.", state).items()}
         inputs = self._inputs(state, state["rows"])
         weights, inverse = torch.from_numpy(state["weights"]), torch.from_numpy(state["inverse"])
         noise = float(parameters["noise"].exp())
@@ -144,7 +140,6 @@ class _Kernel:
     def __init__(self, encoding: Encoding) -> None:
         n_states = encoding.n_states
         self._choice = torch.from_numpy(np.repeat(np.arange(len(n_states)), n_states))
-        self._kind_of_choice = torch.tensor(encoding.kinds)
         self._same_choice = (self._choice[:, None] == self._choice).double()
         self._other_state = 1 - torch.eye(len(self._choice), dtype=torch.float64)
         index = torch.from_numpy(np.concatenate([np.arange(n) for n in n_states]))

@@ -1,5 +1,6 @@
 """What the paths of graphs from input to output tell of archs (BANANAS, arXiv 1910.11858, 3)."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Self
 
@@ -46,7 +47,7 @@ class Paths:
                 return None
         n_kinds = int(graphs.kinds.max()) + 1
         paths = cls(sorted(positions), [], n_kinds)
-        sequences = sorted({one for _, found, exists in paths._found(graphs) for one in map(tuple, found[exists])})
+        sequences = sorted({one for _, kinds, number in paths._along(graphs) for one in map(tuple, kinds[number > 0])})
         return cls(paths._positions, sequences, n_kinds) if len(sequences) <= _MOST_SEQUENCES else None
 
     def __call__(self, graphs: Graphs) -> Floats:
@@ -54,27 +55,23 @@ class Paths:
         n, n_nodes = graphs.kinds.shape
         counts, alive = np.zeros((n, len(self._column))), np.zeros((n, n_nodes), dtype=bool)
         least, most = np.full(n, n_nodes), np.full(n, -1)
-        for position, found, exists in self._found(graphs):
-            number = self._number(graphs, position)
-            sequences, inverse = np.unique(found[exists], axis=0, return_inverse=True)
-            columns = np.array([self._column.get(tuple(one), -1) for one in sequences.tolist()], dtype=np.int64)
-            known = columns[inverse.reshape(-1)]
-            archs = np.flatnonzero(exists)
-            counts[archs[known >= 0], known[known >= 0]] += number[archs[known >= 0]]
+        for position, kinds_along, number in self._along(graphs):
+            archs = np.flatnonzero(number)
+            sequences, inverse = np.unique(kinds_along[archs], axis=0, return_inverse=True)
+            of_sequence = np.array([self._column.get(tuple(one), -1) for one in sequences.tolist()], dtype=np.int64)
+            column = of_sequence[inverse.reshape(-1)]
+            counts[archs[column >= 0], column[column >= 0]] += number[archs[column >= 0]]
             alive[archs[:, None], np.array(position, dtype=np.int64)] = True
             least[archs], most[archs] = np.minimum(least[archs], len(position)), np.maximum(most[archs], len(position))
         kinds = [(alive & (graphs.kinds == kind)).sum(axis=1) for kind in range(self._n_kinds)]
         return np.concatenate([np.sqrt(counts), np.stack([*kinds, least, most, counts.sum(axis=1)], axis=1)], axis=1)
 
-    def _found(self, graphs: Graphs) -> list[tuple[list[int], Rows, NDArray[np.bool_]]]:
-        """Return, for each path, its nodes, their kinds in each arch `[n, length]`, and which archs have it `[n]`."""
-        return [
-            (list(position), graphs.kinds[:, list(position)], self._number(graphs, position) > 0)
-            for position in self._positions
-        ]
+    def _along(self, graphs: Graphs) -> Iterator[tuple[list[int], Rows, Floats]]:
+        """Yield, for each path, its nodes, their kinds in each arch `[n, length]`, and how often archs have it `[n]`.
 
-    def _number(self, graphs: Graphs, position: list[int] | tuple[int, ...]) -> Floats:
-        """Return how often a path is there in each arch `[n]`: the product of its connections."""
-        nodes = [0, *position, graphs.kinds.shape[1] - 1]
-        number: Floats = np.prod([graphs.edges[:, a, b] for a, b in pairwise(nodes)], axis=0, dtype=np.float64)
-        return number
+        An arch has a path as often as the product of its connections.
+        """
+        last = graphs.kinds.shape[1] - 1
+        for position in map(list, self._positions):
+            connections = [graphs.edges[:, a, b] for a, b in pairwise([0, *position, last])]
+            yield position, graphs.kinds[:, position], np.prod(connections, axis=0, dtype=np.float64)

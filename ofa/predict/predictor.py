@@ -145,7 +145,7 @@ class Predictor(ABC):
         """Take over what another predictor with the same encoding and settings returned from `arrays`."""
         self.warp = Warp(arrays["warp.accuracy"], arrays["warp.score"])
         self.calibration = float(arrays["calibration"][0])
-        self.state = {name.removeprefix("state."): x for name, x in arrays.items() if name.startswith("state.")}
+        self.state = under("state.", arrays)
 
     def save(self, path: Path) -> None:
         """Write the predictor as a safetensors file, whole or not at all."""
@@ -205,7 +205,7 @@ def create(
     """Create a predictor for the archs of a space or of a family, whose graphs it can read, too.
 
     Args:
-        name: of the entry-point group `ofa.predictors`: `auto`, `gp`, `ridge`, `mlp`, `trees`, `transformer`, `gcn`.
+        name: of the entry-point group `ofa.predictors`: `auto`, `gp`, `ridge`, `mlp`, `trees`.
         subject: a `SearchSpace`, a `Family`, or an `Encoding`.
         features: costs by name that are known without a measurement, such as `{"macs_m": ofa.macs_m(family)}`.
         seed: of everything that is drawn.
@@ -260,6 +260,16 @@ def as_encoding(subject: Any, features: Mapping[str, Feature] | None = None) -> 
         return Encoding(subject.space, {**subject.features, **(features or {})}, subject.graph)
     space = subject if isinstance(subject, SearchSpace) else subject.space
     return Encoding(space, dict(features or {}), getattr(subject, "graphs", None))
+
+
+def under(prefix: str, arrays: State) -> State:
+    """Return the arrays whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def deal(n_archs: int, n_folds: int, seed: int) -> NDArray[np.int64]:
+    """Deal archs out to folds of equal size; returns the fold of each arch `[n_archs]`."""
+    return np.random.default_rng(seed).permutation(n_archs) % n_folds
 
 
 def calibration_factor(scores: Floats, left_out: Scores) -> float:
