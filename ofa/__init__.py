@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ofa.evaluate.calibrate import calibrate as calibrate
     from ofa.evaluate.metrics import evaluate as evaluate
     from ofa.pipeline.run import open_run as open_run
-    from ofa.search.nsga2 import search as search
+    from ofa.search.algorithm import search as search
     from ofa.search.problem import Constraint as Constraint
     from ofa.search.problem import Objective as Objective
     from ofa.space.arch import Arch as Arch

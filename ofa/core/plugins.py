@@ -8,6 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from ofa.core.errors import OfaError, nearest, one_line
 
 T = TypeVar("T")
@@ -32,6 +34,24 @@ def load_plugin(group: str, name: str, kind: str, error: type[OfaError], advice:
     for point in entry_points(group=group, name=name):
         return point.load()
     raise error(f"unknown {kind} {name!r}; {nearest(name, plugin_names(group))}{advice}")
+
+
+def load_configured(
+    group: str, name: str, settings: Mapping[str, Any], kind: str, error: type[OfaError]
+) -> tuple[Any, Any]:
+    """Import a class of an entry-point group; return it, and the settings as an instance of its class `Settings`.
+
+    If the name is not registered, or a setting is unknown or not allowed, raise an `error` that says what is.
+    """
+    plugin = load_plugin(group, name, kind, error)
+    try:
+        return plugin, plugin.Settings.model_validate(settings)
+    except ValidationError as refusal:
+        first = refusal.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "settings"
+        allowed = ", ".join(plugin.Settings.model_fields) or "none"
+        value = f" = {first['input']!r}" if where in settings else ""
+        raise error(f"{kind} {name!r}: {where}{value}: {first['msg']}; its settings are {allowed}") from refusal
 
 
 def call_plugin(

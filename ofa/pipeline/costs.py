@@ -15,7 +15,7 @@ from ofa.cost.counted import macs_m, params_m, peak_activation_mib, size_mib
 from ofa.cost.energy import energy_mj
 from ofa.devices.device import Model
 from ofa.pipeline.target import Target
-from ofa.search.nsga2 import search
+from ofa.search.algorithm import search
 from ofa.search.problem import Constraint, Objective
 from ofa.space.arch import Rows
 

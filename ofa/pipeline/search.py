@@ -20,7 +20,7 @@ from ofa.pipeline.measured import fit_predictor, measured_archs, measured_front,
 from ofa.pipeline.stage import Progress, Stage
 from ofa.pipeline.target import Target
 from ofa.predict.predictor import Predictor
-from ofa.search.nsga2 import search
+from ofa.search.algorithm import search
 from ofa.search.pareto import non_dominated
 from ofa.search.problem import Constraint, Front, Objective
 from ofa.space.arch import Arch, Rows
@@ -92,8 +92,15 @@ def predicted_front(
     """
     name, config = target.config.objective, target.recipe.search
     objectives = [Objective(name, costs[name]), Objective("top1_percent", accuracy, maximize=True)]
-    budget = {"population": config.population, "generations": config.generations}
-    return search(target.run.family.space, objectives, constraints, rng, start=start, **budget)
+    return search(
+        target.run.family.space,
+        objectives,
+        constraints,
+        rng,
+        start=start,
+        population=config.population,
+        generations=config.generations,
+    )
 
 
 def best_under(target: Target, limits: Limits) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, norm, spearmanr
+from scipy.stats import kendalltau, spearmanr
 
-from ofa.core.prediction import INTERVAL, Prediction
+from ofa.core.prediction import HALF_WIDTH_STDS, Prediction
 
 Floats = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ def judge(prediction: Prediction, measured_percent: Floats, noise_percent: Float
     is the standard deviation of the errors of measurement `[n]`, if the intervals are of true accuracies; without it a
     measured accuracy may lie outside only because few images measured it.
     """
-    predicted, noise = prediction.mean, norm.ppf((1 + INTERVAL) / 2) * noise_percent
+    predicted, noise = prediction.mean, HALF_WIDTH_STDS * noise_percent
     best = measured_percent[np.argsort(-predicted, kind="stable")[:TOP]].max()
     high = predicted + np.hypot(prediction.high - predicted, noise)
     low = predicted - np.hypot(predicted - prediction.low, noise)

@@ -9,14 +9,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from ofa.core.config import Config
 from ofa.core.errors import CheckpointError, PredictorError, one_line
-from ofa.core.plugins import load_plugin
-from ofa.core.prediction import INTERVAL, Prediction
+from ofa.core.plugins import load_configured
+from ofa.core.prediction import HALF_WIDTH_STDS, INTERVAL, Prediction
 from ofa.core.tensors import read_tensors, write_tensors
 from ofa.predict.encoding import Encoding, Feature
 from ofa.predict.metrics import rank_correlation
@@ -131,7 +129,7 @@ class Predictor(ABC):
         return self._in_percent(self.left_out)
 
     def _in_percent(self, scores: Scores) -> Prediction:
-        half_width = norm.ppf((1 + INTERVAL) / 2) * self.calibration * scores.std
+        half_width = HALF_WIDTH_STDS * self.calibration * scores.std
         inverse = self.warp.inverse
         return Prediction(inverse(scores.mean), inverse(scores.mean - half_width), inverse(scores.mean + half_width))
 
@@ -221,15 +219,7 @@ def create(
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> tuple[type[Predictor], PredictorSettings]:
     """Return the class of a predictor and its checked settings; PredictorError if one of them is wrong."""
-    kind: type[Predictor] = load_plugin(GROUP, name, "predictor", PredictorError)
-    try:
-        checked = kind.Settings.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "settings"
-        allowed = ", ".join(kind.Settings.model_fields)
-        raise PredictorError(f"predictor {name!r}: {where}: {first['msg']}; its settings are {allowed}") from error
-    return kind, checked
+    return load_configured(GROUP, name, settings, "predictor", PredictorError)
 
 
 def load(path: Path, subject: Any, *, features: Mapping[str, Feature] | None = None) -> Predictor:
@@ -274,9 +264,9 @@ def deal(n_archs: int, n_folds: int, seed: int) -> NDArray[np.int64]:
 
 def calibration_factor(scores: Floats, left_out: Scores) -> float:
     """Return the factor on standard deviations with which the intervals of archs left out hold their share."""
-    n, share = len(scores), INTERVAL
+    n = len(scores)
     deviations = np.abs(scores - left_out.mean) / left_out.std
-    factor = float(np.quantile(deviations, min(1.0, share * (n + 1) / n)) / norm.ppf((1 + share) / 2))
+    factor = float(np.quantile(deviations, min(1.0, INTERVAL * (n + 1) / n)) / HALF_WIDTH_STDS)
     return max(factor, 1.0 if n < _LEAST_CALIBRATED else 1e-6)
 
 

@@ -1,5 +1,8 @@
 """Pareto fronts of points whose objectives are all minimized."""
 
+from bisect import bisect_right
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +18,10 @@ def non_dominated(losses: Floats) -> NDArray[np.bool_]:
     do not dominate each other.
     """
     mask = np.ones(len(losses), dtype=bool)
+    if losses.shape[1] <= 2:
+        order = np.lexsort(losses.T[::-1])
+        mask[order] = _non_dominated_sorted(losses[order])
+        return mask
     for start in range(0, len(losses), _BLOCK):
         block = losses[start : start + _BLOCK, None]  # [block, 1, n_objectives]
         dominates = np.all(losses <= block, axis=2) & np.any(losses < block, axis=2)  # [block, n]
@@ -22,18 +29,61 @@ def non_dominated(losses: Floats) -> NDArray[np.bool_]:
     return mask
 
 
-def crowding_distance(losses: Floats) -> Floats:
-    """Return the crowding distance `[n]` of the finite points `[n, n_objectives]` of a front (Deb et al., 2002, III.B).
+def front_numbers(losses: Floats) -> NDArray[np.int64]:
+    """Return the front `[n]` of each point `[n, n_objectives]`: 0 for those that no other dominates.
+
+    Front k holds the points that only points of fronts before it dominate.
+    """
+    number = np.zeros(len(losses), dtype=np.int64)
+    if losses.shape[1] <= 2:
+        order = np.lexsort(losses.T[::-1])
+        new = _differs_from_previous(losses[order])
+        lowest: list[float] = []  # last objective of the newest point of each front, ascending
+        of_new = np.empty(int(new.sum()), dtype=np.int64)
+        for i, last in enumerate(losses[order[new], -1].tolist()):
+            of_new[i] = front = bisect_right(lowest, last) if losses.shape[1] == 2 else i
+            lowest[front : front + 1] = [last]
+        number[order] = of_new[np.cumsum(new) - 1]
+        return number
+    remaining = np.arange(len(losses))
+    front = 0
+    while len(remaining):
+        on_front = non_dominated(losses[remaining])
+        number[remaining[on_front]] = front
+        remaining, front = remaining[~on_front], front + 1
+    return number
+
+
+def best_first(losses: Floats, excess: Floats, n: int | None = None) -> NDArray[np.int64]:
+    """Return the positions of the `n` best archs, all by default, best first, by losses `[n_archs, n_objectives]`.
+
+    Feasible archs, whose sum of violations `excess` `[n_archs]` is 0, come first, front by front, and the least crowded
+    of a front before others. The rest follow by `excess`.
+    """
+    feasible, infeasible = np.flatnonzero(excess <= 0), np.flatnonzero(excess > 0)
+    front = front_numbers(losses[feasible])
+    order = np.lexsort((-crowding_distance(losses[feasible], front), front))
+    by_excess = infeasible[np.argsort(excess[infeasible], kind="stable")]
+    return np.concatenate([feasible[order], by_excess])[:n]
+
+
+def crowding_distance(losses: Floats, front: NDArray[np.int64]) -> Floats:
+    """Return the crowding distances `[n]` of finite points `[n, n_objectives]` on fronts (Deb et al., 2002, III.B).
 
     It sums, over the objectives, the distance between the two neighbors of a point as a share of the front's extent.
-    The ends of the front are infinitely far from others. There must be at least one point.
+    The ends of a front are infinitely far from others.
     """
     distance = np.zeros(len(losses))
+    if not len(losses):
+        return distance
     for column in losses.T:
-        order = np.argsort(column, kind="stable")
-        extent = column[order[-1]] - column[order[0]] or 1.0
-        distance[order[[0, -1]]] = np.inf
-        distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / extent
+        order = np.lexsort((column, front))
+        value, first = column[order], _differs_from_previous(front[order, None])
+        last = np.append(first[1:], True)
+        extent = (value[last] - value[first])[np.cumsum(first) - 1]
+        gap = np.full(len(value), np.inf)
+        gap[1:-1] = (value[2:] - value[:-2]) / np.where(extent > 0, extent, 1.0)[1:-1]
+        distance[order] += np.where(first | last, np.inf, gap)
     return distance
 
 
@@ -41,9 +91,36 @@ def hypervolume(losses: Floats, reference: tuple[float, float]) -> float:
     """Return the area that points of two objectives `[n, 2]` dominate up to a reference point."""
     points = losses[(losses < np.array(reference)).all(axis=1)]
     points = points[np.lexsort((points[:, 1], points[:, 0]))]
-    area, lowest = 0.0, reference[1]
-    for x, y in points:
-        if y < lowest:
-            area += (reference[0] - x) * (lowest - y)
-            lowest = y
-    return float(area)
+    lowest = np.minimum.accumulate(np.concatenate([[reference[1]], points[:, 1]]))
+    return float(((reference[0] - points[:, 0]) * (lowest[:-1] - lowest[1:])).sum())
+
+
+def hypervolume_gain(points: Floats, front: Floats, reference: tuple[float, float]) -> Floats:
+    """Return the area `[n]` that each of some points `[n, 2]` adds, alone, to what a front `[m, 2]` dominates."""
+    front = front[(front < np.array(reference)).all(axis=1)]
+    front = front[non_dominated(front)]
+    front = front[np.argsort(front[:, 0], kind="stable")]
+    # Left to right, the front is a staircase: between two steps, everything above the lower height is dominated.
+    left = np.concatenate([[-np.inf], front[:, 0]])
+    right = np.concatenate([front[:, 0], [reference[0]]])
+    height = np.concatenate([[reference[1]], front[:, 1]])
+    width = np.clip(right - np.maximum(left, points[:, :1]), 0, None)
+    gain: Floats = (width * np.clip(height - points[:, 1:], 0, None)).sum(axis=1)
+    return gain
+
+
+def _non_dominated_sorted(losses: Floats) -> NDArray[np.bool_]:
+    """Return `non_dominated` of points of one or two objectives that are sorted by the first, then by the second."""
+    new = _differs_from_previous(losses)
+    last = losses[new, -1]  # of different points: one that comes later is dominated unless it is smaller here
+    mask = np.ones(len(last), dtype=bool)
+    mask[1:] = last[1:] < np.minimum.accumulate(last)[:-1]
+    of_all: NDArray[np.bool_] = mask[np.cumsum(new) - 1]
+    return of_all
+
+
+def _differs_from_previous(points: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return whether each of some points `[n, k]` differs from the one before it, as the first does."""
+    new = np.ones(len(points), dtype=bool)
+    new[1:] = (points[1:] != points[:-1]).any(axis=1)
+    return new

@@ -1,6 +1,6 @@
 """A search space, and the operations on matrices of archs over it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -62,6 +62,7 @@ class SearchSpace:
                 even = _evenly_spread(len(self.choices[followed].values), len(choice.values))
                 self._follows[column] = followed, (follower_indices or {}).get(choice.name, even)
             self._columns[choice.name] = column
+        self._dependent = sorted({*self._needs, *self._follows})
         if self.size < 2 and not single_arch:
             raise SpaceError("a search space of a single arch leaves nothing to search; give some choice two values")
 
@@ -215,21 +216,105 @@ class SearchSpace:
 
     def mutate(self, rows: Rows, rng: np.random.Generator, probability: float = 0.1) -> Rows:
         """Move each free choice, with the given probability, to one of its other values."""
-        step = 1 + rng.integers(0, np.maximum(self._n_values - 1, 1), size=self.check_rows(rows).shape)
-        moved = (rows + step) % self._n_values
-        return self.canonical(np.where(rng.random(rows.shape) < probability, moved, rows))
+        moved = self.check_rows(rows).copy()
+        arch, column = np.nonzero(rng.random(rows.shape, dtype=np.float32) < probability)
+        n_values = self._n_values[column]
+        step = 1 + rng.integers(0, np.maximum(n_values - 1, 1))
+        moved[arch, column] = (moved[arch, column] + step) % n_values
+        return self.canonical(moved)
 
     def crossover(self, mothers: Rows, fathers: Rows, rng: np.random.Generator) -> Rows:
         """Take each free choice from either parent with equal probability (uniform crossover)."""
         if self.check_rows(mothers).shape != self.check_rows(fathers).shape:
             raise SpaceError(f"{len(mothers)} mothers cannot cross with {len(fathers)} fathers; pass as many of each")
-        return self.canonical(np.where(rng.random(mothers.shape) < 0.5, mothers, fathers))
+        return self.canonical(np.where(rng.integers(0, 2, mothers.shape, dtype=bool), mothers, fathers))
+
+    def mutate_one(self, rows: Rows, rng: np.random.Generator) -> Rows:
+        """Move one choice of each arch, drawn from those that are free and active, to one of its other values.
+
+        An arch without such a choice is returned as it is.
+        """
+        movable = self.active(rows) & (self._n_values > 1)
+        movable[:, list(self._follows)] = False
+        column = (rng.random(movable.shape, dtype=np.float32) * movable).argmax(axis=1)
+        step = 1 + rng.integers(0, np.maximum(self._n_values[column] - 1, 1))
+        moved, arch = rows.copy(), np.arange(len(rows))
+        moved[arch, column] = (moved[arch, column] + step * movable.any(axis=1)) % self._n_values[column]
+        return self.canonical(moved)
+
+    def neighbors(self, row: Rows) -> Rows:
+        """Return the archs `[n, n_choices]` that differ from that of a row `[n_choices]` in one free choice."""
+        row = self.row(row)
+        moved = np.repeat(row[None], int(self._n_values.sum()), axis=0)
+        column = np.repeat(np.arange(len(row)), self._n_values)
+        moved[np.arange(len(moved)), column] = np.concatenate([np.arange(n) for n in self._n_values])
+        others = self.canonical(moved)
+        return self.unique(others[(others != row).any(axis=1)])
+
+    def enumerate(self, pattern: str = "*", after: Rows | None = None) -> Iterator[Rows]:
+        """Yield each different row `[n_choices]` once, in ascending order; those that come after a row if one is given.
+
+        Choices that the pattern does not match, as in `fnmatch`, keep their largest value.
+
+        Raises:
+            SpaceError: the pattern matches no choice.
+        """
+        varied = [fnmatchcase(name, pattern) for name in self.names]
+        if not any(varied):
+            raise SpaceError(f"no choice matches {pattern!r}; {nearest(pattern, self.names)}")
+        indices: dict[int, int] = {}
+
+        def allowed(column: int) -> list[int]:
+            possible = list(self._possible_indices(column, indices))
+            return possible if varied[column] else possible[-1:]
+
+        def fill(start: int) -> None:
+            for column in range(start, len(self.choices)):
+                indices[column] = allowed(column)[0]
+
+        if after is None:
+            fill(0)
+            yield self._row_of(indices)
+        else:
+            active = self.active(after[None])[0]
+            indices |= {i: int(x) if on else -1 for i, (x, on) in enumerate(zip(after, active, strict=True))}
+        while True:
+            larger = ((c, [i for i in allowed(c) if i > indices[c]]) for c in reversed(range(len(self.choices))))
+            column, following = next(((c, found) for c, found in larger if found), (-1, [0]))
+            if column < 0:
+                return
+            indices[column] = following[0]
+            fill(column + 1)
+            yield self._row_of(indices)
+
+    def _row_of(self, indices: Mapping[int, int]) -> Rows:
+        return np.array([max(indices[column], 0) for column in range(len(self.choices))], dtype=np.int64)
+
+    def keys(self, rows: Rows) -> NDArray[np.uint64]:
+        """Return numbers `[n, n_words]` that are equal for equal canonical rows only; one word for up to 2^63 rows."""
+        keys = [rows[:, columns] @ factors for columns, factors in self._words]
+        return np.stack(keys, axis=1).view(np.uint64)
 
     def unique(self, rows: Rows) -> Rows:
         """Return the different canonical rows in order of first appearance."""
         rows = self.canonical(rows)
-        _, first = np.unique(rows, axis=0, return_index=True)
-        return rows[np.sort(first)]
+        keys = self.keys(rows)
+        order = np.lexsort(keys.T)  # stable, so the first of equal rows comes first
+        new = np.ones(len(rows), dtype=bool)
+        new[1:] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
+        return rows[np.sort(order[new])]
+
+    @cached_property
+    def _words(self) -> list[tuple[slice, Rows]]:
+        """Runs of columns whose rows a number of 63 bits can tell apart, and the factor of each column's index."""
+        words, start, factors, total = list[tuple[slice, Rows]](), 0, list[int](), 1
+        for column, n in enumerate(self._n_values.tolist()):
+            if total * n >= 2**63:
+                words.append((slice(start, column), np.array(factors)))
+                start, factors, total = column, [], 1
+            factors.append(total)
+            total *= n
+        return [*words, (slice(start, len(self.choices)), np.array(factors))]
 
     def one_hot(self, rows: Rows) -> NDArray[np.float32]:
         """Return features `[n, total number of values]`: one-hot per active choice, zeros for an inactive one."""
@@ -242,16 +327,18 @@ class SearchSpace:
 
     def _resolve(self, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
         """Return the canonical rows and which of their choices are active, both `[n, n_choices]`."""
-        rows, active = rows.copy(), np.ones(rows.shape, dtype=bool)
-        for column in range(len(self.choices)):
+        columns = np.array(rows.T, order="C")  # one choice after another, which is how they are read
+        active = np.ones(columns.shape, dtype=bool)
+        for column in self._dependent:
             if column in self._follows:
                 followed, own_index = self._follows[column]
                 last = len(own_index) - 1
-                rows[:, column] = own_index[np.where(active[:, followed], rows[:, followed], last)]
+                columns[column] = own_index[np.where(active[followed], columns[followed], last)]
             if column in self._needs:
                 needed, enough = self._needs[column]
-                active[:, column] = active[:, needed] & enough[rows[:, needed]]
-        return rows * active, active
+                active[column] = active[needed] & enough[columns[needed]]
+        columns *= active
+        return np.ascontiguousarray(columns.T), active.T
 
     def _possible_indices(self, column: int, fixed: Mapping[int, int]) -> Iterable[int]:
         """Return the indices that a choice can have if those that it reads are fixed; -1 stands for inactive."""

@@ -33,12 +33,12 @@ def test_public_functions_are_documented_and_take_at_most_three_positional_argum
 
 def test_packages_that_are_called_stay_packages():
     import ofa.evaluate.metrics
-    import ofa.search.nsga2
+    import ofa.search.algorithm
     import ofa.train.config
     import ofa.train.trainer
 
     assert inspect.signature(ofa.train) == inspect.signature(ofa.train.trainer.train)
-    assert inspect.signature(ofa.search) == inspect.signature(ofa.search.nsga2.search)
+    assert inspect.signature(ofa.search) == inspect.signature(ofa.search.algorithm.search)
     assert inspect.signature(ofa.evaluate) == inspect.signature(ofa.evaluate.metrics.evaluate)
     assert ofa.train.config.TrainConfig is ofa.TrainConfig
 

@@ -4,13 +4,12 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from threadpoolctl import threadpool_limits
 
-from ofa.core.prediction import INTERVAL, Prediction
+from ofa.core.prediction import HALF_WIDTH_STDS, Prediction
 from ofa.cost.latency.measurements import Measurements, to_arrays
 from ofa.space.arch import Rows
 from ofa.space.search_space import SearchSpace
@@ -45,7 +44,7 @@ class GaussianProcess:
                 features = self._features(self._space, rows[start : start + _CHUNK])
                 moments.append(np.stack(self._regressor.predict(features, return_std=True)))
         mean, deviation = np.concatenate(moments, axis=1)
-        half_width = norm.ppf((1 + INTERVAL) / 2) * deviation
+        half_width = HALF_WIDTH_STDS * deviation
         return Prediction(np.exp(mean), np.exp(mean - half_width), np.exp(mean + half_width))
 
     def _features(self, space: SearchSpace, rows: Rows) -> Floats:

@@ -7,23 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa.core.errors import InfeasibleError, SearchError, SpaceError
-from ofa.search.nsga2 import breed, search, select_survivors
-from ofa.search.pareto import hypervolume, non_dominated
+from ofa.search.algorithm import create, search
+from ofa.search.nsga2 import breed
+from ofa.search.pareto import best_first, hypervolume, non_dominated
 from ofa.search.problem import Constraint, Objective
 from ofa.space.choice import Choice
 from ofa.space.search_space import SearchSpace
 
 SEEDS = [0, 1, 2]
-
-
-@pytest.fixture(scope="module")
-def space():
-    """Small enough to evaluate every arch: 3 * (9 + 9^2 + 9^3) = 2457 archs."""
-    choices = [Choice("resolution", (16, 24, 32)), Choice("depth", (1, 2, 3))]
-    for b in range(3):
-        needs = ("depth", b + 1) if b else None
-        choices += [Choice(f"{b}.kernel", (3, 5, 7), needs), Choice(f"{b}.expand", (2, 4, 6), needs)]
-    return SearchSpace(choices)
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +125,12 @@ def test_the_least_crowded_survive_so_that_a_small_population_covers_a_large_fro
         return rows.sum(axis=1).astype(float)
 
     objectives = [Objective("worth", total, maximize=True), Objective("cost", total)]
-    front = search(wide, objectives, [], np.random.default_rng(seed), population=24, generations=200)
-    totals = np.unique(front.values[:, 0])
+    ends = wide.rows([wide.smallest, wide.largest])
+    algorithm = create("nsga2", wide, objectives, rng=np.random.default_rng(seed), start=ends, population=24)
+    for _ in range(200):
+        rows = algorithm.ask(24)
+        algorithm.tell(rows, algorithm.problem.evaluate(rows))
+    totals = np.unique(total(algorithm.rows))
     assert (totals[0], totals[-1]) == (0, 70)
     assert np.diff(totals).max() <= 12  # 20 and more if survivors are drawn regardless of crowding
 
@@ -177,7 +172,7 @@ def test_survivors_are_the_first_of_the_order_of_a_plain_sort(case):
         rank |= dict.fromkeys(front, max(rank.values(), default=0) + 1)
         remaining = [i for i in remaining if i not in front]
     keys = [(violation[i], rank.get(i, 0)) for i in range(len(losses))]
-    survivors = select_survivors(np.array(losses, float).reshape(-1, 2), np.array(violation, float), n).tolist()
+    survivors = best_first(np.array(losses, float).reshape(-1, 2), np.array(violation, float), n).tolist()
     assert len(survivors) == len(set(survivors)) == min(n, len(losses))
     assert [keys[i] for i in survivors] == sorted(keys)[:n]
 
@@ -185,18 +180,18 @@ def test_survivors_are_the_first_of_the_order_of_a_plain_sort(case):
 def test_of_the_last_front_the_least_crowded_survive():
     front = np.array([[0, 10], [1, 9], [2, 8], [6, 5], [10, 0]], float)
     losses, violation = np.concatenate([front + 1, front]), np.zeros(10)
-    assert select_survivors(losses, violation, 5).tolist() == [5, 6, 7, 8, 9]
-    assert set(select_survivors(losses, violation, 8)) == {5, 6, 7, 8, 9, 0, 4, 3}
-    assert set(select_survivors(front, np.zeros(5), 4)) == {0, 2, 3, 4}
+    assert best_first(losses, violation, 5).tolist() == [5, 9, 8, 7, 6]  # the least crowded first
+    assert set(best_first(losses, violation, 8)) == {5, 6, 7, 8, 9, 0, 4, 3}
+    assert set(best_first(front, np.zeros(5), 4)) == {0, 2, 3, 4}
 
 
 def test_children_are_half_crossovers_and_half_mutants_and_none_is_a_parent(wide):
     rng = np.random.default_rng(0)
     one, two = np.zeros((1, 10), int), np.array([[0] * 10, [7] * 10])
-    mutants = breed(wide, one, rng, n=11, mutate_probability=1.0)
+    mutants = breed(wide, one, rng, 11, 1.0)
     assert mutants.shape == (6, 10)  # all crossovers of an arch with itself are that arch
     assert (mutants != 0).all()
-    crossed = breed(wide, two, rng, n=401, mutate_probability=0.0)
+    crossed = breed(wide, two, rng, 401, 0.0)
     assert 70 <= len(crossed) <= 130  # half of 200: a pair of equal parents has no other child
     assert set(crossed.ravel().tolist()) == {0, 7}
     assert all(0 < row.sum() < 70 for row in crossed)
@@ -205,7 +200,7 @@ def test_children_are_half_crossovers_and_half_mutants_and_none_is_a_parent(wide
 
 def test_every_parent_is_as_likely_to_have_children(wide):
     parents = np.tile(np.arange(8)[:, None], 10)  # parent i has value i everywhere
-    children = breed(wide, parents, np.random.default_rng(0), n=6000, mutate_probability=0.0)
+    children = breed(wide, parents, np.random.default_rng(0), 24_000, 0.0)
     assert np.abs(np.bincount(children.ravel()) / children.size - 1 / 8).max() < 0.01
     assert all(len(set(row)) == 2 for row in children.tolist())
 
@@ -216,11 +211,11 @@ def test_every_parent_is_as_likely_to_have_children(wide):
 def test_a_front_is_sorted_by_its_first_objective_and_holds_each_arch_once(space):
     objectives = objectives_of(space)
     constraint = Constraint("third", rugged(space, 2), 31.0)
-    front = search(space, objectives, [constraint], np.random.default_rng(0), population=40, generations=10)
+    front = search(space, objectives, [constraint], np.random.default_rng(0), population=40, generations=30)
     assert len(front.rows) > 5
     assert (np.diff(front.values[:, 0]) <= 0).all()  # the best first: the first objective is maximized
     assert np.array_equal(space.unique(front.rows), front.rows)
-    assert np.array_equal(front.values, np.stack([objective.function(front.rows) for objective in objectives], axis=1))
+    assert front.values == pytest.approx(np.stack([one.function(front.rows) for one in objectives], axis=1))
     assert non_dominated(front.values * [-1, 1]).all()
     minimized = search(space, objectives[1:], [], np.random.default_rng(0), population=40, generations=10)
     assert minimized.values.tolist() == [[objectives[1].function(minimized.rows)[0]]]
@@ -251,7 +246,7 @@ def test_the_evaluated_archs_are_bounded_and_counted(wide, population, generatio
     sizes = [len(rows) for rows, _ in log]
     assert n_evaluated == sum(sizes)
     assert len(sizes) == generations
-    assert sizes[0] == population + 2  # and the ends of the space
+    assert sizes[0] == population
     assert all(size <= population for size in sizes[1:])
 
 
@@ -277,7 +272,7 @@ def test_more_generations_find_a_larger_front(wide):
 def test_archs_with_equal_objectives_are_all_on_the_front(space):
     flat = Objective("flat", lambda rows: np.ones(len(rows)))
     front = search(space, [flat, flat], [], np.random.default_rng(0), population=20, generations=5)
-    assert len(front.rows) == 20
+    assert len(front.rows) == len(space.unique(front.rows)) > 50
     assert (front.values == 1).all()
 
 
@@ -307,14 +302,17 @@ def test_a_limit_of_infinity_is_no_limit(space):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"population": 0}, "population = 0 is not allowed; choose from 1 to 10000"),
-        ({"population": 10**9}, "population = 1000000000 is not allowed; choose from 1 to 10000"),
-        ({"generations": 0}, "generations = 0 is not allowed; choose from 1 to 10000"),
+        ({"population": 0}, "population = 0 is not allowed; choose from 1 to 100000"),
+        ({"population": 10**9}, "population = 1000000000 is not allowed; choose from 1 to 100000"),
+        ({"generations": 0}, "generations = 0 is not allowed; choose from 1 to 100000"),
         ({"generations": float("inf")}, "generations = inf is not allowed"),
         ({"generations": float("nan")}, "generations = nan is not allowed"),
-        ({"mutate_probability": -0.1}, "mutate_probability = -0.1 is not allowed; choose from 0 to 1"),
-        ({"mutate_probability": 1.1}, "mutate_probability = 1.1 is not allowed"),
-        ({"mutate_probability": float("nan")}, "mutate_probability = nan is not allowed"),
+        (
+            {"mutate_probability": -0.1},
+            "mutate_probability = -0.1: Input should be greater than or equal to 0; its settings are",
+        ),
+        ({"mutate_probability": 1.1}, "mutate_probability = 1.1: Input should be less than or equal to 1"),
+        ({"mutate_probability": float("nan")}, "mutate_probability = nan: Input should be a finite number"),
     ],
 )
 def test_settings_out_of_range_are_refused(space, settings, message):

@@ -49,13 +49,18 @@ def test_the_crowding_distance_is_the_sum_of_gaps_between_neighbors(points):
             ends = max(values) - min(values)
             gaps.append((min(above) - max(below)) / ends if below and above else np.inf)
         plain.append(sum(gaps))
-    assert crowding_distance(np.array(points, dtype=float)) == pytest.approx(plain)
+    assert crowding_distance(np.array(points, dtype=float), np.zeros(len(points), int)) == pytest.approx(plain)
 
 
 def test_the_crowding_distance_of_a_known_front():
     losses = np.array([[4.0, 0.0], [0.0, 10.0], [1.0, 4.0], [3.0, 2.0]])
-    assert crowding_distance(losses).tolist() == [np.inf, np.inf, 3 / 4 + 8 / 10, 3 / 4 + 4 / 10]
-    assert crowding_distance(np.ones((4, 2))).tolist() == [np.inf, 0, 0, np.inf]  # equal points are not divided by 0
+    assert crowding_distance(losses, np.zeros(4, int)).tolist() == [np.inf, np.inf, 3 / 4 + 8 / 10, 3 / 4 + 4 / 10]
+    assert crowding_distance(np.ones((4, 2)), np.zeros(4, int)).tolist() == [
+        np.inf,
+        0,
+        0,
+        np.inf,
+    ]  # equal points are not divided by 0
 
 
 @given(POINTS, st.tuples(st.integers(-1, 6), st.integers(-1, 6)))

@@ -1,0 +1,1 @@
+"""Search and prediction judged on published tables: `python -m benchmarks.search --tables DIR`."""
