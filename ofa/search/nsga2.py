@@ -20,8 +20,9 @@ class Nsga2Settings(Config):
 
     population: int = Field(200, ge=1, le=100_000)
     """Archs that survive each generation."""
-    mutate_probability: float = Field(0.1, ge=0, le=1)
-    """Probability with which a mutant differs from its parent in a choice."""
+    mutate_probability: float | None = Field(None, ge=0, le=1)
+    """Probability with which a mutant differs from its parent in a choice; by default 0.1, and in spaces of fewer than
+    10 choices, one over their number."""
 
 
 class Nsga2(Algorithm):
@@ -37,10 +38,12 @@ class Nsga2(Algorithm):
     remembers: ClassVar[bool] = False
 
     def _propose(self, n: int) -> Rows:
-        if not len(self.rows):
-            return self.space.sample(n, self.rng)
+        if (n_random := self.settings.population - self.n_told) > 0:
+            return self.space.sample(min(n, n_random), self.rng)
+        given = self.settings.mutate_probability
+        probability = max(0.1, 1 / len(self.space.choices)) if given is None else given
         for _ in range(_TRIES):
-            children = breed(self.space, self.rows, self.rng, n, self.settings.mutate_probability)
+            children = breed(self.space, self.rows, self.rng, n, probability)
             if len(children):
                 return children
         random = self.space.sample(n, self.rng)
