@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pymoo.algorithms.moo.nsga2 import NSGA2
@@ -21,7 +22,7 @@ from ofa.search.pareto import hypervolume
 N_QUERIES, BATCH = 100, 10
 LEAST_TOP1_PERCENT = 80.0
 """A constraint that all algorithms are given, as most other cells never learned, and the reference of the area."""
-OURS: dict[str, dict[str, int]] = {"bayesian": {"initial": 20}, "nsga2": {"population": 20}, "local": {}, "random": {}}
+OURS: dict[str, dict[str, Any]] = {"bayesian": {"initial": 20}, "nsga2": {"population": 20}, "local": {}, "random": {}}
 PYMOO = "pymoo's NSGA-II"
 
 

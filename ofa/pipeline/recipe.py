@@ -6,10 +6,12 @@ import yaml
 from pydantic import Field, model_validator
 
 from ofa.core.config import Config, UserPath
+from ofa.core.errors import SearchError
 from ofa.cost.energy import PowerConfig
 from ofa.cost.latency.profile import TableConfig
 from ofa.data.config import DataConfig
 from ofa.pipeline.predictor import PredictorConfig
+from ofa.search.algorithm import check_settings
 from ofa.train.config import TrainConfig
 from ofa.train.finetune import FinetuneConfig
 
@@ -40,14 +42,26 @@ class SampleConfig(Config):
 class SearchConfig(Config):
     """How the Pareto front is searched and levels are chosen from it."""
 
+    algorithm: str = "nsga2"
+    """What searches the predicted front: `nsga2`, or another one that `ofa.search.create` names."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of that algorithm, such as `{mutate_probability: 0.2}`; see its file in `ofa/search/`."""
     population: int = Field(200, ge=4, le=100_000)
-    """Archs that survive each generation, and children per generation."""
+    """Archs that are evaluated at once, and that survive each generation."""
     generations: int = Field(60, ge=1, le=100_000)
-    """Generations of each search."""
+    """How often that many archs are evaluated in each search."""
     rounds: int = Field(3, ge=1, le=1000)
     """Rounds of searching, measuring archs of the predicted front, and refitting the predictor."""
     verify: int = Field(24, ge=2, le=10_000)
     """Archs of the predicted front whose accuracy is measured in each round."""
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> Self:
+        try:
+            check_settings(self.algorithm, self.settings)
+        except SearchError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class ExportConfig(Config):

@@ -97,9 +97,11 @@ def predicted_front(
         objectives,
         constraints,
         rng,
-        start=start,
+        algorithm=config.algorithm,
         population=config.population,
         generations=config.generations,
+        start=start,
+        **config.settings,
     )
 
 

@@ -37,6 +37,10 @@ class Ensemble(Model):
     def _predict_member(self, state: State, rows: Rows) -> Floats:
         """Return the scores `[n]` that a member predicts."""
 
+    def _predict_members(self, states: list[State], rows: Rows) -> Floats:
+        """Return the scores `[members, n]` of all members; one after another unless a model knows better."""
+        return np.stack([self._predict_member(state, rows) for state in states])
+
     def _fit(self, measured: Measured) -> tuple[State, Scores]:
         rows, scores, _ = measured
         # So few archs are all seen by all members, and judged as if nothing but their mean had been learned.
@@ -55,7 +59,7 @@ class Ensemble(Model):
 
     def _predict(self, rows: Rows) -> Scores:
         members = range(len({name.partition(".")[0] for name in self.state if "." in name}))
-        predicted = [self._predict_member(under(f"{member}.", self.state), rows) for member in members]
+        predicted = self._predict_members([under(f"{member}.", self.state) for member in members], rows)
         # Members that disagree more than usual know less than usual of an arch.
         rmse, spread = float(self.state["rmse"][0]), np.std(predicted, axis=0)
         return Scores(np.mean(predicted, axis=0), np.sqrt(rmse**2 + spread**2))

@@ -3,9 +3,11 @@
 import warnings
 
 import numpy as np
+import torch
 from pydantic import Field
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
+from torch import nn
 
 from ofa.predict.ensemble import Ensemble, EnsembleSettings
 from ofa.predict.predictor import Measured, State
@@ -47,8 +49,18 @@ class Perceptron(Ensemble):
         }
 
     def _predict_member(self, state: State, rows: Rows) -> Floats:
-        x = self.encoding.space.one_hot(rows)
-        for i in range(2):
-            x = np.maximum(x @ state[f"weights{i}"] + state[f"biases{i}"], 0)
-        predicted: Floats = (x @ state["weights2"] + state["biases2"])[:, 0].astype(np.float64)
+        predicted: Floats = self._predict_members([state], rows)[0]
+        return predicted
+
+    def _predict_members(self, states: list[State], rows: Rows) -> Floats:
+        # All members at once. Their first layers read a row of weights for each value, not a one-hot vector.
+        first = np.concatenate([state["weights0"] for state in states], axis=1)
+        first = np.concatenate([first, np.zeros_like(first[:1])])  # of inactive choices
+        codes = torch.from_numpy(self.encoding.space.codes(rows))
+        x = nn.functional.embedding_bag(codes, torch.from_numpy(first), mode="sum")  # [n, members * hidden]
+        x = x.view(len(rows), len(states), first.shape[1] // len(states)).transpose(0, 1)
+        layers = {name: torch.from_numpy(np.stack([state[name] for state in states])) for name in states[0]}
+        x = x.add_(layers["biases0"][:, None]).relu_()
+        x = torch.baddbmm(layers["biases1"][:, None], x, layers["weights1"]).relu_()
+        predicted: Floats = ((x * layers["weights2"].mT).sum(dim=2) + layers["biases2"]).double().numpy()
         return predicted

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +22,7 @@ GROUP = "ofa.searches"
 State = dict[str, NDArray[Any]]
 _MOST = 100_000
 _TRIES = 20
-_LISTED = 20_000
+LISTED = 20_000
 """Size of a space up to which all of its archs are listed to find those that are left."""
 
 
@@ -72,7 +72,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def _propose(self, n: int) -> Rows:
-        """Return rows, best first if more than `n`, some of which may have been seen; none if nothing is left."""
+        """Return canonical rows, of which the first `n` that were not seen are asked for; none if nothing is left."""
 
     def _begin(self) -> None:  # noqa: B027  # most algorithms have nothing beside their archs
         """Set up what the algorithm has beside its archs."""
@@ -91,7 +91,7 @@ class Algorithm(ABC):
         rows, self.start = self.start[:n], self.start[n:]
         rows = self._not_seen(rows)
         if len(rows) < n:
-            proposed = self.space.unique(np.concatenate([rows, self._propose(n - len(rows))]))[len(rows) :]
+            proposed = self.space.distinct(np.concatenate([rows, self._propose(n - len(rows))]))[len(rows) :]
             rows = np.concatenate([rows, self._not_seen(proposed)])[:n]
         self._remember(rows)
         return rows
@@ -181,11 +181,14 @@ class Algorithm(ABC):
         for _ in range(_TRIES):
             if len(rows) == n:
                 return rows
-            rows = self._not_seen(self.space.unique(np.concatenate([rows, draw(n - len(rows))])))[:n]
-        if self.space.size <= _LISTED:
-            left = self._not_seen(np.array(list(self.space.enumerate())))
-            rows = self.space.unique(np.concatenate([rows, self.rng.permutation(left)]))[:n]
+            rows = self._not_seen(self.space.distinct(np.concatenate([rows, draw(n - len(rows))])))[:n]
+        if self.space.size <= LISTED:
+            left = self._not_seen(self._all())
+            rows = self.space.distinct(np.concatenate([rows, self.rng.permutation(left)]))[:n]
         return rows
+
+    def _all(self) -> Rows:
+        return np.array(list(self.space.enumerate()))
 
     def _random(self, n: int) -> Rows:
         """Return `n` random rows that were not seen, fewer if the space has no more."""
@@ -195,10 +198,13 @@ class Algorithm(ABC):
         return [key.tobytes() for key in self.space.keys(rows)]
 
     def _update_front(self, rows: Rows, losses: Floats) -> None:
-        told = set(self._keys(rows))
-        old = [key not in told for key in self._keys(self._front_rows)]  # what is told again replaces what was
-        rows = np.concatenate([self._front_rows[old], rows])
-        losses = np.concatenate([self._front_losses[old], losses])
+        on_front = non_dominated(losses)
+        # What is told again replaces what was told before.
+        maybe = np.isin(self.space.keys(rows)[:, 0], self.space.keys(self._front_rows)[:, 0])
+        again = set(self._keys(rows[maybe]))
+        old = np.array([key not in again for key in self._keys(self._front_rows)], dtype=bool)
+        rows = np.concatenate([self._front_rows[old], rows[on_front]])
+        losses = np.concatenate([self._front_losses[old], losses[on_front]])
         on_front = non_dominated(losses)
         self._front_rows, self._front_losses = rows[on_front], losses[on_front]
 
@@ -229,11 +235,15 @@ def create(
         SearchError: there is no such algorithm or setting, a value is not allowed, or there is no objective.
         SpaceError: `start` does not belong to the space.
     """
-    kind, checked = load_configured(GROUP, name, settings, "search algorithm", SearchError)
+    kind, checked = check_settings(name, settings)
     encoding = as_encoding(subject)
     first = encoding.space.rows([]) if start is None else start
-    algorithm: Algorithm = kind(encoding, Problem.of(objectives, constraints), checked, rng, first)
-    return algorithm
+    return kind(encoding, Problem.of(objectives, constraints), checked, rng, first)
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> tuple[type[Algorithm], Config]:
+    """Return the class of an algorithm and its checked settings; SearchError if one of them is wrong."""
+    return load_configured(GROUP, name, settings, "search algorithm", SearchError)
 
 
 def search(
@@ -261,7 +271,7 @@ def search(
     space = as_encoding(subject).space
     ends = space.rows([space.smallest, space.largest])
     first = ends if start is None else np.concatenate([ends, space.check_rows(start)])
-    kind, _ = load_configured(GROUP, algorithm, {}, "search algorithm", SearchError)
+    kind, _ = check_settings(algorithm, settings)
     if "population" in kind.Settings.model_fields:
         settings["population"] = population
     for name, value in (("population", population), ("generations", generations)):

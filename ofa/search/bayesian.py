@@ -85,7 +85,7 @@ class Bayesian(Algorithm):
     def _pool(self, beliefs: list["_Belief"]) -> Rows:
         if self.space.size <= self.settings.pool:
             if self._whole is None:
-                self._whole = np.array(list(self.space.enumerate()))
+                self._whole = self._all()
             return self._whole
         n, n_objectives = self.settings.pool // _GENERATIONS, len(self.problem.objectives)
         objectives = [

@@ -6,13 +6,13 @@ import numpy as np
 from pydantic import Field
 
 from ofa.core.config import Config
-from ofa.search.algorithm import Algorithm
+from ofa.search.algorithm import LISTED, Algorithm
 from ofa.search.pareto import Floats
 from ofa.space.arch import Rows
 from ofa.space.search_space import SearchSpace
 
 _TRIES = 20
-"""Times that all children may be parents again before random archs take their place."""
+"""Times that all children may be parents again before other archs take their place."""
 
 
 class Nsga2Settings(Config):
@@ -38,19 +38,25 @@ class Nsga2(Algorithm):
     remembers: ClassVar[bool] = False
 
     def _propose(self, n: int) -> Rows:
-        if (n_random := self.settings.population - self.n_told) > 0:
-            return self.space.sample(min(n, n_random), self.rng)
-        given = self.settings.mutate_probability
+        given, n_random = self.settings.mutate_probability, self.settings.population - self.n_told
         probability = max(0.1, 1 / len(self.space.choices)) if given is None else given
         for _ in range(_TRIES):
-            children = breed(self.space, self.rows, self.rng, n, probability)
+            if n_random > 0:
+                children = self._not_parents(self.space.sample(min(n, n_random), self.rng))
+            else:
+                children = breed(self.space, self.rows, self.rng, n, probability)
             if len(children):
                 return children
-        random = self.space.sample(n, self.rng)
-        return self.space.unique(np.concatenate([self.rows, random]))[len(self.rows) :]
+        return self._not_parents(self.space.sample(n, self.rng) if self.space.size > LISTED else self._all())
+
+    def _not_parents(self, rows: Rows) -> Rows:
+        """Return the different ones of canonical rows that are not in the population."""
+        return self.space.distinct(np.concatenate([self.rows, rows]))[len(self.rows) :]
 
     def _learn(self, rows: Rows, values: Floats) -> None:
-        self.rows, self.values = np.concatenate([self.rows, rows]), np.concatenate([self.values, values])
+        rows, values = np.concatenate([rows, self.rows]), np.concatenate([values, self.values])
+        different = self.space.first_appearances(rows)
+        self.rows, self.values = rows[different], values[different]
         survivors = self.best(slice(None), self.settings.population)
         self.rows, self.values = self.rows[survivors], self.values[survivors]
 
@@ -63,5 +69,5 @@ def breed(space: SearchSpace, parents: Rows, rng: np.random.Generator, n: int, m
     mothers, fathers = parents[rng.integers(len(parents), size=n)], parents[rng.integers(len(parents), size=n)]
     crossed = space.crossover(mothers[: n // 2], fathers[: n // 2], rng)
     mutants = space.mutate(mothers[n // 2 :], rng, mutate_probability)
-    different = space.unique(np.concatenate([parents, crossed, mutants]))
+    different = space.distinct(np.concatenate([parents, crossed, mutants]))
     return different[len(parents) :]  # the parents come first

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+_PEELED = 64  # fronts of one or two objectives that are taken off one by one; of more, all at once is quicker
 _BLOCK = 256  # points that are compared with all others at once, which bounds the memory
 
 
@@ -29,28 +30,24 @@ def non_dominated(losses: Floats) -> NDArray[np.bool_]:
     return mask
 
 
-def front_numbers(losses: Floats) -> NDArray[np.int64]:
-    """Return the front `[n]` of each point `[n, n_objectives]`: 0 for those that no other dominates.
+def front_numbers(losses: Floats, n: int | None = None) -> NDArray[np.int64]:
+    """Return the front `[n_points]` of each point `[n_points, n_objectives]`: 0 for those that no other dominates.
 
-    Front k holds the points that only points of fronts before it dominate.
+    Front k holds the points that only points of fronts before it dominate. With `n`, only the first fronts that hold so
+    many points are told apart; the points that are left have the number after them.
     """
+    n = len(losses) if n is None else n
     number = np.zeros(len(losses), dtype=np.int64)
-    if losses.shape[1] <= 2:
-        order = np.lexsort(losses.T[::-1])
-        new = _differs_from_previous(losses[order])
-        lowest: list[float] = []  # last objective of the newest point of each front, ascending
-        of_new = np.empty(int(new.sum()), dtype=np.int64)
-        for i, last in enumerate(losses[order[new], -1].tolist()):
-            of_new[i] = front = bisect_right(lowest, last) if losses.shape[1] == 2 else i
-            lowest[front : front + 1] = [last]
-        number[order] = of_new[np.cumsum(new) - 1]
-        return number
-    remaining = np.arange(len(losses))
-    front = 0
-    while len(remaining):
-        on_front = non_dominated(losses[remaining])
-        number[remaining[on_front]] = front
-        remaining, front = remaining[~on_front], front + 1
+    few_objectives = losses.shape[1] <= 2
+    remaining = np.lexsort(losses.T[::-1]) if few_objectives else np.arange(len(losses))
+    front = n_numbered = 0
+    while len(remaining) and n_numbered < n:
+        if few_objectives and front == _PEELED:
+            number[remaining] = front + _front_numbers_sorted(losses[remaining])
+            return number
+        on_front = (_non_dominated_sorted if few_objectives else non_dominated)(losses[remaining])
+        number[remaining] = np.where(on_front, front, front + 1)
+        remaining, front, n_numbered = remaining[~on_front], front + 1, n_numbered + int(on_front.sum())
     return number
 
 
@@ -61,7 +58,10 @@ def best_first(losses: Floats, excess: Floats, n: int | None = None) -> NDArray[
     of a front before others. The rest follow by `excess`.
     """
     feasible, infeasible = np.flatnonzero(excess <= 0), np.flatnonzero(excess > 0)
-    front = front_numbers(losses[feasible])
+    front = front_numbers(losses[feasible], n)
+    if n is not None and n < len(feasible):
+        needed = front <= np.partition(front, n)[n]
+        feasible, front = feasible[needed], front[needed]
     order = np.lexsort((-crowding_distance(losses[feasible], front), front))
     by_excess = infeasible[np.argsort(excess[infeasible], kind="stable")]
     return np.concatenate([feasible[order], by_excess])[:n]
@@ -116,6 +116,18 @@ def _non_dominated_sorted(losses: Floats) -> NDArray[np.bool_]:
     mask = np.ones(len(last), dtype=bool)
     mask[1:] = last[1:] < np.minimum.accumulate(last)[:-1]
     of_all: NDArray[np.bool_] = mask[np.cumsum(new) - 1]
+    return of_all
+
+
+def _front_numbers_sorted(losses: Floats) -> NDArray[np.int64]:
+    """Return the fronts of points that are sorted as for `_non_dominated_sorted`, in one pass."""
+    new = _differs_from_previous(losses)
+    lowest: list[float] = []  # last objective of the newest point of each front, ascending
+    number = np.empty(int(new.sum()), dtype=np.int64)
+    for i, last in enumerate(losses[new, -1].tolist()):
+        number[i] = front = bisect_right(lowest, last) if losses.shape[1] == 2 else i
+        lowest[front : front + 1] = [last]
+    of_all: NDArray[np.int64] = number[np.cumsum(new) - 1]
     return of_all
 
 

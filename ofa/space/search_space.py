@@ -297,12 +297,19 @@ class SearchSpace:
 
     def unique(self, rows: Rows) -> Rows:
         """Return the different canonical rows in order of first appearance."""
-        rows = self.canonical(rows)
+        return self.distinct(self.canonical(rows))
+
+    def distinct(self, rows: Rows) -> Rows:
+        """Return the different ones of canonical rows, which are not checked, in order of first appearance."""
+        return rows[self.first_appearances(rows)]
+
+    def first_appearances(self, rows: Rows) -> NDArray[np.int64]:
+        """Return the positions, ascending, of the different ones of canonical rows, which are not checked."""
         keys = self.keys(rows)
         order = np.lexsort(keys.T)  # stable, so the first of equal rows comes first
         new = np.ones(len(rows), dtype=bool)
         new[1:] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
-        return rows[np.sort(order[new])]
+        return np.sort(order[new])
 
     @cached_property
     def _words(self) -> list[tuple[slice, Rows]]:
@@ -318,12 +325,16 @@ class SearchSpace:
 
     def one_hot(self, rows: Rows) -> NDArray[np.float32]:
         """Return features `[n, total number of values]`: one-hot per active choice, zeros for an inactive one."""
+        codes, n_values = self.codes(rows), int(self._n_values.sum())
+        features = np.zeros((len(codes), n_values + 1), dtype=np.float32)
+        features[np.arange(len(codes))[:, None], codes] = 1.0
+        return features[:, :n_values]
+
+    def codes(self, rows: Rows) -> Rows:
+        """Return the columns of `one_hot` that are 1 `[n, n_choices]`; their number for an inactive choice."""
         rows, active = self._resolve(self.check_rows(rows))
-        offsets = np.concatenate([[0], np.cumsum(self._n_values)])
-        features = np.zeros((len(rows), int(offsets[-1])), dtype=np.float32)
-        sample, column = np.nonzero(active)
-        features[sample, offsets[column] + rows[sample, column]] = 1.0
-        return features
+        offsets = np.cumsum(self._n_values) - self._n_values
+        return np.where(active, rows + offsets, self._n_values.sum())
 
     def _resolve(self, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
         """Return the canonical rows and which of their choices are active, both `[n, n_choices]`."""

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofa.search.pareto import crowding_distance, hypervolume, non_dominated
+from ofa.search.pareto import crowding_distance, front_numbers, hypervolume, hypervolume_gain, non_dominated
 
 POINTS = st.lists(st.tuples(*[st.integers(0, 4)] * 2), max_size=30)
 
@@ -77,3 +77,31 @@ def test_the_hypervolume_is_the_number_of_grid_cells_that_points_dominate(points
 def test_the_hypervolume_of_known_points():
     losses = np.array([[0.5, 2.0], [1.0, 1.0], [9.0, -9.0], [1.5, 1.5]])
     assert hypervolume(losses, (2.0, 3.0)) == pytest.approx(1.5 * 1.0 + 1.0 * 1.0)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=25), st.integers(1, 3), st.integers(1, 30))
+def test_front_numbers_are_those_of_taking_one_front_off_after_another(points, n_objectives, n):
+    points = [point[:n_objectives] for point in points]
+    losses, numbers, remaining = np.array(points, dtype=float).reshape(-1, n_objectives), {}, set(range(len(points)))
+    for number in range(len(points)):
+        front = {i for i in remaining if not any(dominates(points[j], points[i]) for j in remaining)}
+        numbers |= dict.fromkeys(front, number)
+        remaining -= front
+    expected = [numbers[i] for i in range(len(points))]
+    assert front_numbers(losses).tolist() == expected
+    # Of the first n points alone, those on fronts that nobody asked for share the number after the last one.
+    last = sorted(expected)[min(n, len(points)) - 1] if points else 0
+    assert front_numbers(losses, n).tolist() == [min(number, last + 1) for number in expected]
+
+
+def test_many_fronts_are_numbered_in_one_pass():
+    losses = np.random.default_rng(0).permutation(np.repeat(np.arange(300.0), 2))[:, None] * [1.0, 2.0]
+    assert front_numbers(losses).tolist() == losses[:, 0].astype(int).tolist()
+
+
+@given(POINTS, POINTS, st.tuples(st.integers(-1, 6), st.integers(-1, 6)))
+def test_the_gain_of_a_point_is_what_it_adds_to_the_hypervolume(points, front, reference):
+    points, front = (np.array(one, dtype=float).reshape(-1, 2) for one in (points, front))
+    before = hypervolume(front, reference)
+    expected = [hypervolume(np.concatenate([front, point[None]]), reference) - before for point in points]
+    assert hypervolume_gain(points, front, reference) == pytest.approx(np.array(expected))

@@ -442,3 +442,56 @@ def test_a_space_of_many_nested_choices_is_counted_at_once():
     """Choice `i` needs the larger value of choice `i - 1`: 1 more arch for each, after 2 for the first."""
     choices = [Choice("c0", (0, 1)), *(Choice(f"c{i}", (0, 1), (f"c{i - 1}", 1)) for i in range(1, 60))]
     assert SearchSpace(choices).size == 61
+
+
+# All archs, neighbors, and numbers that tell archs apart
+
+
+@given(spaces(), st.data())
+def test_every_arch_is_enumerated_once_in_ascending_order_after_any_arch(space, data):
+    everything = np.array(list(space.enumerate()))
+    assert everything.tolist() == sorted(space.unique(all_rows(space)).tolist())
+    position = data.draw(st.integers(0, len(everything) - 1))
+    rest = list(space.enumerate(after=everything[position]))
+    assert np.array(rest).reshape(-1, len(space.choices)).tolist() == everything[position + 1 :].tolist()
+
+
+def test_choices_that_are_not_enumerated_keep_their_largest_value(space):
+    name = space.choices[0].name
+    rows = np.array(list(space.enumerate(name)))
+    assert [space.decode(row)[name] for row in rows] == list(space.choices[0].values)
+    with pytest.raises(SpaceError, match="no choice matches 'nothing'"):
+        list(space.enumerate("nothing"))
+
+
+@given(spaces(), st.data())
+def test_the_neighbors_of_an_arch_are_all_that_one_free_choice_leads_to(space, data):
+    row = space.sample(1, np.random.default_rng(data.draw(st.integers(0, 99))))[0]
+    expected = set()
+    for column, choice in enumerate(space.choices):
+        for index in range(len(choice.values)):
+            moved = row.copy()
+            moved[column] = index
+            expected.add(tuple(space.canonical(moved[None])[0].tolist()))
+    neighbors = space.neighbors(row)
+    assert set(map(tuple, neighbors.tolist())) == expected - {tuple(row.tolist())}
+    assert len(neighbors) == len(expected) - 1
+    mutants = space.mutate_one(np.repeat(row[None], 200, axis=0), np.random.default_rng(0))
+    assert set(map(tuple, mutants.tolist())) <= (expected - {tuple(row.tolist())} or expected)
+
+
+def test_every_neighbor_is_drawn_by_mutating_one_choice(space):
+    row = space.row(space.largest)
+    mutants = space.mutate_one(np.repeat(row[None], 3000, axis=0), np.random.default_rng(0))
+    assert np.array_equal(np.unique(mutants, axis=0), np.unique(space.neighbors(row), axis=0))
+
+
+def test_keys_are_equal_for_equal_rows_only_whatever_the_size_of_the_space():
+    large = SearchSpace([Choice(f"c{i}", tuple(range(9))) for i in range(50)])  # 9^50 needs three words
+    rows = large.sample(500, np.random.default_rng(0))
+    one_apart = rows.copy()
+    one_apart[:, 49] = (one_apart[:, 49] + 1) % 9
+    keys = large.keys(np.concatenate([rows, rows[::-1], one_apart]))
+    assert keys.shape == (1500, 3)
+    assert np.array_equal(keys[:500], keys[500:1000][::-1])
+    assert len(np.unique(keys, axis=0)) == 1000

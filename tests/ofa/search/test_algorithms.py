@@ -1,0 +1,161 @@
+"""What sets each algorithm apart."""
+
+import numpy as np
+import pytest
+
+import ofa
+import ofa.search
+from ofa.predict.warp import Warp
+from ofa.search.problem import Constraint, Objective
+from tests.ofa.search.conftest import linear
+
+WORTH = Objective("worth", maximize=True)
+
+
+def create(name, space, objectives=(WORTH,), seed=0, **settings):
+    return ofa.search.create(name, space, objectives, rng=np.random.default_rng(seed), **settings)
+
+
+def test_grid_search_is_in_order_over_the_chosen_choices(space):
+    search = create("grid", space, choices="*.kernel")
+    asked = np.concatenate([search.ask(10), search.ask(100)])
+    assert len(asked) == 27
+    assert asked.tolist() == sorted(asked.tolist())
+    assert all(space.decode(row)["resolution"] == 32 for row in asked)
+    assert len(search.ask(1)) == 0
+
+
+def test_the_best_under_a_bound_on_parameters_is_found_by_a_grid(space):
+    worth, cost = linear(space, 0), linear(space, 1)
+    everything = np.array(list(space.enumerate()))
+    limit = float(np.quantile(cost(everything), 0.3))
+    front = ofa.search(
+        space,
+        [Objective("worth", worth, maximize=True)],
+        [Constraint("params_m", cost, limit)],
+        np.random.default_rng(0),
+        algorithm="grid",
+    )
+    assert front.values[0, 0] == worth(everything[cost(everything) <= limit]).max()
+    assert front.n_evaluated == len(everything)
+
+
+def test_local_search_asks_for_neighbors_of_the_best_and_starts_anew_where_there_is_none_better(space):
+    search, worth = create("local", space, initial=5), linear(space)
+    first = search.ask(5)
+    search.tell(first, worth(first)[:, None])
+    best = first[worth(first).argmax()]
+    around = search.ask(3)
+    neighbors = set(map(tuple, space.neighbors(best).tolist()))
+    assert set(map(tuple, around.tolist())) <= neighbors
+    search.tell(around, np.full((3, 1), -1e6))  # none is better, so the others follow
+    assert set(map(tuple, search.ask(3).tolist())) <= neighbors - set(map(tuple, around.tolist()))
+    # A linear function has one optimum, so one climb finds it.
+    search = create("local", space, initial=5)
+    for _ in range(60):
+        rows = search.ask(3)
+        search.tell(rows, worth(rows)[:, None])
+    everything = np.array(list(space.enumerate()))
+    assert search.front().values[0, 0] == worth(everything).max()
+
+
+def test_the_oldest_of_a_population_die(space):
+    search = create("regularized_evolution", space, population=4, tournament=40)
+    first = search.ask(4)
+    search.tell(first, np.array([[9.0], [0], [0], [0]]))
+    child = search.ask(1)
+    assert tuple(child[0]) in set(map(tuple, space.neighbors(first[0]).tolist()))  # of the winner
+    search.tell(child, np.array([[5.0]]))  # the best is the oldest: it is in the population no more
+    grandchild = search.ask(1)
+    assert tuple(grandchild[0]) in set(map(tuple, space.neighbors(child[0]).tolist()))
+
+
+def test_each_rung_keeps_the_best_and_measures_them_on_more_images(space):
+    search, worth = create("successive_halving", space, initial=9, reduction=3, rungs=3), linear(space)
+    sizes, fidelities, previous = [], [], None
+    for _ in range(3):
+        rows = np.concatenate([search.ask(5), search.ask(5)]) if not sizes else search.ask(9)
+        sizes.append(len(rows))
+        fidelities.append(search.fidelity)
+        assert len(search.ask(1)) == 0  # values of this rung are missing
+        if previous is not None:
+            assert set(map(tuple, rows.tolist())) <= set(map(tuple, previous.tolist()))
+            assert worth(rows).min() >= np.sort(worth(previous))[-len(rows)]
+        search.tell(rows, worth(rows)[:, None] - (3 - len(sizes)))
+        previous = rows
+    assert sizes == [9, 3, 1]
+    assert fidelities == pytest.approx([1 / 9, 1 / 3, 1])
+    assert search.front().values[0, 0] == worth(previous)[0]  # few images are no evidence
+    assert len(search.ask(20)) == 9  # the next bracket
+
+
+@pytest.mark.parametrize("policy", ["lstm", "transformer"])
+def test_a_policy_learns_which_values_are_good_and_reads_the_choices_before(policy):
+    """The second choice is good where it equals the first: no choice is good by itself."""
+    space = ofa.SearchSpace([ofa.Choice("a", (0, 1, 2)), ofa.Choice("b", (0, 1, 2)), ofa.Choice("c", tuple(range(99)))])
+    search = create("reinforce", space, policy=policy, width=16, lr=0.03, entropy=0.0)
+    for _ in range(25):
+        rows = search.ask(8)
+        search.tell(rows, (rows[:, 0] == rows[:, 1])[:, None].astype(float))
+    drawn = search._policy.sample(200, np.random.default_rng(1))
+    assert (drawn[:, 0] == drawn[:, 1]).mean() > 0.6  # 1/3 by chance
+
+
+def test_a_policy_has_nothing_to_say_of_inactive_choices(twelve):
+    search = create("reinforce", twelve, width=8)
+    shallow = twelve.rows([{"a": 1, "depth": 1}, {"a": 2, "depth": 1}])
+    before = search._policy.state_dict()["values.weight"].clone()
+    search.tell(shallow, np.array([[0.0], [1.0]]))
+    after = search._policy.state_dict()["values.weight"]
+    changed = set(np.flatnonzero((after != before).any(dim=1).numpy()).tolist())
+    assert changed <= {0, 1, 3}  # values of a, and depth 1; of three values each
+
+
+@pytest.mark.parametrize("acquisition", ["expected_improvement", "thompson"])
+def test_bayesian_search_computes_what_has_a_function_and_predicts_the_rest(space, acquisition):
+    asked_about = []
+
+    def cost(rows):
+        asked_about.append(len(rows))
+        return linear(space, 1)(rows)
+
+    worth = linear(space)
+    objectives = [WORTH, Objective("cost", cost)]
+    search = create("bayesian", space, objectives, initial=8, acquisition=acquisition, predictor="ridge")
+    for _ in range(6):
+        rows = search.ask(4)
+        search.tell(rows, np.column_stack([worth(rows), linear(space, 1)(rows)]))
+    assert max(asked_about) > 1000  # the whole space, without a measurement
+    random = space.sample(search.n_told, np.random.default_rng(0))
+    best = worth(search.front().rows).max()
+    assert best > worth(random).max()
+
+
+def test_bayesian_search_keeps_a_limit_that_it_learns(space):
+    worth, cost = linear(space), linear(space, 1)
+    limit = Constraint("cost", limit=float(np.quantile(cost(space.sample(1000, np.random.default_rng(0))), 0.1)))
+    rng = np.random.default_rng(0)
+    search = ofa.search.create("bayesian", space, [WORTH], [limit], rng=rng, initial=15, predictor="ridge")
+    feasible = []
+    for _ in range(8):
+        rows = search.ask(5)
+        search.tell(rows, np.column_stack([worth(rows), cost(rows)]))
+        feasible.append((cost(rows) <= limit.limit).mean())
+    assert np.mean(feasible[-4:]) > 0.5 > 0.3 > np.mean(feasible[:3])
+
+
+def test_a_search_by_predictions_finds_archs_of_spaces_that_are_too_large_to_list():
+    space = ofa.SearchSpace([ofa.Choice(f"c{i}", tuple(range(8))) for i in range(12)])
+    worth = linear(space)
+    search = create("bayesian", space, initial=40, pool=2000, predictor="ridge")
+    for _ in range(6):
+        rows = search.ask(10)
+        search.tell(rows, worth(rows)[:, None])
+    everything = worth(space.sample(100_000, np.random.default_rng(0)))
+    assert search.front().values[0, 0] > everything.max()
+
+
+def test_values_that_failed_do_not_rule_what_is_believed():
+    """Normal scores of ranks: a training that failed is one rank below the next, whatever its accuracy is."""
+    told = np.array([90.0, 91.0, 92.0, 10.0])
+    assert np.diff(np.sort(Warp.ranks(told)(told))).max() < 1
