@@ -13,7 +13,7 @@ from ofa.predict.predictor import Predictor
 from ofa.predict.predictor import create as create_predictor
 from ofa.predict.warp import Warp
 from ofa.search.algorithm import Algorithm, create
-from ofa.search.pareto import Floats, best_first, hypervolume_gain, non_dominated
+from ofa.search.pareto import Floats, hypervolume_gain, non_dominated
 from ofa.search.problem import Constraint, Objective, evaluate
 from ofa.space.arch import Rows
 
@@ -146,8 +146,8 @@ class Bayesian(Algorithm):
             among = np.flatnonzero(left)
             drawn = _values(beliefs, mean[among] + std[among] * self.rng.standard_normal(mean[among].shape))
             losses, excess = self.problem.losses(drawn), self.problem.excess(drawn)
-            n_tops = int(non_dominated(losses[excess <= 0]).sum()) or 1
-            chosen.append(int(among[self.rng.choice(best_first(losses, excess, n_tops))]))
+            tops = np.flatnonzero(excess <= excess.min())
+            chosen.append(int(among[self.rng.choice(tops[non_dominated(losses[tops])])]))
             left[chosen[-1]] = False
         return np.array(chosen, dtype=np.int64)
 

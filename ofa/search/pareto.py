@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _PEELED = 64  # fronts of one or two objectives that are taken off one by one; of more, all at once is quicker
-_BLOCK = 256  # points that are compared with all others at once, which bounds the memory
 
 
 def non_dominated(losses: Floats) -> NDArray[np.bool_]:
@@ -23,10 +22,16 @@ def non_dominated(losses: Floats) -> NDArray[np.bool_]:
         order = np.lexsort(losses.T[::-1])
         mask[order] = _non_dominated_sorted(losses[order])
         return mask
-    for start in range(0, len(losses), _BLOCK):
-        block = losses[start : start + _BLOCK, None]  # [block, 1, n_objectives]
-        dominates = np.all(losses <= block, axis=2) & np.any(losses < block, axis=2)  # [block, n]
-        mask[start : start + _BLOCK] = ~dominates.any(axis=1)
+    # Points with small sums come first: each that is left is on the front, and takes away those that it dominates.
+    left = np.argsort(losses.sum(axis=1), kind="stable")
+    n_kept = 0
+    while n_kept < len(left):
+        point = losses[left[n_kept]]
+        dominated = (losses[left] >= point).all(axis=1) & (losses[left] > point).any(axis=1)
+        n_kept += 1 - int(dominated[:n_kept].sum())
+        left = left[~dominated]
+    mask[:] = False
+    mask[left] = True
     return mask
 
 

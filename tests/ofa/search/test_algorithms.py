@@ -6,6 +6,7 @@ import pytest
 import ofa
 import ofa.search
 from ofa.predict.warp import Warp
+from ofa.search.pareto import hypervolume
 from ofa.search.problem import Constraint, Objective
 from tests.ofa.search.conftest import linear
 
@@ -126,9 +127,13 @@ def test_bayesian_search_computes_what_has_a_function_and_predicts_the_rest(spac
         rows = search.ask(4)
         search.tell(rows, np.column_stack([worth(rows), linear(space, 1)(rows)]))
     assert max(asked_about) > 1000  # the whole space, without a measurement
-    random = space.sample(search.n_told, np.random.default_rng(0))
-    best = worth(search.front().rows).max()
-    assert best > worth(random).max()
+    everything = np.array(list(space.enumerate()))
+    rows_of = {"all": everything, "found": search.rows, "random": space.sample(search.n_told, np.random.default_rng(0))}
+    area = {
+        name: hypervolume(np.column_stack([-worth(rows), linear(space, 1)(rows)]), (5.0, 5.0))
+        for name, rows in rows_of.items()
+    }
+    assert area["found"] - area["random"] > 0.3 * (area["all"] - area["random"])
 
 
 def test_bayesian_search_keeps_a_limit_that_it_learns(space):
