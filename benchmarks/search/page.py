@@ -74,7 +74,7 @@ def _queries(seeds: range) -> list[str]:
         header = "algorithm | at once | seeds | " + " | ".join(map(str, _SHOWN))
         sections += [f"**{table_name}**, the best last:", table(header, [row for _, row in sorted(rows, reverse=True)])]
     axes[0].set_ylabel("points below the best arch")
-    axes[-1].legend(fontsize=7)
+    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     save_plot(figure, "search-queries")
     order = """
 The published order (NAS-Bench-101, 150 evaluations) puts random search and REINFORCE last, then ageing evolution, then
