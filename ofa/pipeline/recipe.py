@@ -57,6 +57,8 @@ class SearchConfig(Config):
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
+        if "population" in self.settings:
+            raise ValueError("settings has 'population', which is a key of search itself; move it out of settings")
         try:
             check_settings(self.algorithm, self.settings)
         except SearchError as error:

@@ -42,6 +42,12 @@ def test_digits_and_fashion_mnist_are_shipped():
         ({"targets": []}, "targets = []"),
         ({"targets": [{"name": "a", "precision": "int4"}]}, "targets.0.precision = 'int4'"),
         ({"search": {"levels": 3}}, "search.levels moved to the list of targets"),
+        ({"search": {"algorithm": "nsga3"}}, "unknown search algorithm 'nsga3'; did you mean nsga2?"),
+        (
+            {"search": {"settings": {"mutate": 1}}},
+            "'nsga2': mutate = 1: extra inputs are not permitted; its settings are",
+        ),
+        ({"search": {"settings": {"population": 8}}}, "settings has 'population', which is a key of search itself"),
         ({"profile": {"device": "ort-cpu"}}, "profile.device moved to the list of targets"),
         ({"name": "../up"}, "name = '../up'"),
         ({"seed": True}, "seed = True"),
