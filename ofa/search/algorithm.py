@@ -21,7 +21,8 @@ GROUP = "ofa.searches"
 """Entry-point group of search algorithms."""
 State = dict[str, NDArray[Any]]
 _MOST = 100_000
-_TRIES = 20
+TRIES = 20
+"""Times that archs are drawn before those that are left are looked for in another way."""
 LISTED = 20_000
 """Size of a space up to which all of its archs are listed to find those that are left."""
 
@@ -86,8 +87,7 @@ class Algorithm(ABC):
         Raises:
             SearchError: `n` is below 1.
         """
-        if n < 1:
-            raise SearchError(f"ask({n}) asks for no arch; ask for 1 or more")
+        self._check_n(n)
         rows, self.start = self.start[:n], self.start[n:]
         rows = self._not_seen(rows)
         if len(rows) < n:
@@ -121,6 +121,16 @@ class Algorithm(ABC):
             self.rows, self.values = np.concatenate([self.rows, rows]), np.concatenate([self.values, values])
         if len(rows):
             self._learn(rows, values)
+
+    def step(self, n: int) -> Rows:
+        """Ask for up to `n` archs and tell the values that the functions give; returns the archs.
+
+        Raises:
+            SearchError: an objective or constraint has no function, or gives no usable number.
+        """
+        rows = self.ask(n)
+        self.tell(rows, self.problem.evaluate(rows))
+        return rows
 
     def front(self) -> Front:
         """Return the front of all archs that were told.
@@ -162,6 +172,11 @@ class Algorithm(ABC):
         self._front_rows, self._front_losses = state["front.rows"], state["front.losses"]
         self._tightest = state["tightest"]
 
+    @staticmethod
+    def _check_n(n: int) -> None:
+        if n < 1:
+            raise SearchError(f"ask({n}) asks for no arch; ask for 1 or more")
+
     def _remember(self, rows: Rows) -> None:
         if self.remembers:
             self._seen.update(self._keys(rows))
@@ -178,7 +193,7 @@ class Algorithm(ABC):
         After some tries, the archs that are left of a small space fill up.
         """
         rows = self.space.rows([])
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             if len(rows) == n:
                 return rows
             rows = self._not_seen(self.space.distinct(np.concatenate([rows, draw(n - len(rows))])))[:n]
@@ -199,12 +214,12 @@ class Algorithm(ABC):
 
     def _update_front(self, rows: Rows, losses: Floats) -> None:
         on_front = non_dominated(losses)
-        # What is told again replaces what was told before.
-        maybe = np.isin(self.space.keys(rows)[:, 0], self.space.keys(self._front_rows)[:, 0])
-        again = set(self._keys(rows[maybe]))
-        old = np.array([key not in again for key in self._keys(self._front_rows)], dtype=bool)
-        rows = np.concatenate([self._front_rows[old], rows[on_front]])
-        losses = np.concatenate([self._front_losses[old], losses[on_front]])
+        # What is told again replaces what was told before. Comparing first words alone rules out most rows at once.
+        may_be_old = np.isin(self.space.keys(rows)[:, 0], self.space.keys(self._front_rows)[:, 0])
+        told_again = set(self._keys(rows[may_be_old]))
+        stays = np.array([key not in told_again for key in self._keys(self._front_rows)], dtype=bool)
+        rows = np.concatenate([self._front_rows[stays], rows[on_front]])
+        losses = np.concatenate([self._front_losses[stays], losses[on_front]])
         on_front = non_dominated(losses)
         self._front_rows, self._front_losses = rows[on_front], losses[on_front]
 
@@ -277,10 +292,8 @@ def search(
     for name, value in (("population", population), ("generations", generations)):
         if not 1 <= value <= _MOST:
             raise SearchError(f"{name} = {value} is not allowed; choose from 1 to {_MOST}")
-    one = create(algorithm, subject, objectives, constraints, rng=rng, start=first, **settings)
+    running = create(algorithm, subject, objectives, constraints, rng=rng, start=first, **settings)
     for _ in range(generations):
-        rows = one.ask(population)
-        if not len(rows):
+        if not len(running.step(population)):
             break
-        one.tell(rows, one.problem.evaluate(rows))
-    return one.front()
+    return running.front()

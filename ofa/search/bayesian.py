@@ -39,7 +39,7 @@ class BayesianSettings(Config):
     acquisition: Literal["expected_improvement", "thompson"] = "expected_improvement"
     """What makes an arch worth measuring: the gain that is expected of it, over the best arch or in the area over the
     front of two objectives, or to be the best in a world drawn from the predictions, as always from 3 objectives on."""
-    pool: int = Field(20_000, ge=10, le=1_000_000)
+    pool: int = Field(20_000, ge=_GENERATIONS, le=1_000_000)
     """Archs to choose from: the whole space if it has no more, otherwise random ones and the best ones' descendants."""
 
 
@@ -59,92 +59,96 @@ class Bayesian(Algorithm):
         if n_random := min(n, max(self.settings.initial - len(self.rows), 0)):
             return self._random(n_random)
         columns = zip(self.problem.columns, self.values.T, strict=True)
-        beliefs = [self._believe(column, told) for column, told in columns]
-        pool = self._not_seen(self._pool(beliefs))
-        predicted = [belief.predict(pool) for belief in beliefs]
+        surrogates = [self._surrogate(column, told) for column, told in columns]
+        pool = self._not_seen(self._pool(surrogates))
+        if not len(pool):
+            return self._random(n)
+        predicted = [surrogate.predict(pool) for surrogate in surrogates]
         mean, std = (np.stack(arrays, axis=1) for arrays in zip(*predicted, strict=True))
         n_objectives = len(self.problem.objectives)
         if self.settings.acquisition == "thompson" or n_objectives > 2:
-            return pool[self._draw(beliefs, mean, std, n)]
-        met = np.ones(len(pool))  # probability that all limits are met
-        for i, belief in enumerate(beliefs[n_objectives:], n_objectives):
-            met *= norm.cdf(belief.limit, mean[:, i], std[:, i])
+            return pool[self._draw(surrogates, mean, std, n)]
+        feasible = np.ones(len(pool))  # probability that all limits are met
+        for i, surrogate in enumerate(surrogates[n_objectives:], n_objectives):
+            feasible *= norm.cdf(surrogate.limit, mean[:, i], std[:, i])
         if n_objectives == 2:
-            return pool[self._expected_area(beliefs[:2], mean[:, :2], std[:, :2], met, n)]
-        gain = met * self._expected_improvement(beliefs[0], mean[:, 0], std[:, 0])
+            return pool[self._expected_area(surrogates[:2], mean[:, :2], std[:, :2], feasible, n)]
+        gain = feasible * self._expected_improvement(surrogates[0], mean[:, 0], std[:, 0])
         return pool[np.argsort(-gain, kind="stable")[:n]]
 
-    def _believe(self, column: Column, told: Floats) -> "_Belief":
+    def _surrogate(self, column: Column, told: Floats) -> "_Surrogate":
         if column.function is not None:
-            return _Belief(column, None, None)
+            return _Surrogate(column, None, None)
         name, seed, warp = self.settings.predictor, int(self.rng.integers(2**31)), Warp.ranks(told)
         settings = {"warp": "none"} | _QUICK.get(name, {}) | self.settings.predictor_settings
         predictor = create_predictor(name, self.encoding, seed=seed, **settings)
-        return _Belief(column, warp, predictor.fit(self.rows, warp(told)))
+        return _Surrogate(column, warp, predictor.fit(self.rows, warp(told)))
 
-    def _pool(self, beliefs: list["_Belief"]) -> Rows:
+    def _pool(self, surrogates: list["_Surrogate"]) -> Rows:
         if self.space.size <= self.settings.pool:
             if self._whole is None:
                 self._whole = self._all()
             return self._whole
         n, n_objectives = self.settings.pool // _GENERATIONS, len(self.problem.objectives)
         objectives = [
-            replace(objective, function=belief.mean)
-            for objective, belief in zip(self.problem.objectives, beliefs[:n_objectives], strict=True)
+            replace(objective, function=surrogate.mean)
+            for objective, surrogate in zip(self.problem.objectives, surrogates[:n_objectives], strict=True)
         ]
         constraints = [
-            replace(constraint, function=belief.mean, limit=belief.limit)
-            for constraint, belief in zip(self.problem.constraints, beliefs[n_objectives:], strict=True)
+            replace(constraint, function=surrogate.mean, limit=surrogate.limit)
+            for constraint, surrogate in zip(self.problem.constraints, surrogates[n_objectives:], strict=True)
         ]
         start = self.rows[self.best(slice(None), n // 2)]
         inner = create("nsga2", self.encoding, objectives, constraints, rng=self.rng, start=start, population=n)
-        pool = [start]
-        for _ in range(_GENERATIONS):
-            pool.append(inner.ask(n))
-            inner.tell(pool[-1], inner.problem.evaluate(pool[-1]))
-        return self.space.unique(np.concatenate(pool))
+        generations = [inner.step(n) for _ in range(_GENERATIONS)]
+        return self.space.distinct(np.concatenate([start, *generations]))
 
     def _feasible(self) -> Floats:
         """Return the values `[n, n_columns]` of the archs told that meet the constraints."""
         return self.values[self.problem.excess(self.values) <= 0]
 
-    def _expected_improvement(self, belief: "_Belief", mean: Floats, std: Floats) -> Floats:
+    def _expected_improvement(self, surrogate: "_Surrogate", mean: Floats, std: Floats) -> Floats:
         """Return by how much archs are expected to beat the best one (Jones et al., 1998)."""
         feasible = self._feasible()
         if not len(feasible):
             return np.ones(len(mean))
         sign = -float(self.problem.losses(np.ones((1, 1)))[0, 0])  # 1 if larger is better
-        best = (sign * belief.score(feasible[:, 0])).max()
+        best = (sign * surrogate.score(feasible[:, 0])).max()
         better = sign * mean - best
         z = better / std
         gain: Floats = better * norm.cdf(z) + std * norm.pdf(z)
         return gain
 
-    def _expected_area(self, beliefs: list["_Belief"], mean: Floats, std: Floats, met: Floats, n: int) -> Positions:
-        """Return the archs that are expected to add most to the area that the front dominates, one after another."""
-        feasible = self._feasible()
-        front = self.problem.losses(feasible if len(feasible) else self.values)
+    def _expected_area(
+        self, surrogates: list["_Surrogate"], mean: Floats, std: Floats, feasible: Floats, n: int
+    ) -> Positions:
+        """Return the archs that are expected to add most to the area that the front dominates, one after another.
+
+        `feasible` are the probabilities `[n_archs]` that all limits are met.
+        """
+        told = self._feasible()
+        front = self.problem.losses(told if len(told) else self.values)
         corner = front.max(axis=0) + 0.1 * np.ptp(front, axis=0)
         reference = (float(corner[0]), float(corner[1]))
         draws = mean + std * self.rng.standard_normal((_DRAWS, 1, 2))
-        drawn = [self.problem.losses(_values(beliefs, one)) for one in draws]
-        expected = self.problem.losses(_values(beliefs, mean))
-        front = front if len(feasible) else front[:0]
+        drawn = [self.problem.losses(_values(surrogates, one)) for one in draws]
+        expected = self.problem.losses(_values(surrogates, mean))
+        front = front if len(told) else front[:0]
         chosen, among = list[int](), np.arange(len(mean))
         while len(chosen) < n and len(among):
-            gain = met[among] * np.mean([hypervolume_gain(one[among], front, reference) for one in drawn], axis=0)
+            gain = feasible[among] * np.mean([hypervolume_gain(one[among], front, reference) for one in drawn], axis=0)
             order = np.argsort(-gain, kind="stable")
             chosen.append(int(among[order[0]]))
             among = among[order[1 : _SHORT_LIST + 1]]
             front = np.concatenate([front, expected[chosen[-1:]]])  # as if it had been measured
         return np.array(chosen, dtype=np.int64)
 
-    def _draw(self, beliefs: list["_Belief"], mean: Floats, std: Floats, n: int) -> Positions:
+    def _draw(self, surrogates: list["_Surrogate"], mean: Floats, std: Floats, n: int) -> Positions:
         """Return one of the best archs in each of `n` worlds drawn from the predictions (Thompson sampling)."""
         chosen, left = list[int](), np.ones(len(mean), dtype=bool)
         for _ in range(min(n, len(mean))):
             among = np.flatnonzero(left)
-            drawn = _values(beliefs, mean[among] + std[among] * self.rng.standard_normal(mean[among].shape))
+            drawn = _values(surrogates, mean[among] + std[among] * self.rng.standard_normal(mean[among].shape))
             losses, excess = self.problem.losses(drawn), self.problem.excess(drawn)
             tops = np.flatnonzero(excess <= excess.min())
             chosen.append(int(among[self.rng.choice(tops[non_dominated(losses[tops])])]))
@@ -152,10 +156,10 @@ class Bayesian(Algorithm):
         return np.array(chosen, dtype=np.int64)
 
 
-class _Belief(NamedTuple):
-    """What is believed of an objective or a constraint, on a scale on which its values so far are normal.
+class _Surrogate(NamedTuple):
+    """The model of an objective or a constraint, of the normal scores of the values that were told.
 
-    One that has a function is known, and on its own scale.
+    One that has a function needs no model, and keeps its own scale.
     """
 
     column: Column
@@ -184,7 +188,9 @@ class _Belief(NamedTuple):
         return predicted.mean, np.maximum(predicted.std, 1e-12)
 
 
-def _values(beliefs: list[_Belief], scores: Floats) -> Floats:
+def _values(surrogates: list[_Surrogate], scores: Floats) -> Floats:
     """Return the values `[n, n_columns]` of scores."""
-    columns = zip(beliefs, scores.T, strict=True)
-    return np.stack([one if belief.warp is None else belief.warp.inverse(one) for belief, one in columns], axis=1)
+    columns = zip(surrogates, scores.T, strict=True)
+    return np.stack(
+        [one if surrogate.warp is None else surrogate.warp.inverse(one) for surrogate, one in columns], axis=1
+    )

@@ -6,13 +6,10 @@ import numpy as np
 from pydantic import Field
 
 from ofa.core.config import Config
-from ofa.search.algorithm import LISTED, Algorithm
+from ofa.search.algorithm import LISTED, TRIES, Algorithm
 from ofa.search.pareto import Floats
 from ofa.space.arch import Rows
 from ofa.space.search_space import SearchSpace
-
-_TRIES = 20
-"""Times that all children may be parents again before other archs take their place."""
 
 
 class Nsga2Settings(Config):
@@ -40,7 +37,7 @@ class Nsga2(Algorithm):
     def _propose(self, n: int) -> Rows:
         given, n_random = self.settings.mutate_probability, self.settings.population - self.n_told
         probability = max(0.1, 1 / len(self.space.choices)) if given is None else given
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             if n_random > 0:
                 children = self._not_parents(self.space.sample(min(n, n_random), self.rng))
             else:

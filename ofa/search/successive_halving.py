@@ -39,6 +39,7 @@ class SuccessiveHalving(Algorithm):
 
     def ask(self, n: int) -> Rows:
         """Return up to `n` archs of the current rung; none as long as values of it are missing."""
+        self._check_n(n)
         if self._waiting is None or (not len(self._waiting) and len(self.rows) - self._first >= self._n_in_rung):
             self._waiting = self._next_rung()
             self._first, self._n_in_rung = len(self.rows), len(self._waiting)

@@ -249,7 +249,7 @@ class SearchSpace:
         column = np.repeat(np.arange(len(row)), self._n_values)
         moved[np.arange(len(moved)), column] = np.concatenate([np.arange(n) for n in self._n_values])
         others = self.canonical(moved)
-        return self.unique(others[(others != row).any(axis=1)])
+        return self.distinct(others[(others != row).any(axis=1)])
 
     def enumerate(self, pattern: str = "*", after: Rows | None = None) -> Iterator[Rows]:
         """Yield each different row `[n_choices]` once, in ascending order; those that come after a row if one is given.

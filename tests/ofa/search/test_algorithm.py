@@ -214,8 +214,9 @@ def test_unknown_names_and_settings_are_refused(name, settings, message, space):
 
 def test_what_is_asked_and_told_is_checked(space):
     search = create("random", space, [WORTH, COST], [Constraint("energy", limit=1.0)])
-    with pytest.raises(SearchError, match=r"ask\(0\) asks for no arch"):
-        search.ask(0)
+    for name in NAMES:
+        with pytest.raises(SearchError, match=r"ask\(0\) asks for no arch"):
+            create(name, space).ask(0)
     rows = search.ask(2)
     with pytest.raises(SearchError, match=r"values have shape \(2, 2\); tell \[2, 3\], that is worth, cost, energy"):
         search.tell(rows, np.zeros((2, 2)))

@@ -149,6 +149,15 @@ def test_bayesian_search_keeps_a_limit_that_it_learns(space):
     assert np.mean(feasible[-4:]) > 0.5 > 0.3 > np.mean(feasible[:3])
 
 
+def test_a_pool_that_was_measured_is_followed_by_random_archs():
+    space = ofa.SearchSpace([ofa.Choice(f"c{i}", tuple(range(8))) for i in range(12)])
+    search = create("bayesian", space, initial=2, pool=20, predictor="ridge")  # one arch in each generation
+    for _ in range(4):
+        rows = search.ask(2)
+        assert len(rows) > 0
+        search.tell(rows, linear(space)(rows)[:, None])
+
+
 def test_a_search_by_predictions_finds_archs_of_spaces_that_are_too_large_to_list():
     space = ofa.SearchSpace([ofa.Choice(f"c{i}", tuple(range(8))) for i in range(12)])
     worth = linear(space)
