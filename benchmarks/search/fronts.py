@@ -14,6 +14,7 @@ from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
 
 import ofa
+from benchmarks.search.queries import query
 from benchmarks.search.store import kept
 from benchmarks.search.tables import Floats, Table, nas_bench_201
 from ofa.search import create
@@ -49,22 +50,14 @@ def _area_percent(losses: Floats, of_all: Floats) -> float:
 
 
 def _ours(table: Table, losses: Floats, algorithm: str, seed: int) -> float:
-    space = table.encoding.space
-    position = {one.tobytes(): i for i, one in enumerate(space.keys(table.rows))}
     objectives = [ofa.Objective("top1_percent", maximize=True), ofa.Objective("latency_ms")]
     limit = ofa.Constraint("error_percent", limit=100 - LEAST_TOP1_PERCENT)
     search = create(algorithm, table.encoding, objectives, [limit], rng=np.random.default_rng(seed), **OURS[algorithm])
-    queried: dict[int, None] = {}
-    while len(queried) < N_QUERIES:
-        rows = search.ask(min(BATCH, N_QUERIES - len(queried)))
-        at = [position[one.tobytes()] for one in space.keys(rows)]
-        search.tell(rows, np.column_stack([losses[at] * [-1, 1], 100 + losses[at, 0]]))
-        queried |= dict.fromkeys(at)
-    return _area_percent(losses[list(queried)[:N_QUERIES]], losses)
+    values = np.column_stack([losses * [-1, 1], 100 + losses[:, 0]])
+    return _area_percent(losses[query(search, table, values, BATCH, N_QUERIES)], losses)
 
 
 def _pymoo(table: Table, losses: Floats, seed: int) -> float:
-    position = {row.tobytes(): i for i, row in enumerate(table.rows)}
     queried: dict[int, None] = {}
 
     class Cells(Problem):  # type: ignore[misc]  # pymoo is not typed
@@ -72,9 +65,9 @@ def _pymoo(table: Table, losses: Floats, seed: int) -> float:
             super().__init__(n_var=6, n_obj=2, n_ieq_constr=1, xl=0, xu=4, vtype=int)
 
         def _evaluate(self, x: Floats, out: dict[str, Floats]) -> None:
-            at = [position[row.tobytes()] for row in x.astype(np.int64)]
-            queried.update(dict.fromkeys(at))
-            out["F"], out["G"] = losses[at], losses[at, :1] + LEAST_TOP1_PERCENT
+            positions = table.positions(x.astype(np.int64))
+            queried.update(dict.fromkeys(positions))
+            out["F"], out["G"] = losses[positions], losses[positions, :1] + LEAST_TOP1_PERCENT
 
     whole_numbers = {"vtype": float, "repair": RoundingRepair()}
     algorithm = NSGA2(

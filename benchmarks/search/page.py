@@ -47,8 +47,8 @@ def _few(seeds: range) -> list[str]:
     for name, curve in curves.items():
         assert curve is not None
         cells = " | ".join(f"{curve[:, n - 1].mean():.3f} ± {curve[:, n - 1].std():.3f}" for n in _FEW)
-        found = (curve[:, -1] >= _FEW[128] - 1e-3).sum()
-        rows.append(f"`bayesian`, {name} | {cells} | {found} of {len(curve)}")
+        n_optimal = (curve[:, -1] >= _FEW[128] - 1e-3).sum()
+        rows.append(f"`bayesian`, {name} | {cells} | {n_optimal} of {len(curve)}")
     return [
         "## Few queries",
         "NAS-Bench-201, best CIFAR-10 validation accuracy in percent after so many queries. `bayesian` begins with 4 "
@@ -61,12 +61,12 @@ def _queries(seeds: range) -> list[str]:
     sections = ["## 150 queries", "Distance of the best arch found from the best there is, in points of accuracy."]
     figure, axes = plt.subplots(1, len(queries.COMPLETE), figsize=(4 * len(queries.COMPLETE), 3.5))
     for axis, table_name in zip(axes, queries.COMPLETE, strict=True):
-        rows = []
+        rows, best = [], read(FOLDER / "queries.json").get(queries.best_key(table_name))
         for name, (_, _, batch) in queries.ALGORITHMS.items():
             curve = _curves(table_name, name, seeds)
-            if curve is None:
+            if curve is None or best is None:
                 continue
-            regret = queries.BEST_PERCENT[table_name] - curve
+            regret = best - curve
             axis.plot(np.arange(1, curve.shape[1] + 1), np.maximum(regret.mean(axis=0), 1e-3), label=name)
             cells = " | ".join(f"{regret[:, n - 1].mean():.3f} ± {regret[:, n - 1].std():.3f}" for n in _SHOWN)
             rows.append((regret[:, -1].mean(), f"{name} | {batch} | {len(curve)} | {cells}"))

@@ -3,8 +3,8 @@
 The tables are read where they lie; what each holds, and where it comes from, is said in the README beside them.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ Floats = NDArray[np.float64]
 
 _OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 _CELL_EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-_HAT = "mit-han-lab_HAT"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +30,19 @@ class Table:
         encoding: the search space, and graphs where they say more.
         rows: the archs `[n, n_choices]`.
         top1_percent: their accuracies `[n]`.
-        costs: known without a measurement, by name; each `[n]`.
     """
 
     encoding: Encoding
     rows: Rows
     top1_percent: Floats
-    costs: Mapping[str, Floats] = field(default_factory=dict)
+
+    def positions(self, rows: Rows) -> list[int]:
+        """Return the positions in the table of canonical rows `[n, n_choices]`."""
+        return [self._position[key.tobytes()] for key in self.encoding.space.keys(rows)]
+
+    @cached_property
+    def _position(self) -> dict[bytes, int]:
+        return {key.tobytes(): i for i, key in enumerate(self.encoding.space.keys(self.rows))}
 
 
 def nas_bench_201(tables: Path) -> Table:
@@ -65,26 +70,6 @@ def channel_bench_macro(tables: Path) -> Table:
     return Table(Encoding(space), content["widths"].astype(np.int64) - 1, content["mean_acc"].astype(np.float64))
 
 
-def ofa_mobilenet_v3(tables: Path) -> Table:
-    """ImageNet accuracies of subnets of once-for-all's MobileNetV3 that searches evaluated."""
-    content = np.load(tables / "IntelLabs_DyNAS-T/ofa_mbv3_w10_imagenet_acc.npz")
-    space = _once_for_all_space()
-    rows = _once_for_all_rows(space, content["d"], content["ks"], content["e"])
-    different = space.unique(rows)
-    index = {key.tobytes(): i for i, key in enumerate(space.keys(different))}
-    group = np.array([index[key.tobytes()] for key in space.keys(rows)])
-    mean = np.bincount(group, content["top1"]) / np.bincount(group)
-    return Table(Encoding(space), different, mean)
-
-
-TABLES: dict[str, Callable[[Path], Table]] = {
-    "NAS-Bench-201": nas_bench_201,
-    "NAS-Bench-Macro": nas_bench_macro,
-    "Channel-Bench-Macro": channel_bench_macro,
-    "OFA-MobileNetV3": ofa_mobilenet_v3,
-}
-
-
 def _cells() -> Encoding:
     space = SearchSpace(Choice(f"edge{a}{b}.operation", tuple(range(5))) for a, b in _CELL_EDGES)
     return Encoding(space, graph=_cell_graphs)
@@ -109,27 +94,3 @@ def _cell_graphs(rows: Rows) -> Graphs:
             there = (kinds[:, a] >= 0) & (kinds[:, b] >= 0) & (begins[a] <= ends[b])
             edges[:, a, b] = there * reach[:, begins[a], ends[b]]
     return Graphs(kinds, np.zeros((n, 8, 0), dtype=np.float32), edges.astype(np.float32))
-
-
-def _once_for_all_space(resolutions: tuple[int, ...] = ()) -> SearchSpace:
-    choices = [Choice("resolution", resolutions)] if resolutions else []
-    for stage in range(5):
-        choices.append(Choice(f"stage{stage}.depth", (2, 3, 4)))
-        for block in range(4):
-            needs = (f"stage{stage}.depth", block + 1) if block >= 2 else None
-            choices.append(Choice(f"stage{stage}.block{block}.kernel", (3, 5, 7), needs))
-            choices.append(Choice(f"stage{stage}.block{block}.expand", (3, 4, 6), needs))
-    return SearchSpace(choices)
-
-
-def _once_for_all_rows(space: SearchSpace, d: Rows, ks: Rows, e: Rows, r: Rows | None = None) -> Rows:
-    """Return canonical rows of depths `[n, 5]`, kernels and expansions `[n, 20]`, and resolutions `[n]`."""
-    values = {f"stage{stage}.depth": d[:, stage] for stage in range(5)}
-    for i in range(20):
-        values |= {f"stage{i // 4}.block{i % 4}.kernel": ks[:, i], f"stage{i // 4}.block{i % 4}.expand": e[:, i]}
-    if r is not None:
-        values["resolution"] = r
-    columns = [np.searchsorted(choice.values, values[choice.name]) for choice in space.choices]
-    return space.canonical(
-        np.stack(columns, axis=1).astype(np.int64).clip(0, [len(c.values) - 1 for c in space.choices])
-    )
