@@ -7,7 +7,7 @@ the files to measure anew.
 import argparse
 from pathlib import Path
 
-from benchmarks.search import fronts, queries, speed
+from benchmarks.search import devices, fronts, queries, speed
 from benchmarks.search.page import write_search_page
 
 
@@ -22,6 +22,7 @@ def main() -> None:
         parser.error(f"--tables {arguments.tables} is no folder; name the one that holds the published tables")
     try:
         speed.measure()
+        devices.measure(arguments.tables, seeds)
         queries.measure(arguments.tables, seeds)
         fronts.measure(arguments.tables, seeds)
     finally:

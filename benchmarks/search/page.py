@@ -5,11 +5,12 @@ import numpy as np
 
 from benchmarks.jobs import read
 from benchmarks.page import save_plot, table, write_page
-from benchmarks.search import fronts, queries, speed
+from benchmarks.search import devices, fronts, queries, speed
 from benchmarks.search.store import FOLDER
 from benchmarks.search.tables import Floats
 
 _SHOWN = (10, 25, 50, 100, 150)
+_DEVICE_COLUMNS = {"spearman_all": ".3f", "within_10_percent": ".0f", "coverage_percent": ".0f"}
 _FEW = {
     8: 90.869,
     16: 91.011,
@@ -28,7 +29,7 @@ def write_search_page(seeds: range) -> None:
 
 Made by `make bench-search TABLES=DIR`; tables are read where they lie. Means over seeds, ±: standard deviation.
 """
-    write_page("search", introduction, *_few(seeds), *_queries(seeds), *_fronts(), *_speed())
+    write_page("search", introduction, *_few(seeds), *_queries(seeds), *_fronts(), *_devices(seeds), *_speed())
 
 
 def _curves(table_name: str, algorithm: str, seeds: range) -> Floats | None:
@@ -112,6 +113,37 @@ def _fronts() -> list[str]:
         table(f"algorithm | mean area % | worst device | devices above {fronts.PYMOO}", rows),
         table("device | " + " | ".join(names), devices),
     ]
+
+
+def _devices(seeds: range) -> list[str]:
+    results, sections = read(FOLDER / "devices.json"), list[str]()
+    for name, protocol in devices.PROTOCOLS.items():
+        of_seeds = [results[key] for seed in seeds if (key := devices.key(name, seed)) in results]
+        if not of_seeds:
+            continue
+        rows = []
+        for method in devices.METHODS:
+            values = {
+                quantity: np.array([[one[method][device][quantity] for device in protocol.new] for one in of_seeds])
+                for quantity in of_seeds[0][method][protocol.new[0]]
+            }
+            spearman = values["spearman"]
+            cells = [f"{x.mean():.3f} ± {x.std():.3f}" for x in (*spearman.T, spearman.mean(axis=1))]
+            others = [f"{values[one].mean():{form}}" if one in values else "" for one, form in _DEVICE_COLUMNS.items()]
+            rows.append(f"{method} | {' | '.join([*cells, *others])}")
+        header = " | ".join(["predicted from", *protocol.new, "mean", "all archs", "within 10 %", "in interval %"])
+        seconds = np.mean([one["seconds"] for one in of_seeds])
+        sections += [
+            f"**{name}**: HELP's mean with 10 networks is {protocol.published}. {len(of_seeds)} seeds; {seconds:.0f} s "
+            f"of one core for {len(protocol.others)} other devices and the new one.",
+            table(header, rows),
+        ]
+    introduction = """
+Spearman's correlation over archs between the 10th and the 90th percentile of latency, by the protocol of HELP, then
+over all. The model chooses the networks that are measured on the new device; *drawn*: at random, as HELP does. *Within
+10 %* and intervals are of all archs.
+"""
+    return ["## A new device from a few networks", introduction, *sections] if sections else []
 
 
 def _speed() -> list[str]:

@@ -70,9 +70,13 @@ def channel_bench_macro(tables: Path) -> Table:
     return Table(Encoding(space), content["widths"].astype(np.int64) - 1, content["mean_acc"].astype(np.float64))
 
 
+def nas_bench_201_space() -> SearchSpace:
+    """Return the cells of 6 edges with one of 5 operations each."""
+    return SearchSpace(Choice(f"edge{a}{b}.operation", tuple(range(5))) for a, b in _CELL_EDGES)
+
+
 def _cells() -> Encoding:
-    space = SearchSpace(Choice(f"edge{a}{b}.operation", tuple(range(5))) for a, b in _CELL_EDGES)
-    return Encoding(space, graph=_cell_graphs)
+    return Encoding(nas_bench_201_space(), graph=_cell_graphs)
 
 
 def _cell_graphs(rows: Rows) -> Graphs:

@@ -25,11 +25,11 @@ def profile(
     device_options: Annotated[str, typer.Option(help="Device options as JSON: '{\"threads\": 2}'.")] = "{}",
     measuring: Annotated[str, typer.Option(help="Keys of a recipe's section `profile` as JSON.")] = "{}",
     like: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="TABLE",
             parser=user_path,
-            help="Measure networks only; take the blocks from another device's table.",
+            help="A table of another device, so that only networks are measured here; may be given several times.",
         ),
     ] = None,
     out: Annotated[
@@ -58,7 +58,7 @@ def profile(
             family,
             create_device(device, **json_object("--device-options", device_options)),
             np.random.default_rng(0),
-            like=None if like is None else LatencyTable.load(like, family),
+            like=[LatencyTable.load(table, family) for table in like or ()],
             config=config,
             samples_path=path.with_suffix(".samples.json"),
             on_progress=lambda done, total: report(done, total, "latencies"),

@@ -61,13 +61,17 @@ class Encoding:
         one_hot[np.arange(len(states))[:, None], offsets + states] = 1.0
         return one_hot
 
+    def counts(self, rows: Rows) -> Floats:
+        """Return how many choices of a kind are in each state, in each stage and in all `[n, n_counts]`."""
+        return self.one_hot(rows) @ self._groups
+
     def numbers(self, rows: Rows) -> Floats:
         """Return numbers that sum up archs `[n, n_numbers]`.
 
         How many choices of a kind are in each state, in each stage and in all; logarithms of the costs; and, for graphs
         with few paths, how many paths there are from input to output by the operations on them.
         """
-        columns = [self.one_hot(rows) @ self._groups]
+        columns = [self.counts(rows)]
         columns += [np.log(np.maximum(feature(rows), 1e-9))[:, None] for feature in self.features.values()]
         if self.graph is not None and self._paths is not None:
             columns.append(self._paths(self.graph(rows)))

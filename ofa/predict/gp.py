@@ -1,8 +1,5 @@
 """Gaussian process over the choices of archs: each alone, in pairs, and all together (Duvenaud et al., 2011)."""
 
-import math
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -10,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ofa.core.minimize import minimize
 from ofa.predict.encoding import Encoding
 from ofa.predict.predictor import Measured, Model, PredictorSettings, Scores, State, deal, under
 from ofa.space.arch import Rows
@@ -85,7 +83,7 @@ class GaussianProcess(Model):
                 loss = loss + 0.5 * ((value - priors[name]) / _PRIOR_STD[name]).square().sum()
             return loss
 
-        _minimize(negative_log_posterior, parameters, self.settings.steps)
+        minimize(negative_log_posterior, parameters, self.settings.steps)
         with torch.no_grad():
             factor = _factor(self._kernel(inputs, inputs, parameters), variances, parameters)
             inverse = torch.cholesky_inverse(factor)
@@ -230,28 +228,3 @@ def _factor(covariance: Tensor, variances: Tensor, parameters: Parameters) -> Te
     noise = parameters["noise"].exp() + variances + _JITTER
     factor: Tensor = torch.linalg.cholesky(covariance + noise.diag_embed())
     return factor
-
-
-def _minimize(loss: Callable[[], Tensor], parameters: Parameters, steps: int) -> None:
-    """Minimize by L-BFGS; parameters end with the lowest loss that was seen."""
-    best, best_loss = {name: value.clone() for name, value in parameters.items()}, math.inf
-    for value in parameters.values():
-        value.requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        parameters.values(), lr=1.0, max_iter=steps, tolerance_change=1e-4, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> float:
-        nonlocal best, best_loss
-        optimizer.zero_grad()
-        now = loss()
-        now.backward()  # type: ignore[no-untyped-call]  # torch's is not typed
-        if now.item() < best_loss:
-            best, best_loss = {name: value.detach().clone() for name, value in parameters.items()}, now.item()
-        return now.item()
-
-    # A step may go where the covariance is singular; what was best before it is kept.
-    with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # it is there
-        optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch's is not typed
-    for name, value in best.items():
-        parameters[name].requires_grad_(False).copy_(value)

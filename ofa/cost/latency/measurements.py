@@ -1,11 +1,11 @@
 """The measurements behind a latency table, and their JSON file, whose format is in `latency_luts/README.md`."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ from ofa.supernet.registry import create_family
 FORMAT, VERSION = "ofa-latency-table", 2
 
 
+class OtherDevice(NamedTuple):
+    """What is known of another device: its description, and the latencies in ms of whole networks of the family."""
+
+    device: Mapping[str, Any]
+    networks: Mapping[Arch, float]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Measurements:
     """Latencies that were measured for one family on one device, of one run of its batch.
@@ -34,6 +41,7 @@ class Measurements:
         rows: timing of each block alone, by its text and input size in pixels; empty for a family without blocks.
         networks: timings of the whole networks that predictions are fitted to.
         checks: timings of other networks, from the same rounds, that predictions are never fitted to.
+        others: other devices, if predictions start from what they have in common with this one.
 
     Raises:
         TableError: there is neither a block nor a network, or a network takes 0 ms.
@@ -47,6 +55,7 @@ class Measurements:
     rows: Mapping[tuple[str, int], Timing]
     networks: Mapping[Arch, Timing]
     checks: Mapping[Arch, Timing]
+    others: Sequence[OtherDevice] = ()
 
     def __post_init__(self) -> None:
         networks = (*self.networks.values(), *self.checks.values())
@@ -56,6 +65,10 @@ class Measurements:
     def __repr__(self) -> str:
         counts = f"{len(self.rows)} blocks, {len(self.networks)} networks, {len(self.checks)} checks"
         return f"{type(self).__name__}({self.measured.name!r} on {self.device.get('device')!r}: {counts})"
+
+    def latency_ms(self) -> dict[Arch, float]:
+        """Return the latencies in ms of all networks, checks included."""
+        return {arch: timing.median_ms for arch, timing in {**self.networks, **self.checks}.items()}
 
     def save(self, path: Path) -> None:
         """Write the measurements as JSON, whole or not at all."""
@@ -70,6 +83,14 @@ class Measurements:
             "networks": [{"arch": dict(arch)} | asdict(timing) for arch, timing in self.networks.items()],
             "checks": [{"arch": dict(arch)} | asdict(timing) for arch, timing in self.checks.items()],
         }
+        if self.others:
+            content["others"] = [
+                {
+                    "device": dict(other.device),
+                    "networks": [{"arch": dict(arch), "median_ms": ms} for arch, ms in other.networks.items()],
+                }
+                for other in self.others
+            ]
         write_json(path, content)
 
     @classmethod
@@ -100,6 +121,13 @@ class Measurements:
                 rows={(str(row.pop("block")), int(row.pop("size"))): Timing(**row) for row in content["rows"]},
                 networks={arch(entry.pop("arch")): Timing(**entry) for entry in content["networks"]},
                 checks={arch(entry.pop("arch")): Timing(**entry) for entry in content["checks"]},
+                others=tuple(
+                    OtherDevice(
+                        dict(other["device"]),
+                        {arch(entry["arch"]): float(entry["median_ms"]) for entry in other["networks"]},
+                    )
+                    for other in content.get("others", ())
+                ),
             )
 
 

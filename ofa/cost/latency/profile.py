@@ -1,7 +1,7 @@
 """Profiling: which models of a family are measured for a latency table, and the file that keeps unfinished samples."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from ofa.core.errors import TableError
 from ofa.core.files import write_json
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import macs_m
+from ofa.cost.latency.measurements import OtherDevice
 from ofa.cost.latency.table import LatencyTable
+from ofa.cost.latency.transfer import Transfer
 from ofa.devices.device import Device, Model
 from ofa.devices.estimator import Burst, LatencyEstimator, Samples
 from ofa.devices.measure import MeasureConfig, measure
@@ -25,6 +27,8 @@ from ofa.supernet.family import Family
 
 SAMPLES_FORMAT, SAMPLES_VERSION = "ofa-latency-samples", 2
 _OVERHEAD = "overhead"
+_POOL = 2000
+"""Random networks among which those to measure are chosen, where other devices are known."""
 
 
 class TableConfig(MeasureConfig):
@@ -41,7 +45,7 @@ def profile(
     device: Device,
     rng: np.random.Generator,
     *,
-    like: LatencyTable | None = None,
+    like: Sequence[LatencyTable] = (),
     config: TableConfig | None = None,
     samples_path: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -51,21 +55,25 @@ def profile(
     `rng` draws the networks and the order of measuring. The file `samples_path` keeps every burst, and an interrupted
     profile resumes from it. See `measure` for `on_progress`.
 
-    `like` is a table of the family on another device. Its timings of blocks are taken over, so that only networks are
-    measured; ten to thirty are enough if the same blocks are slow on both devices.
+    `like` are tables of the family on other devices, so that only networks are measured here; ten to thirty are enough.
+    Of a single table, the timings of blocks are taken over. Of several, or of one without blocks, whole networks tell
+    which networks to measure, and what to expect of the others (`Transfer`).
 
     Raises:
         DeviceError: the device cannot run a model, or is lost.
-        TableError: `like` has no blocks, or the samples are unreadable or of another family or device.
+        TableError: the tables in `like` are of families with different options, or the samples are unreadable or of
+            another family or device.
     """
-    if like is not None and not like.rows:
-        raise TableError(f"{like!r} has no blocks; profile the new device without it")
-    family, config = family if like is None else like.measured, config or TableConfig()
-    blocks = [] if like is not None or family.is_whole else list(distinct_blocks(family))
-    archs = _draw_archs(family.space, config.networks + config.checks, rng)
-    models = {} if like is not None else {_OVERHEAD: Model(nn.Identity, (1, 1, 1))}
+    family, config = like[0].measured if like else family, config or TableConfig()
+    if any(table.measured.space.choices != family.space.choices for table in like):
+        raise TableError("the tables of other devices were measured with different options; give tables of one family")
+    of_blocks = like[0] if len(like) == 1 and like[0].rows else None  # the table whose blocks are taken over
+    others = [] if of_blocks else [OtherDevice(table.device, table.latency_ms()) for table in like]
+    blocks = [] if like or family.is_whole else list(distinct_blocks(family))
+    fitted, checks = _draw_networks(family, others, config, rng)
+    models = {} if of_blocks else {_OVERHEAD: Model(nn.Identity, (1, 1, 1))}
     models |= {_row(block, size): Model(block.build, block.input_shape(size)) for block, size in blocks}
-    models |= {_name(arch): network(family, arch) for arch in archs}
+    models |= {_name(arch): network(family, arch) for arch in (*fitted, *checks)}
     subject = {"family": {"name": family.name, "options": dict(family.options)}, "device": device.description}
     file = SampleFile(samples_path, subject)
 
@@ -75,19 +83,19 @@ def profile(
 
     timings = measure(device, models, reference(family), rng, config=config, samples=file.samples, on_progress=save)
     estimator = LatencyEstimator.fit({name: file.samples[name] for name in models}, config.bursts)
-    n_fitted = len(archs) - (min(config.checks, len(archs) // 2) if len(archs) >= 8 else 0)
     bursts = "fastest" if estimator.fastest else "all"
     description = device.description | {"bursts": bursts, "reference_ms": estimator.reference_ms}
     rows = {(repr(block), size): timings[_row(block, size)] for block, size in blocks}
     return LatencyTable(
         measured=family,
         family=family,
-        device=description if like is None else description | {"blocks_of": dict(like.device)},
+        device=description | ({"blocks_of": dict(of_blocks.device)} if of_blocks else {}),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        overhead=timings[_OVERHEAD] if like is None else like.overhead,
-        rows=rows if like is None else like.rows,
-        networks={arch: timings[_name(arch)] for arch in archs[:n_fitted]},
-        checks={arch: timings[_name(arch)] for arch in archs[n_fitted:] or archs},  # a small space has no others
+        overhead=of_blocks.overhead if of_blocks else timings[_OVERHEAD],
+        rows=of_blocks.rows if of_blocks else rows,
+        networks={arch: timings[_name(arch)] for arch in fitted},
+        checks={arch: timings[_name(arch)] for arch in checks or fitted},  # a small space has no others
+        others=others,
     )
 
 
@@ -100,6 +108,20 @@ def reference(family: Family) -> Model:
     """Return the reference network of a family, always the same: the median of some random ones by MACs."""
     rows = family.space.sample(51, np.random.default_rng(0))
     return network(family, family.space.decode(rows[np.argsort(macs_m(family)(rows))[25]]))
+
+
+def _draw_networks(
+    family: Family, others: Sequence[OtherDevice], config: TableConfig, rng: np.random.Generator
+) -> tuple[list[Arch], list[Arch]]:
+    """Draw the networks that predictions are fitted to, and checks; fewer if the space has fewer."""
+    archs = _draw_archs(family.space, config.networks + config.checks, rng)
+    if not others:
+        n_fitted = len(archs) - (min(config.checks, len(archs) // 2) if len(archs) >= 8 else 0)
+        return archs[:n_fitted], archs[n_fitted:]
+    pool = _draw_archs(family.space, _POOL, rng)
+    chosen = Transfer.of(family, others).choose(config.networks, family.space.rows(pool))
+    fitted = [pool[i] for i in chosen]
+    return fitted, [arch for arch in archs if arch not in fitted][: config.checks]
 
 
 def _draw_archs(space: SearchSpace, n: int, rng: np.random.Generator) -> list[Arch]:

@@ -12,6 +12,7 @@ from ofa.core.prediction import Prediction
 from ofa.cost.latency.block_model import BlockModel, BlockSum
 from ofa.cost.latency.gaussian_process import GaussianProcess
 from ofa.cost.latency.measurements import Measurements, to_arrays
+from ofa.cost.latency.transfer import FittedTransfer, Networks, Transfer
 from ofa.space.arch import Rows
 
 
@@ -53,7 +54,8 @@ class LatencyTable(Measurements):
     """Predictor of the latency of archs of one run of `batch` images, in ms; see `Measurements` for its fields.
 
     A regression turns the timings of blocks into the latency of an arch; without measured networks it is their plain
-    sum, and for a family without blocks a Gaussian process predicts it. The model is fitted when first needed.
+    sum. Without blocks, a Gaussian process over the choices predicts it, or one over devices and archs if there are
+    other devices. The model is fitted when first needed.
     """
 
     name, unit = "latency_ms", "ms"
@@ -64,10 +66,17 @@ class LatencyTable(Measurements):
         return int(self.device.get("batch", 1))
 
     @cached_property
-    def _model(self) -> BlockModel | BlockSum | GaussianProcess:
+    def _model(self) -> BlockModel | BlockSum | GaussianProcess | FittedTransfer:
+        if self.others:
+            return self._transferred()
         if not self.rows:
             return GaussianProcess(self)
         return BlockModel(self) if self.networks else BlockSum(self)
+
+    def _transferred(self) -> FittedTransfer:
+        if self.family.space.choices != self.measured.space.choices:
+            raise TableError(f"{self!r} knows no other resolutions; profile the device for this family")
+        return Transfer.of(self.measured, self.others).fit(Networks(*to_arrays(self.networks, self.measured)))
 
     def __call__(self, rows: Rows) -> NDArray[np.float64]:
         """Return the latency `[n]` of rows `[n, n_choices]`: the mean of `predict`, with its errors, in less time."""

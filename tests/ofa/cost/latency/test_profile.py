@@ -1,5 +1,6 @@
 import datetime
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from ofa.core.errors import DeviceError, TableError
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import count_macs, macs_m
 from ofa.cost.latency.profile import SampleFile, TableConfig, reference
+from ofa.cost.latency.table import LatencyTable
 from ofa.devices.estimator import Burst
 
 
@@ -155,7 +157,7 @@ def test_a_new_device_is_predicted_from_a_few_networks_and_the_blocks_of_another
 
     by_macs, new = host().milliseconds, host(slower)
     few = TableConfig(networks=20, checks=6, min_rounds=2, max_rounds=2)
-    adapted = quick(little, pretend(new), seed=1, like=table, config=few)
+    adapted = quick(little, pretend(new), seed=1, like=[table], config=few)
     assert len(new.loaded) == 1 + 26  # no block
     assert (adapted.rows, adapted.overhead, adapted.measured) == (table.rows, table.overhead, table.measured)
     of_reference = reference(little)
@@ -169,11 +171,38 @@ def test_a_new_device_is_predicted_from_a_few_networks_and_the_blocks_of_another
     assert adapted(rows) == pytest.approx(true_ms, rel=0.1)
 
 
-def test_a_table_without_blocks_is_of_no_use_for_a_new_device(pretend, quick):
-    family = whole((16, 24), tuple(range(1, 13)))
-    table = quick(family, pretend())
-    with pytest.raises(TableError, match=r"0 blocks.* has no blocks; profile the new device without it"):
-        quick(family, pretend(), like=table)
+def test_a_new_device_starts_from_whole_networks_of_several_others(little, table, pretend, host, quick, tmp_path):
+    def slower(module, shape):
+        wide = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (5, 5)]
+        return 0.2 + 3 * by_macs(module, shape) + 0.05 * len(wide)
+
+    by_macs = host().milliseconds
+    new, other = host(slower), host(lambda module, shape: 0.1 + slower(module, shape) / 2)
+    others = [replace(table, rows={}), quick(little, pretend(other))]
+    few = TableConfig(networks=10, checks=6, min_rounds=2, max_rounds=2)
+    adapted = quick(little, pretend(new), seed=1, like=others, config=few)
+    assert len(new.loaded) == 1 + 1 + 16  # the reference, the overhead, and no block
+    assert (adapted.rows, len(adapted.networks), len(adapted.checks)) == ({}, 10, 6)
+    assert [other.device for other in adapted.others] == [one.device for one in others]
+    assert [other.networks for other in adapted.others] == [one.latency_ms() for one in others]
+    rows = np.stack([*little.space.enumerate()])
+    true_ms = [slower(little.build(arch).eval(), little.input_shape(arch)) for arch in map(little.space.decode, rows)]
+    assert spearmanr(adapted(rows), true_ms)[0] > 0.98
+    adapted.save(tmp_path / "table.json")
+    again = LatencyTable.load(tmp_path / "table.json", little)
+    np.testing.assert_array_equal(again.predict(rows), adapted.predict(rows))
+
+
+def test_tables_of_other_devices_must_be_of_one_family(little, small, table, pretend, quick):
+    other = replace(table, measured=small, family=small, rows={}, networks={small.space.smallest: table.overhead})
+    with pytest.raises(TableError, match="with different options; give tables of one family"):
+        quick(little, pretend(), like=[table, other])
+
+
+def test_a_table_from_other_devices_knows_no_other_resolutions(little, small, table, pretend, quick):
+    adapted = quick(little, pretend(), like=[table, table])
+    with pytest.raises(TableError, match="knows no other resolutions; profile the device for this family"):
+        replace(adapted, family=small)(small.space.rows([small.space.smallest]))
 
 
 SUBJECT = {"family": {"name": "small", "options": {"resolutions": (12, 16)}}, "device": {"threads": 1}}
