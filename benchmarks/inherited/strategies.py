@@ -9,15 +9,16 @@ SHIPPED = "shipped"
 Changes = dict[str, Any]
 
 
-def _spread(teacher: str, epochs: int) -> Changes:
+def _spread(teacher: str, epochs: int, lr: float = 0.3) -> Changes:
     phase = {"strategy": "spread", "epochs": epochs, "subnets": 4, "parts": 2}
-    return {"phases": [phase], "teacher": teacher, "lr": 0.3}
+    return {"phases": [phase], "teacher": teacher, "lr": lr}
 
 
 TRAININGS: dict[str, dict[str, Changes]] = {
     SHIPPED: {task: {} for task in TASKS},
     "spread on halves, average": {"cnn": _spread("average", 17)},
     "spread on halves, labels": {"cnn": _spread("none", 24), "hybrid": _spread("none", 20)},
+    "spread on halves, labels, lr 0.6": {"cnn": _spread("none", 24, lr=0.6)},
 }
 """Changes by the name of the training and the task; as many epochs as cost what the recipe's training costs."""
 ALONE: Changes = {"phases": [{"strategy": "full", "epochs": 12}], "clip_grad_norm": None}

@@ -77,6 +77,24 @@ class Encoding:
             columns.append(self._paths(self.graph(rows)))
         return np.concatenate(columns, axis=1)
 
+    def graphs(self, rows: Rows) -> Graphs:
+        """Return the graphs of the networks, or, if there is only a space, chains of the choices that are active."""
+        return self._chains(rows) if self.graph is None else self.graph(rows)
+
+    def _chains(self, rows: Rows) -> Graphs:
+        n_values, kinds = np.array([len(choice.values) for choice in self.space.choices]), np.array(self.kinds)
+        active, n_kinds = self.space.active(rows), max(self.kinds) + 1
+        of_choices = np.where(active, 2 + kinds, -1)  # 0 and 1 are the input and the output
+        ends = np.ones((len(rows), 1), dtype=np.int64)
+        nodes = np.concatenate([0 * ends, of_choices, ends], axis=1)
+        positions = np.where(active, rows / np.maximum(n_values - 1, 1), 0.0)
+        sizes = np.zeros((*nodes.shape, n_kinds))
+        sizes[:, np.arange(1, nodes.shape[1] - 1), kinds] = positions
+        present = nodes >= 0
+        order = np.where(present, np.cumsum(present, axis=1), -1)
+        edges = (order[:, None, :] == order[:, :, None] + 1) & present[:, :, None] & present[:, None]
+        return Graphs(nodes, sizes.astype(np.float32), edges.astype(np.float32))
+
     @cached_property
     def _groups(self) -> Floats:
         """Which states `[sum of n_states]` each group counts `[n_groups]`: two or more choices of a kind."""
