@@ -1,14 +1,15 @@
-"""Judge search on published tables and write the page: `python -m benchmarks.search --tables DIR [--seeds 10]`.
+"""Judge search and prediction on published tables and write their pages.
 
-About two hours on one core. Results are stored in docs/results/search/, so an interrupted benchmark resumes; remove
-the files to measure anew.
+`python -m benchmarks.search --tables DIR [--seeds 10]`; about six hours on one core. Results are stored in
+docs/results/search/, so an interrupted benchmark resumes; remove the files to measure anew.
 """
 
 import argparse
 from pathlib import Path
 
-from benchmarks.search import devices, fronts, queries, speed
+from benchmarks.search import devices, fronts, predictors, queries, speed
 from benchmarks.search.page import write_search_page
+from benchmarks.search.predictors_page import write_predictors_page
 
 
 def main() -> None:
@@ -22,11 +23,13 @@ def main() -> None:
         parser.error(f"--tables {arguments.tables} is no folder; name the one that holds the published tables")
     try:
         speed.measure()
+        predictors.measure(arguments.tables, seeds)
         devices.measure(arguments.tables, seeds)
         queries.measure(arguments.tables, seeds)
         fronts.measure(arguments.tables, seeds)
     finally:
         write_search_page(seeds)
+        write_predictors_page(seeds)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 The tables are read where they lie; what each holds, and where it comes from, is said in the README beside them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import ofa
 from ofa.predict.encoding import Encoding
+from ofa.predict.predictor import as_encoding
 from ofa.space.arch import Rows
 from ofa.space.choice import Choice
 from ofa.space.graphs import Graphs
@@ -68,6 +71,31 @@ def channel_bench_macro(tables: Path) -> Table:
     content = np.load(tables / "xiusu_Channel-Bench-Macro/Results_MobileNet.npz")
     space = SearchSpace(Choice(f"layer{i}.width", (0.25, 0.5, 0.75, 1.0)) for i in range(7))
     return Table(Encoding(space), content["widths"].astype(np.int64) - 1, content["mean_acc"].astype(np.float64))
+
+
+def ofa_mobilenet_v3(tables: Path) -> Table:
+    """ImageNet accuracies of subnets of once-for-all's MobileNetV3 that searches evaluated; means of repeated ones."""
+    content = np.load(tables / "IntelLabs_DyNAS-T/ofa_mbv3_w10_imagenet_acc.npz")
+    family = ofa.create_family("ofa_mobilenet_v3", resolutions=[224])
+    values = {f"stage{stage}.depth": content["d"][:, stage] for stage in range(5)} | {"resolution": content["r"]}
+    for i in range(20):
+        block = f"stage{i // 4}.block{i % 4}"
+        values |= {f"{block}.kernel": content["ks"][:, i], f"{block}.expand": content["e"][:, i]}
+    choices = family.space.choices
+    columns = [np.searchsorted(one.values, values[one.name]).clip(0, len(one.values) - 1) for one in choices]
+    rows = family.space.canonical(np.stack(columns, axis=1).astype(np.int64))
+    different = family.space.unique(rows)
+    index = {key.tobytes(): i for i, key in enumerate(family.space.keys(different))}
+    arch = np.array([index[key.tobytes()] for key in family.space.keys(rows)])
+    return Table(as_encoding(family), different, np.bincount(arch, content["top1"]) / np.bincount(arch))
+
+
+TABLES: dict[str, Callable[[Path], Table]] = {
+    "NAS-Bench-201": nas_bench_201,
+    "NAS-Bench-Macro": nas_bench_macro,
+    "Channel-Bench-Macro": channel_bench_macro,
+    "OFA-MobileNetV3": ofa_mobilenet_v3,
+}
 
 
 def nas_bench_201_space() -> SearchSpace:

@@ -1,6 +1,6 @@
 """What a search knows of the archs that were measured: accuracies with less noise, accuracy drops, and the front."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from ofa.search.pareto import non_dominated
 Entry = dict[str, Any]
 
 
-def fit_predictor(run: Run, samples: Samples) -> Predictor:
-    """Fit the recipe's accuracy predictor to float32 accuracies."""
-    predictor = new_predictor(run.family, run.recipe.predictor, run.recipe.seed)
+def fit_predictor(run: Run, samples: Samples, earlier: Sequence[Predictor]) -> Predictor:
+    """Fit the recipe's accuracy predictor to float32 accuracies, starting from earlier predictors."""
+    predictor = new_predictor(run.family, run.recipe.predictor, earlier, run.recipe.seed)
     return predictor.fit(run.family.space.rows(samples), denoised(run, samples.values()))
 
 

@@ -1,6 +1,6 @@
 """The accuracy predictor of a run: section `predictor` of a recipe, and what its predictors read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +20,15 @@ class PredictorConfig(Config):
     """Which accuracy predictor is fitted."""
 
     name: str = "auto"
-    """`auto`, the best of the others or a mean of them by archs left out, or one of them: `gp`, `ridge`, `mlp`,
-    `trees`."""
+    """`auto`, the best of several or a mean of them by archs left out, or one of them: `gp`, `ridge`, `mlp`, `trees`,
+    `gcn`, `transformer`."""
     features: list[Literal["macs_m", "params_m"]] = Field(default_factory=list)
     """Costs whose logarithms it reads, too; counting them takes seconds to minutes for large families."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of that predictor, such as `{members: 10}`; see its file in `ofa/predict/`."""
+    start_from: list[str] = Field(default_factory=list)
+    """Directories of earlier runs of the same family and choices, on other data. The predictor learns by how much
+    accuracies differ from what theirs say, which takes fewer archs."""
 
     @model_validator(mode="before")
     @classmethod
@@ -46,9 +49,24 @@ class PredictorConfig(Config):
         return self
 
 
-def new_predictor(family: Family, config: PredictorConfig, seed: int) -> Predictor:
-    """Create the predictor that a recipe asks for."""
-    return create(config.name, family, features=_features(family, config), seed=seed, **config.settings)
+def new_predictor(family: Family, config: PredictorConfig, earlier: Sequence[Predictor], seed: int) -> Predictor:
+    """Create the predictor that a recipe asks for, to start from earlier ones."""
+    features = _features(family, config)
+    return create(config.name, family, features=features, start_from=earlier, seed=seed, **config.settings)
+
+
+def earlier_predictors(family: Family, config: PredictorConfig) -> list[Predictor]:
+    """Read the predictors of the runs that a recipe starts from.
+
+    Raises:
+        PredictorError: a run has none.
+        CheckpointError: one is broken, of another search space, or reads costs that the recipe's does not.
+    """
+    paths = [Path(run).expanduser() / "predictor.safetensors" for run in config.start_from]
+    for path in paths:
+        if not path.exists():
+            raise PredictorError(f"start_from: {path.parent} has no fitted predictor; run `ofa fit` there first")
+    return [read_predictor(path, family, config) for path in paths]
 
 
 def read_predictor(path: Path, family: Family, config: PredictorConfig) -> Predictor:

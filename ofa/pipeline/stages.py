@@ -12,6 +12,7 @@ from ofa.cost.latency.profile import profile
 from ofa.pipeline.accuracy_store import AccuracyStore, columns, n_validation_images, read_samples
 from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.measured import fit_predictor
+from ofa.pipeline.predictor import earlier_predictors
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
 from ofa.pipeline.target import Target
@@ -75,7 +76,7 @@ def _sample(run: Run, progress: Progress) -> None:
 def _fit(run: Run, progress: Progress) -> None:
     """Fit the accuracy predictor to the sampled subnets, and judge it by subnets left out."""
     samples = read_samples(run)
-    predictor = fit_predictor(run, samples)
+    predictor = fit_predictor(run, samples, earlier_predictors(run.family, run.recipe.predictor))
     predictor.save(run.path("predictor.safetensors"))
     top1_percent, _ = columns(samples.values())
     prediction = predictor.cross_validated()
@@ -83,6 +84,11 @@ def _fit(run: Run, progress: Progress) -> None:
     metrics = judge(prediction, top1_percent, noise_percent)
     write_json(run.path("predictor.json"), asdict(metrics))
     progress(1, 1, f"Kendall tau {metrics.kendall_tau:.2f}")
+
+
+def _check_fit(run: Run) -> None:
+    """Read the predictors of earlier runs, so that what is wrong with them is known before the training."""
+    earlier_predictors(run.family, run.recipe.predictor)
 
 
 TRAIN = Stage("train", (), ("family", "data", "train"), _train, expensive=True)
@@ -95,4 +101,4 @@ PROFILE = Stage(
     partial=("latency_samples-*.json", "latency_table-*.json"),
 )
 SAMPLE = Stage("sample", ("train",), ("sample",), _sample)
-FIT = Stage("fit", ("sample",), ("predictor",), _fit)
+FIT = Stage("fit", ("sample",), ("predictor",), _fit, check=_check_fit)

@@ -34,9 +34,9 @@ class _Network(nn.Module):
         x, present = self.embedding(nodes), (nodes.kinds > 0).float()
         edges = nodes.edges.clone()
         edges[:, 0, 1:], edges[:, 1:, 0] = present[:, 1:], present[:, 1:]
-        forward, backward = (e / e.sum(2, keepdim=True).clamp_min(1) for e in (edges.mT, edges))
+        before, after = nodes._replace(edges=edges).means()
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            mixed = layer(torch.cat([x, forward @ x, backward @ x], dim=2))
+            mixed = layer(torch.cat([x, before @ x, after @ x], dim=2))
             x = x + self.dropout(norm(mixed).relu()) * present[..., None]
         scores: Tensor = self.head(x[:, 0])[:, 0]
         return scores

@@ -1,7 +1,7 @@
 """Predictors that are neural networks over the nodes of archs; each file that uses this says how nodes are mixed."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,11 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ofa.predict.ensemble import Ensemble, EnsembleSettings
-from ofa.predict.predictor import Measured, State
+from ofa.predict.predictor import Measured, State, under
 from ofa.predict.warp import Floats
 from ofa.space.arch import Rows
 
 _BATCH = 256
+_SAMPLE = 1000
+"""Random archs whose nodes show which kinds there are."""
 _BLOCK = 1024
 _WARMUP = 0.1
 """Share of the steps over which the learning rate rises."""
@@ -22,13 +24,15 @@ _WARMUP = 0.1
 class NetworkSettings(EnsembleSettings):
     """Settings of predictors that are neural networks over nodes."""
 
+    warp: Literal["auto", "none", "ranks"] = "ranks"
+    """As of every predictor; by default ranks, as to try both takes twice the time."""
     hidden: int = Field(64, ge=8, le=1024, multiple_of=8)
     """Width of the network."""
     layers: int = Field(3, ge=1, le=32)
     """Times that nodes are mixed."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of the activations that is dropped while it is fitted."""
-    steps: int = Field(300, ge=1, le=100_000)
+    steps: int = Field(200, ge=1, le=100_000)
     """Steps of AdamW, each on at most 256 archs."""
     lr: float = Field(2e-3, gt=0)
     """Largest learning rate."""
@@ -51,6 +55,11 @@ class Nodes(NamedTuple):
     kinds: Tensor
     sizes: Tensor
     edges: Tensor
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Return matrices `[n, nodes, nodes]` that take means over the nodes before, and over those after each node."""
+        before, after = (e / e.sum(2, keepdim=True).clamp_min(1) for e in (self.edges.mT, self.edges))
+        return before, after
 
     def part(self, chosen: Tensor | slice) -> "Nodes":
         """Return the nodes of some archs."""
@@ -84,28 +93,31 @@ class NetworkPredictor(Ensemble):
         """Return a network that maps `Nodes` of `n` archs to scores `[n]`."""
 
     def _fit_member(self, measured: Measured, seed: int) -> State:
-        nodes, state = self._nodes(measured.rows), State()
-        if nodes.sizes.shape[2]:
-            present = nodes.sizes[nodes.kinds > 0]
-            state = {"center": present.mean(0).numpy(), "spread": present.std(0).clamp_min(1e-3).numpy()}
-        n_kinds = int(self._nodes(self.encoding.space.sample(1000, np.random.default_rng(0))).kinds.max()) + 2
-        state["shape"] = np.array([max(n_kinds, int(nodes.kinds.max()) + 2), *nodes.sizes.shape[1:]])
-        nodes = _standardized(nodes, state)
+        nodes, scores = self._nodes(measured.rows), measured.scores
+        present = nodes.sizes[nodes.kinds > 0].numpy()
+        sample = self._nodes(self.encoding.space.sample(_SAMPLE, np.random.default_rng(0)))
+        n_kinds = 1 + max(int(one.kinds.max()) for one in (nodes, sample))
+        state: State = {
+            "shape": np.array([n_kinds, *nodes.sizes.shape[1:]]),
+            "sizes": np.stack([present.mean(axis=0), np.maximum(present.std(axis=0), 1e-3)]),
+            "scores": np.array([scores.mean(), scores.std()]),
+        }
+        targets = (scores - scores.mean()) / (scores.std() or 1.0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = self._build(*state["shape"].tolist())
-            _fit(network, nodes, measured, self.settings)
+            _fit(network, _standardized(nodes, state), measured._replace(scores=targets), self.settings)
         return state | {f"weights.{name}": tensor.numpy() for name, tensor in network.state_dict().items()}
 
     def _predict_member(self, state: State, rows: Rows) -> Floats:
         network = self._build(*state["shape"].tolist()).eval()
-        weights = {name.removeprefix("weights."): x for name, x in state.items() if name.startswith("weights.")}
-        network.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in weights.items()})
-        nodes, scores = _standardized(self._nodes(rows), state), [np.zeros(0)]
+        network.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in under("weights.", state).items()})
+        parts = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
         with torch.no_grad():
-            for start in range(0, len(rows), _BLOCK):
-                scores.append(network(nodes.part(slice(start, start + _BLOCK))).double().numpy())
-        return np.concatenate(scores)
+            scores = [network(_standardized(self._nodes(part), state)).double().numpy() for part in parts]
+        mean, scale = state["scores"]
+        predicted: Floats = mean + scale * np.concatenate([np.zeros(0), *scores])
+        return predicted
 
     def _nodes(self, rows: Rows) -> Nodes:
         graphs = self.encoding.graphs(rows)
@@ -118,9 +130,7 @@ class NetworkPredictor(Ensemble):
 
 
 def _standardized(nodes: Nodes, state: State) -> Nodes:
-    if "center" not in state:
-        return nodes
-    center, spread = torch.from_numpy(state["center"]), torch.from_numpy(state["spread"])
+    center, spread = torch.from_numpy(np.array(state["sizes"]))
     return nodes._replace(sizes=(nodes.sizes - center) / spread * (nodes.kinds > 0)[..., None])
 
 

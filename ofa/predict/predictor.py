@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -82,6 +82,7 @@ class Predictor(ABC):
     """
 
     name: ClassVar[str]
+    earlier: Sequence["Predictor"] = ()  # predictors of other runs that this one starts from
     Settings: ClassVar[type[PredictorSettings]] = PredictorSettings
 
     def __init__(self, encoding: Encoding, settings: Any, *, seed: int = 0) -> None:
@@ -145,11 +146,15 @@ class Predictor(ABC):
         self.calibration = float(arrays["calibration"][0])
         self.state = under("state.", arrays)
 
+    def description(self) -> dict[str, Any]:
+        """Return how the predictor was created: JSON values from which `create` makes it again, unfitted."""
+        settings = self.settings.model_dump(mode="json")
+        return {"name": self.name, "settings": settings, "seed": self.seed, "features": [*self.encoding.features]}
+
     def save(self, path: Path) -> None:
         """Write the predictor as a safetensors file, whole or not at all."""
-        metadata = {"predictor": self.name, "settings": self.settings.model_dump_json(), "seed": str(self.seed)}
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in self.arrays().items()}
-        write_tensors(path, tensors, metadata | _reads(self.encoding))
+        write_tensors(path, tensors, {"predictor": json.dumps(self.description())} | _reads(self.encoding))
 
     def _checked(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None) -> tuple[Rows, Floats, Floats]:
         top1_percent = np.asarray(top1_percent, dtype=np.float64)
@@ -197,6 +202,7 @@ def create(
     subject: Any,
     *,
     features: Mapping[str, Feature] | None = None,
+    start_from: Sequence["Predictor"] = (),
     seed: int = 0,
     **settings: Any,
 ) -> Predictor:
@@ -206,15 +212,25 @@ def create(
         name: of the entry-point group `ofa.predictors`: `auto`, `gp`, `ridge`, `mlp`, `trees`.
         subject: a `SearchSpace`, a `Family`, or an `Encoding`.
         features: costs by name that are known without a measurement, such as `{"macs_m": ofa.macs_m(family)}`.
+        start_from: fitted predictors of the same space, such as those of earlier runs on other data. The new one then
+            learns by how much accuracies differ from theirs, which takes fewer archs.
         seed: of everything that is drawn.
         settings: of the predictor.
 
     Raises:
-        PredictorError: there is no such predictor or setting, or a value is not allowed.
+        PredictorError: there is no such predictor or setting, a value is not allowed, or a predictor to start from was
+            not fitted or is of another space.
     """
     kind, checked = check_settings(name, settings)
     predictor: Predictor = kind(as_encoding(subject, features), checked, seed=seed)
-    return predictor
+    if not start_from:
+        return predictor
+    from ofa.predict.transfer import Transfer  # it creates predictors
+
+    for one in start_from:
+        if not one.state or one.encoding.space.choices != predictor.encoding.space.choices:
+            raise PredictorError(f"{one!r} was not fitted, or to another space; start from fitted ones of this space")
+    return Transfer(predictor, start_from)
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> tuple[type[Predictor], PredictorSettings]:
@@ -233,15 +249,39 @@ def load(path: Path, subject: Any, *, features: Mapping[str, Feature] | None = N
     if "predictor" not in metadata:
         raise CheckpointError(f"{path} is not a predictor; fit it again")
     if any(metadata.get(key) != value for key, value in _reads(encoding).items()):
-        raise CheckpointError(f"{path} was fitted on another search space or other features; fit it again")
+        raise CheckpointError(f"{path} was fitted on another search space; fit it again")
     try:
-        settings = json.loads(metadata["settings"])
-        predictor = create(metadata["predictor"], encoding, seed=int(metadata["seed"]), **settings)
+        description = json.loads(metadata["predictor"])
+        if missing := sorted(_features_of(description) - encoding.features.keys()):
+            raise CheckpointError(f"{path} reads {', '.join(missing)}; give these features, or fit it again")
+        predictor = _described(description, encoding)
         predictor.restore({name: tensor.numpy() for name, tensor in tensors.items()})
         predictor._predict(encoding.space.rows([encoding.space.smallest]))
-    except (KeyError, ValueError, TypeError, IndexError, PredictorError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError, PredictorError) as error:
         raise CheckpointError(f"{path} is not a predictor ({one_line(error)}); fit it again") from error
     return predictor
+
+
+def _features_of(description: Mapping[str, Any]) -> set[str]:
+    """Return the names of the features that a predictor and those that it starts from read."""
+    earlier = (_features_of(one) for one in description.get("start_from", ()))
+    return set(description["features"]).union(*earlier)
+
+
+def _described(description: Mapping[str, Any], encoding: Encoding) -> Predictor:
+    """Create the predictor of a description, unfitted."""
+    features = {name: encoding.features[name] for name in description["features"]}
+    predictor = create(
+        str(description["name"]),
+        Encoding(encoding.space, features, encoding.graph),
+        seed=int(description["seed"]),
+        **description["settings"],
+    )
+    if "start_from" not in description:
+        return predictor
+    from ofa.predict.transfer import Transfer  # it creates predictors
+
+    return Transfer(predictor, [_described(one, encoding) for one in description["start_from"]])
 
 
 def as_encoding(subject: Any, features: Mapping[str, Feature] | None = None) -> Encoding:
@@ -271,9 +311,5 @@ def calibration_factor(scores: Floats, left_out: Scores) -> float:
 
 
 def _reads(encoding: Encoding) -> dict[str, str]:
-    """Return what a fitted predictor depends on: the choices, the names of features, and whether graphs are read."""
-    return {
-        "choices": repr(encoding.space.choices),
-        "features": json.dumps(list(encoding.features)),
-        "graph": str(encoding.graph is not None),
-    }
+    """Return what a fitted predictor depends on beside its features: the choices, and whether there are graphs."""
+    return {"choices": repr(encoding.space.choices), "graph": str(encoding.graph is not None)}

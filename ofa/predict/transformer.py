@@ -1,4 +1,4 @@
-"""A transformer over the nodes of archs; connections between them bias its attention (Graphormer, arXiv 2106.05234)."""
+"""A transformer over the nodes of archs that also mixes what is connected, as PINAT does (Lu et al., AAAI 2023)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ _HEADS = 4
 class Transformer(NetworkPredictor):
     """A transformer whose tokens are the nodes of an arch's graph, or its choices where there is only a space.
 
-    Each head learns how much more a node attends to those before and to those after it.
+    Before each layer, a node reads the nodes that it is connected with; within it, each head learns how much more it
+    attends to those.
     """
 
     name = "transformer"
@@ -32,16 +33,19 @@ class _Network(nn.Module):
             )
             for _ in range(settings.layers)
         )
-        self.bias = nn.Parameter(torch.zeros(2, _HEADS))
+        self.connected = nn.ModuleList(nn.Linear(2 * hidden, hidden) for _ in range(settings.layers))
+        self.bias = nn.Parameter(torch.randn(2, _HEADS))
         self.norm, self.head = nn.LayerNorm(hidden), nn.Linear(hidden, 1)
 
     def forward(self, nodes: Nodes) -> Tensor:
         """Return the scores `[n]`."""
-        x = self.embedding(nodes)
+        x, absent = self.embedding(nodes), nodes.kinds == 0
         before, after = self.bias[:, None, :, None, None]
         bias = before * nodes.edges.mT[:, None] + after * nodes.edges[:, None]
-        bias = bias.masked_fill((nodes.kinds == 0)[:, None, None], -1e4).flatten(0, 1)  # [n * heads, nodes, nodes]
-        for layer in self.layers:
-            x = layer(x, src_mask=bias)
+        bias = bias.masked_fill(absent[:, None, None], -1e4).flatten(0, 1)  # [n * heads, nodes, nodes]
+        from_before, from_after = nodes.means()
+        for layer, connected in zip(self.layers, self.connected, strict=True):
+            x = layer(x + connected(torch.cat([from_before @ x, from_after @ x], dim=2)), src_mask=bias)
+            x = x.masked_fill(absent[..., None], 0)
         scores: Tensor = self.head(self.norm(x[:, 0]))[:, 0]
         return scores

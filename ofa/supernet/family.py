@@ -11,8 +11,10 @@ from ofa.core.errors import FamilyError, SpaceError
 from ofa.space.arch import Arch, Rows, Value
 from ofa.space.choice import Choice
 from ofa.space.coupling import couple
+from ofa.space.graphs import Graphs
 from ofa.space.search_space import SearchSpace
 from ofa.supernet.block import Block, skeleton
+from ofa.supernet.graphs import chain_of_slots
 from ofa.supernet.rules import Rule
 from ofa.supernet.sharing import add_extras, share
 from ofa.supernet.slot import Slot, assemble
@@ -92,6 +94,11 @@ class Family:
     def is_whole(self) -> bool:
         """Whether each network is a single block, as with `from_builder`."""
         return [slot.path for slot in self.slots] == [""]
+
+    @property
+    def graphs(self) -> Callable[[Rows], Graphs] | None:
+        """A function from rows `[n, n_choices]` to graphs whose nodes are slots; None if networks are single blocks."""
+        return None if self.is_whole else partial(chain_of_slots, self)
 
     @classmethod
     def from_builder(

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 import yaml
 
 from export.session import INPUT, OUTPUT, session
-from ofa.core.errors import CheckpointError, InfeasibleError, RunError
+from ofa.core.errors import CheckpointError, InfeasibleError, PredictorError, RunError
 from ofa.data.loaders import eval_batches
 from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
@@ -197,3 +198,32 @@ def test_weights_and_predictor_hold_only_tensors(finished):
     prediction = predictor.predict(run.family.space.rows([run.family.space.largest]))
     assert np.isfinite(prediction).all()
     assert prediction.low <= prediction.mean <= prediction.high
+
+
+def starting_from(folder, start_from):
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    content["predictor"]["start_from"] = [str(start_from)]
+    return Run(Recipe.model_validate(content), folder)
+
+
+def test_a_run_starts_from_the_predictor_of_another_and_needs_it_no_more(finished, tmp_path):
+    plain, second = open_run(finished).predictor(), tmp_path / "second"
+    shutil.copytree(finished, second)
+    run = starting_from(second, finished)
+    run.check_inputs()
+    run.execute(all_stages()["fit"], quiet)
+    shutil.rmtree(finished)
+    run.execute(all_stages()["search"], quiet)
+    rows = run.family.space.sample(20, np.random.default_rng(0))
+    for predictor in (run.predictor(), run.target().predictor()):
+        assert np.array_equal(predictor.earlier[0](rows), plain(rows))
+        assert not np.array_equal(predictor(rows), plain(rows))
+
+
+def test_what_is_wrong_with_an_earlier_run_is_known_before_the_training(finished, tmp_path):
+    with pytest.raises(PredictorError, match="nowhere has no fitted predictor; run `ofa fit` there"):
+        starting_from(finished, tmp_path / "nowhere").check_inputs()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/predictor.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"predictor\.safetensors is missing, truncated"):
+        starting_from(finished, tmp_path / "broken").check_inputs()

@@ -5,9 +5,11 @@ import ofa
 
 QUICK = {
     "auto": {"candidates": ["gp", "ridge"]},
+    "gcn": {"members": 2, "hidden": 16, "layers": 2, "steps": 40, "warp": "none", "lr": 0.01},
     "gp": {"steps": 10},
     "mlp": {"members": 2, "hidden": 8},
     "ridge": {"members": 2},
+    "transformer": {"members": 2, "hidden": 16, "layers": 1, "steps": 40, "warp": "none", "lr": 0.01},
     "trees": {"members": 2, "trees": 10},
 }
 """Settings with which a predictor is fitted in a moment."""

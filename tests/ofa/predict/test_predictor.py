@@ -181,13 +181,14 @@ def test_a_predictor_that_was_saved_and_loaded_predicts_the_same(predictor, samp
     assert [path.name for path in tmp_path.iterdir()] == ["p.safetensors"]
 
 
-def test_a_predictor_of_another_space_or_features_is_refused(create, name, tmp_path):
+def test_a_predictor_of_another_space_or_without_its_features_is_refused(create, name, tmp_path):
     first, second = (SearchSpace([Choice("resolution", (16, 32)), Choice(name, (1, 2))]) for name in ("a", "b"))
-    rows = first.rows([first.smallest, first.largest] * 5)
-    create(name, first).fit(rows, np.arange(10.0)).save(tmp_path / "p.safetensors")
-    for subject, features in ((second, {}), (first, {"size": len})):
-        with pytest.raises(CheckpointError, match="was fitted on another search space or other features; fit it again"):
-            ofa.predict.load(tmp_path / "p.safetensors", subject, features=features)
+    rows, path = first.rows([first.smallest, first.largest] * 5), tmp_path / "p.safetensors"
+    create(name, first, features={"size": lambda rows: 1.0 + rows[:, 0]}).fit(rows, np.arange(10.0)).save(path)
+    with pytest.raises(CheckpointError, match="was fitted on another search space; fit it again"):
+        ofa.predict.load(path, second)
+    with pytest.raises(CheckpointError, match="reads size; give these features, or fit it again"):
+        ofa.predict.load(path, first)
 
 
 def test_damaged_or_other_files_are_refused(predictor, space, tmp_path):
