@@ -1,6 +1,6 @@
 """What a search knows of the archs that were measured: accuracies with less noise, accuracy drops, and the front."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,6 @@ from ofa.core.errors import InfeasibleError
 from ofa.pipeline.accuracy_store import Samples, denoised, n_validation_images
 from ofa.pipeline.choose import objective_key
 from ofa.pipeline.costs import CostFunction
-from ofa.pipeline.predictor import new_predictor
 from ofa.pipeline.run import Run
 from ofa.pipeline.target import Target
 from ofa.predict.denoise import Floats, estimate_percent, model_rmse_percent
@@ -20,9 +19,8 @@ from ofa.search.pareto import non_dominated
 Entry = dict[str, Any]
 
 
-def fit_predictor(run: Run, samples: Samples, earlier: Sequence[Predictor]) -> Predictor:
-    """Fit the recipe's accuracy predictor to float32 accuracies, starting from earlier predictors."""
-    predictor = new_predictor(run.family, run.recipe.predictor, earlier, run.recipe.seed)
+def fit_predictor(run: Run, predictor: Predictor, samples: Samples) -> Predictor:
+    """Fit an accuracy predictor to the float32 accuracies of samples."""
     return predictor.fit(run.family.space.rows(samples), denoised(run, samples.values()))
 
 

@@ -1,6 +1,6 @@
 """The accuracy predictor of a run: section `predictor` of a recipe, and what its predictors read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,24 +49,21 @@ class PredictorConfig(Config):
         return self
 
 
-def new_predictor(family: Family, config: PredictorConfig, earlier: Sequence[Predictor], seed: int) -> Predictor:
-    """Create the predictor that a recipe asks for, to start from earlier ones."""
-    features = _features(family, config)
-    return create(config.name, family, features=features, start_from=earlier, seed=seed, **config.settings)
-
-
-def earlier_predictors(family: Family, config: PredictorConfig) -> list[Predictor]:
-    """Read the predictors of the runs that a recipe starts from.
+def new_predictor(family: Family, config: PredictorConfig, seed: int) -> Predictor:
+    """Create the predictor that a recipe asks for.
 
     Raises:
-        PredictorError: a run has none.
+        PredictorError: a run to start from has no predictor.
         CheckpointError: one is broken, of another search space, or reads costs that the recipe's does not.
     """
     paths = [Path(run).expanduser() / "predictor.safetensors" for run in config.start_from]
     for path in paths:
         if not path.exists():
             raise PredictorError(f"start_from: {path.parent} has no fitted predictor; run `ofa fit` there first")
-    return [read_predictor(path, family, config) for path in paths]
+    earlier = [read_predictor(path, family, config) for path in paths]
+    return create(
+        config.name, family, features=_features(family, config), start_from=earlier, seed=seed, **config.settings
+    )
 
 
 def read_predictor(path: Path, family: Family, config: PredictorConfig) -> Predictor:

@@ -69,7 +69,7 @@ def _search(target: Target, progress: Progress) -> None:
         add("float32", [arch for arch in archs if arch not in accuracies["float32"]])
         for precision in sorted(set(costs) - {"float32"}):
             add(precision, [space.decode(one.row) for one in chosen if one.precision == precision])
-        predictor = fit_predictor(run, accuracies["float32"], predictor.earlier)
+        predictor = fit_predictor(run, predictor.again(), accuracies["float32"])
     predictor.save(target.path("refined.safetensors"))
     measured = measured_archs(target, costs, accuracies, predictor)
     front = measured_front(target, measured)

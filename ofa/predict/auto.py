@@ -81,6 +81,11 @@ class Auto(Predictor):
         self.calibration = calibration_factor(scores, self.left_out)
         return self
 
+    def again(self) -> Predictor:
+        """Return one that chooses among the members with a share, which is quicker to fit."""
+        settings = self.settings.model_dump() | {"candidates": tuple(self.weights) or self.settings.candidates}
+        return create(self.name, self.encoding, seed=self.seed, **settings)
+
     def arrays(self) -> State:
         """Return everything that was fitted, by name; of the members, those with a share."""
         arrays = super().arrays()

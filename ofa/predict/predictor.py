@@ -82,7 +82,6 @@ class Predictor(ABC):
     """
 
     name: ClassVar[str]
-    earlier: Sequence["Predictor"] = ()  # predictors of other runs that this one starts from
     Settings: ClassVar[type[PredictorSettings]] = PredictorSettings
 
     def __init__(self, encoding: Encoding, settings: Any, *, seed: int = 0) -> None:
@@ -124,6 +123,10 @@ class Predictor(ABC):
         if not self.state:
             raise PredictorError(f"predictor {self.name!r} was not fitted; call fit(rows, top1_percent) first")
         return self._in_percent(self._predict(self.encoding.space.canonical(rows)))
+
+    def again(self) -> "Predictor":
+        """Return such a predictor that is not fitted, without what this fit showed to be of no use."""
+        return create(self.name, self.encoding, seed=self.seed, **self.settings.model_dump())
 
     def cross_validated(self) -> Prediction:
         """Return the accuracies in percent of the archs of `fit`, each predicted by models that had not seen it."""
@@ -287,6 +290,8 @@ def _described(description: Mapping[str, Any], encoding: Encoding) -> Predictor:
 def as_encoding(subject: Any, features: Mapping[str, Feature] | None = None) -> Encoding:
     """Return what predictors read of a space, a family, or an encoding, with features added."""
     if isinstance(subject, Encoding):
+        if not features:
+            return subject
         return Encoding(subject.space, {**subject.features, **(features or {})}, subject.graph)
     space = subject if isinstance(subject, SearchSpace) else subject.space
     return Encoding(space, dict(features or {}), getattr(subject, "graphs", None))

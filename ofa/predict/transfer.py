@@ -48,6 +48,10 @@ class Transfer(Predictor):
         self.calibration = calibration_factor(scores, self.left_out)
         return self
 
+    def again(self) -> Predictor:
+        """Return one that starts from the same predictors."""
+        return Transfer(self.rest.again(), self.earlier)
+
     def description(self) -> dict[str, Any]:
         """Return how the model of the rest and the earlier predictors were created."""
         return self.rest.description() | {"start_from": [one.description() for one in self.earlier]}

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_PEELED = 64  # fronts of one or two objectives that are taken off one by one; of more, all at once is quicker
-
 
 def non_dominated(losses: Floats) -> NDArray[np.bool_]:
     """Return the mask `[n]` of the points `[n, n_objectives]`, without NaN, that no other point dominates.
@@ -38,21 +36,19 @@ def non_dominated(losses: Floats) -> NDArray[np.bool_]:
 def front_numbers(losses: Floats, n: int | None = None) -> NDArray[np.int64]:
     """Return the front `[n_points]` of each point `[n_points, n_objectives]`: 0 for those that no other dominates.
 
-    Front k holds the points that only points of fronts before it dominate. With `n`, only the first fronts that hold so
-    many points are told apart; the points that are left have the number after them.
+    Front k holds the points that only points of fronts before it dominate. With `n`, fronts after the first ones that
+    hold so many points may share a number.
     """
-    n = len(losses) if n is None else n
     number = np.zeros(len(losses), dtype=np.int64)
-    few_objectives = losses.shape[1] <= 2
-    remaining = np.lexsort(losses.T[::-1]) if few_objectives else np.arange(len(losses))
-    front = n_numbered = 0
-    while len(remaining) and n_numbered < n:
-        if few_objectives and front == _PEELED:
-            number[remaining] = front + _front_numbers_sorted(losses[remaining])
-            return number
-        on_front = (_non_dominated_sorted if few_objectives else non_dominated)(losses[remaining])
+    if losses.shape[1] <= 2:
+        order = np.lexsort(losses.T[::-1])
+        number[order] = _front_numbers_sorted(losses[order])
+        return number
+    remaining, front, n = np.arange(len(losses)), 0, len(losses) if n is None else n
+    while len(remaining) and len(losses) - len(remaining) < n:
+        on_front = non_dominated(losses[remaining])
         number[remaining] = np.where(on_front, front, front + 1)
-        remaining, front, n_numbered = remaining[~on_front], front + 1, n_numbered + int(on_front.sum())
+        remaining, front = remaining[~on_front], front + 1
     return number
 
 
@@ -128,11 +124,12 @@ def _front_numbers_sorted(losses: Floats) -> NDArray[np.int64]:
     """Return the fronts of points that are sorted as for `_non_dominated_sorted`, in one pass."""
     new = _differs_from_previous(losses)
     lowest: list[float] = []  # last objective of the newest point of each front, ascending
-    number = np.empty(int(new.sum()), dtype=np.int64)
-    for i, last in enumerate(losses[new, -1].tolist()):
-        number[i] = front = bisect_right(lowest, last) if losses.shape[1] == 2 else i
+    numbers = []
+    for last in losses[new, -1].tolist():
+        front = bisect_right(lowest, last) if losses.shape[1] == 2 else len(lowest)
         lowest[front : front + 1] = [last]
-    of_all: NDArray[np.int64] = number[np.cumsum(new) - 1]
+        numbers.append(front)
+    of_all: NDArray[np.int64] = np.array(numbers, dtype=np.int64)[np.cumsum(new) - 1]
     return of_all
 
 

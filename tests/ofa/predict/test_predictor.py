@@ -160,7 +160,7 @@ def test_a_predictor_that_was_not_fitted_says_so(create, name, samples):
         ("gpp", {}, r"unknown predictor 'gpp'; did you mean gp\?"),
         ("gp", {"stepps": 3}, r"predictor 'gp': stepps = 3: .* its settings are warp, steps, max_archs"),
         ("mlp", {"hidden": 0}, r"predictor 'mlp': hidden = 0: Input should be greater than or equal to 1"),
-        ("auto", {"candidates": ["gp", "auto"]}, r"there is no predictor 'auto'; choose from gp, mlp"),
+        ("auto", {"candidates": ["gp", "auto"]}, r"there is no predictor 'auto'; choose from gcn, gp, mlp"),
         ("auto", {"candidates": []}, r"predictor 'auto': candidates = .*: Tuple should have at least 1 item"),
         ("ridge", {"warp": "log"}, r"predictor 'ridge': warp = 'log': Input should be 'auto', 'none' or 'ranks'"),
     ],
@@ -219,3 +219,14 @@ def test_calibration_widens_intervals_until_they_hold_their_share():
     assert calibration_factor(np.full(5, 1e-3), Scores(np.zeros(5), np.ones(5))) == 1  # too few to narrow them
     exact = calibration_factor(np.full(50, norm.ppf(0.95)), Scores(np.zeros(50), np.ones(50)))
     assert exact == pytest.approx(1)
+
+
+def test_a_predictor_is_made_again_without_what_was_of_no_use(predictor, create, name, samples):
+    again = predictor.again()
+    assert not again.state
+    assert again.encoding is predictor.encoding
+    if name == "auto":
+        assert set(again.settings.candidates) == set(predictor.weights)
+    else:
+        rows, measured = samples
+        assert np.array_equal(again.fit(rows, measured)(rows), predictor(rows))
