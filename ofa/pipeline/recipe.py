@@ -54,6 +54,9 @@ class SearchConfig(Config):
     """Rounds of searching, measuring archs of the predicted front, and refitting the predictor."""
     verify: int = Field(24, ge=2, le=10_000)
     """Archs of the predicted front whose accuracy is measured in each round."""
+    judge: int = Field(0, ge=0, le=10_000)
+    """Archs beside the front that are measured in the end, to say how far it is from the best one known; the better
+    ones among them are deployed. Each takes as long as one of `verify`; the report says how many minutes in all."""
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:

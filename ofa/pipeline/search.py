@@ -15,6 +15,7 @@ from ofa.core.files import write_json
 from ofa.pipeline.accuracy_store import AccuracyStore, Samples, read_accuracies
 from ofa.pipeline.choose import ROUNDING, choose_levels, spread
 from ofa.pipeline.costs import CostFunction, check_limits, target_costs
+from ofa.pipeline.judge import Doubts
 from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.measured import fit_predictor, measured_archs, measured_front, precision_drop
 from ofa.pipeline.stage import Progress, Stage
@@ -46,7 +47,7 @@ def _search(target: Target, progress: Progress) -> None:
     predictor, rng, n_evaluated = run.predictor(), run.rng("search"), 0
     all_limits: list[Limits] = [{}, *(target.config.limits or ())]
     n_lossy = len(set(costs) - {"float32"})
-    n_measured = config.rounds * (config.verify + len(all_limits) - 1) + n_lossy * _n_first(target)
+    n_measured = config.rounds * (config.verify + len(all_limits) - 1) + n_lossy * _n_first(target) + config.judge
     total = n_measured * (2 if n_lossy else 1)  # an upper bound: some archs are found again
 
     def add(precision: str, archs: list[Arch]) -> None:
@@ -70,10 +71,19 @@ def _search(target: Target, progress: Progress) -> None:
         for precision in sorted(set(costs) - {"float32"}):
             add(precision, [space.decode(one.row) for one in chosen if one.precision == precision])
         predictor = fit_predictor(run, predictor.again(), accuracies["float32"])
-    predictor.save(target.path("refined.safetensors"))
     measured = measured_archs(target, costs, accuracies, predictor)
-    front = measured_front(target, measured)
-    content = {"n_evaluated": n_evaluated, "verified": store.n_samples, "front": front}
+    front, judged = measured_front(target, measured), {}
+    if config.judge:
+        doubts = Doubts(target, front, costs, accuracies, predictor)
+        for precision, archs in doubts.archs.items():
+            for one in dict.fromkeys(("float32", precision)):
+                add(one, archs)
+        predictor = fit_predictor(run, predictor.again(), accuracies["float32"])
+        measured = measured_archs(target, costs, accuracies, predictor)
+        front = measured_front(target, measured)
+        judged = {"judged": doubts.verdict(measured, front)}
+    predictor.save(target.path("refined.safetensors"))
+    content = {"n_evaluated": n_evaluated, "verified": store.n_samples, "front": front} | judged
     write_json(target.path("front.json"), content | {"levels": choose_levels(measured, front, target.config)})
 
 

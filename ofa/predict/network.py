@@ -110,7 +110,8 @@ class NetworkPredictor(Ensemble):
         return state | {f"weights.{name}": tensor.numpy() for name, tensor in network.state_dict().items()}
 
     def _predict_member(self, state: State, rows: Rows) -> Floats:
-        network = self._build(*state["shape"].tolist()).eval()
+        with torch.random.fork_rng(devices=[]):  # initial weights, which are replaced, are drawn
+            network = self._build(*state["shape"].tolist()).eval()
         network.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in under("weights.", state).items()})
         parts = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
         with torch.no_grad():
@@ -130,8 +131,10 @@ class NetworkPredictor(Ensemble):
 
 
 def _standardized(nodes: Nodes, state: State) -> Nodes:
+    """Return nodes with sizes as the network learned them; kinds that it has not seen are taken for the last one."""
     center, spread = torch.from_numpy(np.array(state["sizes"]))
-    return nodes._replace(sizes=(nodes.sizes - center) / spread * (nodes.kinds > 0)[..., None])
+    kinds = nodes.kinds.clamp_max(int(state["shape"][0]) - 1)
+    return Nodes(kinds, (nodes.sizes - center) / spread * (kinds > 0)[..., None], nodes.edges)
 
 
 def _fit(network: nn.Module, nodes: Nodes, measured: Measured, settings: NetworkSettings) -> None:

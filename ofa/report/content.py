@@ -127,14 +127,21 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _target_facts(target: Target, front: Entry) -> dict[str, str]:
-    config, finetune = target.config, target.recipe.finetune
+    config, finetune, judged = target.config, target.recipe.finetune, front.get("judged")
     limits = (", ".join(f"{name} {limit:g}" for name, limit in one.items()) for one in config.limits or ())
-    return {
+    facts = {
         "precision": config.precision,
         "batch": str(config.batch),
         "limits": "; ".join(limits) or "none",
         "search": f"{front['n_evaluated']:,} subnets predicted, {front['verified']} of them measured",
-    } | ({} if finetune is None else {"finetuning": f"{finetune.epochs} epochs for each level"})
+    }
+    if judged is not None:
+        facts["front"] = (
+            f"{judged['area_percent']:.1f} % of the area that the best one known dominates, at most "
+            f"{judged['gap_percent']:.2f} points below it; known by {judged['archs']} more archs beside it, in "
+            f"{judged['minutes']:g} minutes"
+        )
+    return facts | ({} if finetune is None else {"finetuning": f"{finetune.epochs} epochs for each level"})
 
 
 def _seconds(folder: StageFolder) -> dict[str, float]:

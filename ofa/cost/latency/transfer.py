@@ -68,6 +68,10 @@ class _Inputs(NamedTuple):
         return self._replace(others=self.others[..., kept])
 
 
+_Tasks = tuple[_Inputs, Tensor]
+"""Tasks of one size: what is read of their networks `[tasks, n, k]`, and their standardized latencies `[tasks, n]`."""
+
+
 class Transfer:
     """A Gaussian process over archs, whose kernel was learned by practice on other devices.
 
@@ -115,11 +119,10 @@ class Transfer:
     def inputs(self, rows: Rows) -> _Inputs:
         """Return what the model reads of rows `[n, n_choices]`."""
         counts, states = self._columns(rows)
-        parts = [slice(start, start + _CHUNK) for start in range(0, len(rows), _CHUNK)]
-        others = [np.concatenate([np.zeros(0), *(one(counts[p], states[p]) for p in parts)]) for one in self._smooth]
-        return _Inputs(*map(torch.from_numpy, (np.stack(others, axis=1), counts, states)))
+        others = np.stack([one(counts, states) for one in self._smooth], axis=1)
+        return _Inputs(*map(torch.from_numpy, (others, counts, states)))
 
-    def _practice(self, device: int, networks: Networks) -> tuple[_Inputs, Tensor]:
+    def _practice(self, device: int, networks: Networks) -> _Tasks:
         """Return tasks on another device: inputs `[tasks, n, k]` and standardized latencies `[tasks, n]`."""
         n = min(_TASK_NETWORKS, len(networks.rows))
         rng = np.random.default_rng((self._seed, device))
@@ -133,9 +136,8 @@ class Transfer:
         prior = {name: torch.tensor(value, dtype=torch.float64) for name, value in _PRIOR.items()}
         if len(self._tasks) < 2:  # nothing to practise on
             return [prior]
-        inputs = _Inputs(*(torch.cat(parts) for parts in zip(*(one for one, _ in self._tasks), strict=True)))
-        shared = _learn(inputs, torch.cat([targets for _, targets in self._tasks]), prior, _SHARED_STD)
-        return [shared, *(_learn(*task, shared, _OWN_STD) for task in self._tasks)]
+        shared = _learn(self._tasks, prior, _SHARED_STD)
+        return [shared, *(_learn([task], shared, _OWN_STD) for task in self._tasks)]
 
     def choose(self, n: int, candidates: Rows) -> Positions:
         """Return the positions `[n]` of the candidates `[m, n_choices]` that tell most of all others.
@@ -169,10 +171,10 @@ class Transfer:
             return 1.0
         deviations = []
         for device, networks in enumerate(self._others):
+            if len(networks.rows) <= n:
+                continue
             drawn = np.random.default_rng((self._seed, 1, device)).permutation(len(networks.rows))[:_POOL]
             inputs, latency_ms = self.inputs(networks.rows[drawn]).without(device), networks.latency_ms[drawn]
-            if len(drawn) <= n:
-                continue
             chosen = _most_telling(inputs, len(drawn), n, self._sets[0])
             targets, mean, scale = _standardized(latency_ms[chosen])
             predicted, std = self.posterior(inputs.part(chosen), torch.from_numpy(targets))(inputs)
@@ -283,13 +285,13 @@ class _Mixture:
         return mean.numpy(), variance.sqrt().numpy()
 
 
-def _learn(inputs: _Inputs, targets: Tensor, start: Parameters, std: float) -> Parameters:
-    """Return the most likely parameters for tasks `[tasks, n, k]`, near the start."""
+def _learn(of_devices: Sequence[_Tasks], start: Parameters, std: float) -> Parameters:
+    """Return the parameters that make the tasks of some devices most likely, near the start."""
     parameters = {name: value.clone() for name, value in start.items()}
 
     def loss() -> Tensor:
         far = sum(((parameters[name] - start[name]) / std).square() for name in parameters)
-        return _surprise(inputs, targets, parameters).sum() + 0.5 * far
+        return torch.stack([_surprise(*tasks, parameters).sum() for tasks in of_devices]).sum() + 0.5 * far
 
     minimize(loss, parameters, _STEPS)
     return parameters

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from scipy.stats import kendalltau, norm
 
 import ofa
@@ -53,6 +54,12 @@ def test_the_same_seed_gives_the_same_predictor(create, name, samples):
     first, again = (create(name, seed=7).fit(*samples) for _ in range(2))
     for one, other in zip(first.predict(samples[0]), again.predict(samples[0]), strict=True):
         assert np.array_equal(one, other)
+
+
+def test_the_global_generator_is_left_as_it_was(create, name, samples):
+    state = torch.get_rng_state()
+    create(name).fit(*samples)(samples[0])
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_rows_that_are_not_canonical_are_read_as_the_archs_they_stand_for(predictor, space):
@@ -221,7 +228,7 @@ def test_calibration_widens_intervals_until_they_hold_their_share():
     assert exact == pytest.approx(1)
 
 
-def test_a_predictor_is_made_again_without_what_was_of_no_use(predictor, create, name, samples):
+def test_a_predictor_is_made_again_without_what_was_of_no_use(predictor, name, samples):
     again = predictor.again()
     assert not again.state
     assert again.encoding is predictor.encoding

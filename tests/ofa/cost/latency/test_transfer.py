@@ -115,6 +115,14 @@ def test_the_same_seed_gives_the_same_predictions_and_the_global_generator_is_le
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_other_devices_may_have_different_numbers_of_networks():
+    known = [Networks(one.rows[:n], one.latency_ms[:n]) for one, n in zip(others(3), (2, 12, 150), strict=True)]
+    transfer, latency_ms = Transfer(Encoding(SPACE), known), latencies(10)
+    chosen = transfer.choose(10, ROWS)
+    fitted = transfer.fit(Networks(ROWS[chosen], latency_ms[chosen]))
+    assert spearmanr(fitted(ROWS), latency_ms).statistic > 0.9
+
+
 def test_a_single_other_device_is_enough():
     latency_ms = latencies(2)
     transfer = Transfer(Encoding(SPACE), others(1))
