@@ -6,19 +6,6 @@ from torch import Tensor, nn
 from ofa.predict.network import NetworkPredictor, NetworkSettings, NodeEmbedding, Nodes
 
 
-class GraphConvolution(NetworkPredictor):
-    """Graph convolutions along and against the connections of a network.
-
-    Reads the graphs of cells and families; where there is only a space, the active choices in their order.
-    """
-
-    name = "gcn"
-    Settings = NetworkSettings
-
-    def _build(self, n_kinds: int, n_nodes: int, n_sizes: int) -> nn.Module:
-        return _Network(n_kinds, n_nodes, n_sizes, self.settings)
-
-
 class _Network(nn.Module):
     def __init__(self, n_kinds: int, n_nodes: int, n_sizes: int, settings: NetworkSettings) -> None:
         super().__init__()
@@ -40,3 +27,14 @@ class _Network(nn.Module):
             x = x + self.dropout(norm(mixed).relu()) * present[..., None]
         scores: Tensor = self.head(x[:, 0])[:, 0]
         return scores
+
+
+class GraphConvolution(NetworkPredictor):
+    """Graph convolutions along and against the connections of a network.
+
+    Reads the graphs of cells and families; where there is only a space, the active choices in their order.
+    """
+
+    name = "gcn"
+    Settings = NetworkSettings
+    network = _Network

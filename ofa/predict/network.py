@@ -1,7 +1,6 @@
 """Predictors that are neural networks over the nodes of archs; each file that uses this says how nodes are mixed."""
 
-from abc import abstractmethod
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -87,10 +86,11 @@ class NetworkPredictor(Ensemble):
     """An ensemble of neural networks over the nodes of archs: those of their graphs, or else their choices."""
 
     settings: NetworkSettings
+    network: ClassVar[type[nn.Module]]
+    """Maps `Nodes` of `n` archs to scores `[n]`; made of the numbers of kinds, nodes and sizes, and the settings."""
 
-    @abstractmethod
     def _build(self, n_kinds: int, n_nodes: int, n_sizes: int) -> nn.Module:
-        """Return a network that maps `Nodes` of `n` archs to scores `[n]`."""
+        return self.network(n_kinds, n_nodes, n_sizes, self.settings)
 
     def _fit_member(self, measured: Measured, seed: int) -> State:
         nodes, scores = self._nodes(measured.rows), measured.scores

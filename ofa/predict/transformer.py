@@ -8,20 +8,6 @@ from ofa.predict.network import NetworkPredictor, NetworkSettings, NodeEmbedding
 _HEADS = 4
 
 
-class Transformer(NetworkPredictor):
-    """A transformer whose tokens are the nodes of an arch's graph, or its choices where there is only a space.
-
-    Before each layer, a node reads the nodes that it is connected with; within it, each head learns how much more it
-    attends to those.
-    """
-
-    name = "transformer"
-    Settings = NetworkSettings
-
-    def _build(self, n_kinds: int, n_nodes: int, n_sizes: int) -> nn.Module:
-        return _Network(n_kinds, n_nodes, n_sizes, self.settings)
-
-
 class _Network(nn.Module):
     def __init__(self, n_kinds: int, n_nodes: int, n_sizes: int, settings: NetworkSettings) -> None:
         super().__init__()
@@ -49,3 +35,15 @@ class _Network(nn.Module):
             x = x.masked_fill(absent[..., None], 0)
         scores: Tensor = self.head(self.norm(x[:, 0]))[:, 0]
         return scores
+
+
+class Transformer(NetworkPredictor):
+    """A transformer whose tokens are the nodes of an arch's graph, or its choices where there is only a space.
+
+    Before each layer, a node reads the nodes that it is connected with; within it, each head learns how much more it
+    attends to those.
+    """
+
+    name = "transformer"
+    Settings = NetworkSettings
+    network = _Network
