@@ -25,11 +25,13 @@ class Encoding:
         space: search space of the archs.
         features: costs by name that are known without a measurement, such as MACs; predictors read their logarithms.
         graph: a function from rows `[n, n_choices]` to the graphs of the networks; None if there is only a space.
+        has_paths: whether the paths through the graphs tell archs apart, as those of cells do; those of chains do not.
     """
 
     space: SearchSpace
     features: Mapping[str, Feature] = field(default_factory=dict)
     graph: Callable[[Rows], Graphs] | None = None
+    has_paths: bool = True
 
     @cached_property
     def n_states(self) -> tuple[int, ...]:
@@ -73,7 +75,7 @@ class Encoding:
         """
         columns = [self.counts(rows)]
         columns += [np.log(np.maximum(feature(rows), 1e-9))[:, None] for feature in self.features.values()]
-        if self.graph is not None and self._paths is not None:
+        if self.graph is not None and self.has_paths and self._paths is not None:
             columns.append(self._paths(self.graph(rows)))
         return np.concatenate(columns, axis=1)
 

@@ -33,12 +33,7 @@ class Paths:
 
     @classmethod
     def of(cls, graphs: Graphs) -> Self | None:
-        """Return the paths of such graphs; None if they do not tell archs apart.
-
-        They are too many, or each arch has a single one.
-        """
-        if (np.count_nonzero(graphs.edges, axis=2) <= 1).all():
-            return None
+        """Return the paths of such graphs; None if they are too many to tell archs apart by them."""
         possible, positions = (graphs.edges > 0).max(axis=0), list[tuple[int, ...]]()
         open_paths: list[tuple[int, ...]] = [(0,)]
         while open_paths:

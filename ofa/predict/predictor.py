@@ -3,6 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -276,7 +277,7 @@ def _described(description: Mapping[str, Any], encoding: Encoding) -> Predictor:
     features = {name: encoding.features[name] for name in description["features"]}
     predictor = create(
         str(description["name"]),
-        Encoding(encoding.space, features, encoding.graph),
+        replace(encoding, features=features),
         seed=int(description["seed"]),
         **description["settings"],
     )
@@ -292,9 +293,10 @@ def as_encoding(subject: Any, features: Mapping[str, Feature] | None = None) -> 
     if isinstance(subject, Encoding):
         if not features:
             return subject
-        return Encoding(subject.space, {**subject.features, **(features or {})}, subject.graph)
-    space = subject if isinstance(subject, SearchSpace) else subject.space
-    return Encoding(space, dict(features or {}), getattr(subject, "graphs", None))
+        return replace(subject, features={**subject.features, **features})
+    if isinstance(subject, SearchSpace):
+        return Encoding(subject, dict(features or {}))
+    return Encoding(subject.space, dict(features or {}), subject.graphs, has_paths=False)
 
 
 def under(prefix: str, arrays: State) -> State:

@@ -26,12 +26,13 @@ Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 Parameters = dict[str, Tensor]
 
-_MAX_NETWORKS = 2000  # of another device that are learned; time grows with the third power
+_LEAST_NETWORKS, _MAX_NETWORKS = 10, 2000  # of another device that are learned; time grows with the third power
 _NOISES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # candidates for another device, relative to the variance
-_TASKS, _TASK_NETWORKS = 3, 30  # practice on each other device
+_TASKS, _TASK_NETWORKS = 8, 12  # practice on each other device
 _STEPS, _OWN_STD, _SHARED_STD = 40, 1.5, 2.0
 _POOL = 1000  # archs of which some are chosen, and archs that are to be predicted well
 _CHUNK = 2000  # archs at once, times the networks of other devices
+_LEAST_NOISE = 1e-4  # of measured latencies, relative to their variance
 _LEAST_SHARE = 0.01  # of the fastest measured latency: the least that is predicted
 _PRIOR = {
     "constant": 0.0,
@@ -83,16 +84,18 @@ class Transfer:
 
     Args:
         encoding: the archs of the space; its features are read as they are.
-        others: networks measured on other devices, not the same ones necessarily; at least one device with two.
+        others: networks measured on other devices, not the same ones necessarily.
         seed: of what is drawn.
 
     Raises:
-        TableError: there is no other device, or one with less than two networks.
+        TableError: there is no other device, or one with less than ten networks, which tell too little of it.
     """
 
     def __init__(self, encoding: Encoding, others: Sequence[Networks], *, seed: int = 0) -> None:
-        if not others or min(len(one.latency_ms) for one in others) < 2:
-            raise TableError("a new device needs tables of other devices with two networks or more each; give some")
+        if not others or min(len(one.latency_ms) for one in others) < _LEAST_NETWORKS:
+            raise TableError(
+                f"a new device needs tables of other devices with {_LEAST_NETWORKS} networks or more each; give others"
+            )
         self._encoding, self._others, self._seed = encoding, others, seed
         with threadpool_limits(1):  # the matrices are small
             self._scale = _Standard(self._raw(np.concatenate([one.rows for one in others])))
@@ -307,7 +310,7 @@ def _surprise(inputs: _Inputs, targets: Tensor, parameters: Parameters) -> Tenso
 
 def _factor(inputs: _Inputs, parameters: Parameters) -> Tensor:
     """Return the Cholesky factor of the covariance of measured latencies `[..., n, n]`."""
-    noise = parameters["noise"].exp() + 1e-6
+    noise = parameters["noise"].exp() + _LEAST_NOISE
     n = inputs.others.shape[-2]
     factor: Tensor = torch.linalg.cholesky(_kernel(inputs, inputs, parameters) + noise * torch.eye(n).double())
     return factor

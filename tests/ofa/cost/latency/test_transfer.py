@@ -68,7 +68,7 @@ def test_the_posterior_is_that_of_the_formula(transfer):
     mean, std = module._Mixture(inputs.part(np.arange(8)), targets, [parameters])(inputs)
     covariance = module._kernel(inputs, inputs, parameters).numpy()
     noise = float(parameters["noise"].exp())
-    measured = covariance[:8, :8] + (noise + 1e-6) * np.eye(8)
+    measured = covariance[:8, :8] + (noise + module._LEAST_NOISE) * np.eye(8)
     cross = covariance[:, :8]
     np.testing.assert_allclose(mean, cross @ np.linalg.solve(measured, targets.numpy()), rtol=1e-6, atol=1e-8)
     variance = np.diag(covariance - cross @ np.linalg.solve(measured, cross.T)) + noise
@@ -82,7 +82,9 @@ def test_sets_are_weighted_by_how_likely_they_make_the_measured_networks(transfe
     shares = module._Mixture(inputs, targets, transfer._sets)._shares
     density = []
     for parameters in transfer._sets:
-        covariance = module._kernel(inputs, inputs, parameters) + (parameters["noise"].exp() + 1e-6) * torch.eye(30)
+        covariance = module._kernel(inputs, inputs, parameters) + (
+            parameters["noise"].exp() + module._LEAST_NOISE
+        ) * torch.eye(30)
         normal = torch.distributions.MultivariateNormal(torch.zeros(30).double(), covariance)
         density.append(normal.log_prob(targets))
     assert torch.allclose(shares, torch.stack(density).softmax(0))
@@ -116,7 +118,7 @@ def test_the_same_seed_gives_the_same_predictions_and_the_global_generator_is_le
 
 
 def test_other_devices_may_have_different_numbers_of_networks():
-    known = [Networks(one.rows[:n], one.latency_ms[:n]) for one, n in zip(others(3), (2, 12, 150), strict=True)]
+    known = [Networks(one.rows[:n], one.latency_ms[:n]) for one, n in zip(others(3), (20, 60, 150), strict=True)]
     transfer, latency_ms = Transfer(Encoding(SPACE), known), latencies(10)
     chosen = transfer.choose(10, ROWS)
     fitted = transfer.fit(Networks(ROWS[chosen], latency_ms[chosen]))
@@ -154,9 +156,9 @@ def test_latencies_are_above_zero(transfer):
     assert ((low <= mean) & (mean <= high)).all()
 
 
-@pytest.mark.parametrize("known", [[], [Networks(ROWS[:1], np.ones(1))]])
+@pytest.mark.parametrize("known", [[], [Networks(ROWS[:9], np.ones(9))]])
 def test_other_devices_need_networks(known):
-    with pytest.raises(TableError, match="tables of other devices with two networks or more each"):
+    with pytest.raises(TableError, match="tables of other devices with 10 networks or more each"):
         Transfer(Encoding(SPACE), known)
 
 
