@@ -1,10 +1,11 @@
 import json
+import time
 
-import numpy as np
 import pytest
 import yaml
 
 from ofa.pipeline.accuracy_store import read_accuracies
+from ofa.pipeline.judge import Doubts
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.run import Run, open_run
 from ofa.pipeline.stage import all_stages
@@ -40,18 +41,24 @@ def test_archs_beside_the_front_are_measured_and_the_front_is_judged_by_them(jud
     assert front["judged"]["minutes"] >= 0
 
 
-def test_the_gap_is_the_largest_over_the_best_front(judged):
-    run, before, _ = judged
-    front = run.target().read_json("front.json")
-    names = [one["arch"] for one in before["front"]]
-    still = [one for one in front["front"] if one["arch"] in names]
-    if len(still) == len(front["front"]):  # no arch beside it was better
-        assert front["judged"]["gap_percent"] == pytest.approx(0, abs=1e-9)
-    else:
-        best = max(one["estimated_top1_percent"] for one in front["front"])
-        of_found = max((one["estimated_top1_percent"] for one in still), default=-np.inf)
-        assert front["judged"]["gap_percent"] >= min(best - of_found, 0)
-        assert front["judged"]["gap_percent"] > 0
+def test_the_verdict_on_known_fronts():
+    def entries(*points):
+        return [
+            {"arch": {"a": i}, "precision": "float32", "cost": x, "estimated_top1_percent": y} for i, x, y in points
+        ]
+
+    doubts = Doubts.__new__(Doubts)
+    doubts._start, doubts._key, doubts.archs = time.monotonic() - 90, "cost", {"float32": [{}] * 3}
+    doubts.found = entries((0, 1.0, 70.5), (1, 2.0, 80.0))  # the first is estimated anew, and lower
+    known = entries((0, 1.0, 70.0), (1, 2.0, 80.0), (2, 1.0, 72.0), (3, 3.0, 81.0))
+    verdict = doubts.verdict(known, entries((2, 1.0, 72.0), (1, 2.0, 80.0), (3, 3.0, 81.0)))
+    of_found = 1.0 * (70 - 68.9) + 1.2 * (80 - 68.9)  # up to a corner a tenth beyond the worst of all
+    of_best = 1.0 * (72 - 68.9) + 1.0 * (80 - 68.9) + 0.2 * (81 - 68.9)
+    assert verdict["area_percent"] == pytest.approx(100 * of_found / of_best)
+    assert verdict["gap_percent"] == pytest.approx(2)
+    assert (verdict["archs"], verdict["minutes"]) == (3, 1.5)
+    same = doubts.verdict(known[:2], known[:2])
+    assert (same["area_percent"], same["gap_percent"]) == (100, 0)
 
 
 def test_the_report_says_what_the_front_is_worth(judged):
