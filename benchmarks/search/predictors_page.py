@@ -51,7 +51,7 @@ def _tables(seeds: range) -> list[str]:
         head = " | ".join(["predictor", "seeds", *(f"{n} archs" for n in sizes), "in interval", "seconds"])
         sections += [f"## {name}", table(head, rows), _PUBLISHED.get(name, "")]
     axes[0].set_ylabel("Kendall's tau")
-    axes[-1].legend(fontsize=7)
+    axes[0].legend(fontsize=7)
     save_plot(figure, "predictors")
     return [part for part in (*sections, "![Kendall's tau by the number of archs](predictors.svg)") if part]
 
