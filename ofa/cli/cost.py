@@ -76,7 +76,7 @@ def cost(
         rows = [
             (i, *("-" if entry[name] is None else entry[name] for name in values)) for i, entry in enumerate(entries)
         ]
-        source = "" if path is None else f", latencies from {path.parent.name}/{path.name}"
+        source = "" if path is None else f", latencies from {Path(path.parent.name, path.name)}"
         table(f"costs of {created.name}{source}", columns, rows)
 
     emit({"family": created.name, "units": units, "archs": entries}, as_json, show)
