@@ -99,7 +99,7 @@ def _seed(tables: Path, name: str, seed: int) -> dict[str, Any]:
             chosen = _choose(transfer, method, known, true_ms[: len(known)], seed)
             fitted = transfer.fit(Networks(rows[chosen], true_ms[chosen]))
             results[method][device] = _judge(fitted, rows[queried], true_ms[queried])
-    seconds = learning + (time.process_time() - start) / (3 * len(protocol.new))
+    seconds = learning + (time.process_time() - start) / (len(METHODS[1:]) * len(protocol.new))
     return results | {"seconds": round(seconds, 1)}
 
 

@@ -28,14 +28,13 @@ def _tables(seeds: range) -> list[str]:
     sections, results = list[str](), read(FOLDER / "predictors.json")
     figure, axes = plt.subplots(1, len(SIZES), figsize=(3.6 * len(SIZES), 3.4))
     for axis, (name, sizes) in zip(axes, SIZES.items(), strict=True):
-        rows, best = [], np.full(len(sizes), -1.0)
+        rows = []
         for predictor in NAMES:
             of_sizes = [[results.get(key(name, predictor, n, seed)) for seed in seeds] for n in sizes]
             complete = [[one for one in of_size if one] for of_size in of_sizes]
             if not all(complete):
                 continue
             tau = [np.array([one["kendall_tau"] for one in of_size]) for of_size in complete]
-            best = np.maximum(best, [x.mean() for x in tau]) if predictor != "auto" else best
             cells = " | ".join(f"{x.mean():.3f} ± {x.std():.3f}" for x in tau)
             last = {quantity: np.mean([one[quantity] for one in complete[-1]]) for quantity in complete[-1][0]}
             n_seeds = min(map(len, complete))

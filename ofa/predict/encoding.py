@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ofa.predict.paths import Paths
 from ofa.space.arch import Rows
-from ofa.space.graphs import Graphs
+from ofa.space.graphs import Graphs, chain
 from ofa.space.search_space import SearchSpace
 
 Floats = NDArray[np.float64]
@@ -92,10 +92,7 @@ class Encoding:
         positions = np.where(active, rows / np.maximum(n_values - 1, 1), 0.0)
         sizes = np.zeros((*nodes.shape, n_kinds))
         sizes[:, np.arange(1, nodes.shape[1] - 1), kinds] = positions
-        present = nodes >= 0
-        order = np.where(present, np.cumsum(present, axis=1), -1)
-        edges = (order[:, None, :] == order[:, :, None] + 1) & present[:, :, None] & present[:, None]
-        return Graphs(nodes, sizes.astype(np.float32), edges.astype(np.float32))
+        return chain(nodes, sizes.astype(np.float32))
 
     @cached_property
     def _groups(self) -> Floats:

@@ -36,7 +36,7 @@ class NetworkSettings(EnsembleSettings):
     lr: float = Field(2e-3, gt=0)
     """Largest learning rate."""
     weight_decay: float = Field(0.05, ge=0)
-    """Of all weights."""
+    """Weight decay of AdamW, on all weights and biases."""
     ranking: float = Field(0.5, ge=0, le=1)
     """Share of the loss that is of pairs in the wrong order (BRP-NAS, arXiv 2007.08668, 3.2); the rest is the squared
     error."""

@@ -22,3 +22,11 @@ class Graphs(NamedTuple):
     kinds: Rows
     sizes: NDArray[np.float32]
     edges: NDArray[np.float32]
+
+
+def chain(kinds: Rows, sizes: NDArray[np.float32]) -> Graphs:
+    """Return the graphs in which each node that an arch has is connected to the next one that it has."""
+    present = kinds >= 0
+    order = np.where(present, np.cumsum(present, axis=1), -1)
+    edges = (order[:, None, :] == order[:, :, None] + 1) & present[:, :, None] & present[:, None]
+    return Graphs(kinds, sizes, edges.astype(np.float32))

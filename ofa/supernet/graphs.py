@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ofa.space.arch import Rows
-from ofa.space.graphs import Graphs
+from ofa.space.graphs import Graphs, chain
 from ofa.supernet.block import Block, skeleton
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ def chain_of_slots(family: "Family", rows: Rows) -> Graphs:
                 archs = inverse.reshape(-1) == position
                 kinds[archs, index] = number.get(type(block).__name__, len(number))
                 sizes[archs, index] = _sizes(block, slot.size(resolution))
-    present = kinds >= 0
-    order = np.where(present, np.cumsum(present, axis=1), -1)
-    edges = (order[:, None, :] == order[:, :, None] + 1) & present[:, :, None] & present[:, None]
-    return Graphs(kinds, sizes, edges.astype(np.float32))
+    return chain(kinds, sizes)
 
 
 @cache
@@ -51,8 +48,8 @@ def _kinds(family: "Family") -> dict[str, int]:
 
 
 @lru_cache(maxsize=10_000)
-def _sizes(block: Block, size: int) -> tuple[float, float, float, float]:
+def _sizes(block: Block, size: int) -> tuple[float, ...]:
     weights = list(skeleton(block.build).parameters())
     kernel = max((w.shape[-1] for w in weights if w.dim() == 4), default=1)
     numbers = (size, math.prod(block.input_shape(size)), 1 + sum(w.numel() for w in weights), kernel)
-    return tuple(map(math.log2, numbers))  # type: ignore[return-value]  # four
+    return tuple(map(math.log2, numbers))

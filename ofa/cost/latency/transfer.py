@@ -100,8 +100,7 @@ class Transfer:
         with threadpool_limits(1):  # the matrices are small
             self._scale = _Standard(self._raw(np.concatenate([one.rows for one in others])))
             self._smooth = [_Smooth(*self._columns(one.rows), one.latency_ms, seed) for one in others]
-            self._tasks = [self._practice(device, one) for device, one in enumerate(others)]
-            self._sets = self._learn_sets()
+            self._sets = _learn_sets([self._practice(device, one) for device, one in enumerate(others)])
 
     @classmethod
     def of(cls, family: Family, others: Sequence[OtherDevice]) -> Self:
@@ -133,14 +132,6 @@ class Transfer:
         inputs = [self.inputs(networks.rows[chosen]).without(device) for chosen in drawn]
         targets = [_standardized(networks.latency_ms[chosen])[0] for chosen in drawn]
         return _Inputs(*map(torch.stack, zip(*inputs, strict=True))), torch.from_numpy(np.stack(targets))
-
-    def _learn_sets(self) -> list[Parameters]:
-        """Return the parameters learned from all other devices together, then those of each."""
-        prior = {name: torch.tensor(value, dtype=torch.float64) for name, value in _PRIOR.items()}
-        if len(self._tasks) < 2:  # nothing to practise on
-            return [prior]
-        shared = _learn(self._tasks, prior, _SHARED_STD)
-        return [shared, *(_learn([task], shared, _OWN_STD) for task in self._tasks)]
 
     def choose(self, n: int, candidates: Rows) -> Positions:
         """Return the positions `[n]` of the candidates `[m, n_choices]` that tell most of all others.
@@ -286,6 +277,15 @@ class _Mixture:
         mean = self._shares @ torch.stack(means)
         variance = self._shares @ (torch.stack(variances) + (torch.stack(means) - mean).square())
         return mean.numpy(), variance.sqrt().numpy()
+
+
+def _learn_sets(of_devices: Sequence[_Tasks]) -> list[Parameters]:
+    """Return the parameters learned from the tasks of all devices together, then those of each."""
+    prior = {name: torch.tensor(value, dtype=torch.float64) for name, value in _PRIOR.items()}
+    if len(of_devices) < 2:  # nothing to practise on
+        return [prior]
+    shared = _learn(of_devices, prior, _SHARED_STD)
+    return [shared, *(_learn([tasks], shared, _OWN_STD) for tasks in of_devices)]
 
 
 def _learn(of_devices: Sequence[_Tasks], start: Parameters, std: float) -> Parameters:
