@@ -24,6 +24,10 @@ def profile(
     options: Annotated[str, typer.Option(help="Family options as JSON: '{\"resolutions\": [96, 128]}'.")] = "{}",
     device_options: Annotated[str, typer.Option(help="Device options as JSON: '{\"threads\": 2}'.")] = "{}",
     measuring: Annotated[str, typer.Option(help="Keys of a recipe's section `profile` as JSON.")] = "{}",
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Time for the whole table: what tells most is measured first. More go on from there."),
+    ] = None,
     like: Annotated[
         list[Path] | None,
         typer.Option(
@@ -51,7 +55,8 @@ def profile(
     from ofa.pipeline.recipe_file import validate
 
     family = family_of(recipe, options)
-    config = validate(TableConfig, json_object("--measuring", measuring), "--measuring")
+    settings = json_object("--measuring", measuring) | ({} if minutes is None else {"minutes": minutes})
+    config = validate(TableConfig, settings, "--measuring")
     path = out or Path(f"{family.name}-{device}.json")
     with progress("profile") as report:
         measured = measure_table(

@@ -4,10 +4,11 @@ import itertools
 import math
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from time import monotonic
+from typing import NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -19,6 +20,8 @@ from ofa.devices.estimator import Burst, LatencyEstimator, Samples, Selection
 
 _REFERENCE_EVERY = 8  # models between two bursts of the reference
 _PASSES = 4  # over all groups of models, if there are several
+_FIRST_VISITS = 8  # to each model, where time is limited; more only after all models had as many
+_FIRST_GROUP = 32  # models that are loaded at once in that pass
 _WARMUP_RUNS = 5
 _NOISY_SHARE = 0.1  # of latencies that may be less precise than required before the device is called noisy
 
@@ -61,6 +64,7 @@ def measure(
     config: MeasureConfig | None = None,
     samples: Samples | None = None,
     reference_ms: float | None = None,
+    seconds: float | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Timing]:
     """Measure the latency of each model, by name, in interleaved rounds whose order `rng` draws.
@@ -72,17 +76,21 @@ def measure(
     A computer may be twice as slow an hour later. With the `reference_ms` of an earlier measurement, latencies are
     given at the speed that the device had then, so that those of both can be compared.
 
+    After so many `seconds`, no model is loaded or visited any more, and those without a few visits are left out of the
+    result. So name the models first that tell most: they are taken in their order, in groups, and visited a few times;
+    if time is left then, they are visited as often as without a limit.
+
     `on_progress(done, total)` is called after each loaded model and each round, in the thread of a host; both numbers
-    count loaded models and required visits.
+    count loaded models and required visits, or with a limit seconds.
 
     Raises:
         DeviceError: a model cannot be run, a time is not positive, or all hosts are lost.
     """
     config, samples = config or MeasureConfig(), {} if samples is None else samples
     hosts = list(device.hosts)
-    campaign = _Campaign(models, reference, config, samples, on_progress)
+    campaign = _Campaign(models, reference, config, samples, on_progress, seconds)
     todo = [name for name in models if name not in campaign.loaded]
-    while todo:
+    while todo and not campaign.is_over():
         if not hosts:
             raise DeviceError(
                 f"device {device.name!r} is lost, {len(todo)} of {len(models)} models are not measured; "
@@ -93,10 +101,12 @@ def measure(
             alive = list(pool.map(campaign.run_on, hosts, shares, rng.spawn(len(hosts))))
         todo = [name for share, is_alive in zip(shares, alive, strict=True) if not is_alive for name in share]
         hosts = list(itertools.compress(hosts, alive))
+    if seconds is not None:
+        models = {name: models[name] for name in models if campaign.is_visited(name)}
     estimator = LatencyEstimator.fit({name: samples[name] for name in models}, config.bursts, reference_ms=reference_ms)
     errors_percent = [estimator.error_percent(samples[name]) for name in models]
     n_noisy = sum(error > config.precision_percent for error in errors_percent)
-    if n_noisy > _NOISY_SHARE * len(models):
+    if seconds is None and n_noisy > _NOISY_SHARE * len(models):
         warnings.warn(
             f"{n_noisy} of {len(models)} latencies have a standard error above {config.precision_percent:g}%, up to "
             f"{max(errors_percent):.1f}%: the device is busy; close other programs and measure again",
@@ -111,7 +121,10 @@ class _BurstTimer:
 
     def __init__(self, runner: Runner, burst_ms: float) -> None:
         self._runner, self._n_runs = runner, _WARMUP_RUNS
-        self._n_runs = max(1, round(burst_ms / max(self(), 1e-3)))
+        run_ms = self()
+        self._n_runs = max(1, round(burst_ms / max(run_ms, 1e-3)))
+        self.seconds = self._n_runs * run_ms / 1000
+        """How long a burst takes, about."""
 
     def __call__(self) -> float:
         """Return the median time of the runs of one burst, in milliseconds."""
@@ -119,6 +132,22 @@ class _BurstTimer:
         if not 0 < run_ms < math.inf:
             raise DeviceError(f"a run of a model took {run_ms:g} ms, which is no time; check the device's clock")
         return run_ms
+
+
+class _Pass(NamedTuple):
+    """Visits to all models of a host, in groups that are loaded at once.
+
+    Attributes:
+        visits: how many a model needs, of this pass and those before.
+        precision_percent: standard error that its latency needs.
+        rounds: visits to a model in this pass, at most.
+        in_order: whether models come in their order, in small groups, because time is limited.
+    """
+
+    visits: int
+    precision_percent: float
+    rounds: int
+    in_order: bool = False
 
 
 @dataclass
@@ -130,47 +159,78 @@ class _Campaign:
     config: MeasureConfig
     samples: Samples
     on_progress: Callable[[int, int], None]
+    seconds: float | None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._start = monotonic()
+        self._first_visits = min(_FIRST_VISITS, self.config.min_rounds)
         self._estimator = LatencyEstimator.fit(self.samples, self.config.bursts)
         sessions = [burst.session for bursts in self.samples.values() for burst in bursts]
         self._sessions = itertools.count(max(sessions, default=-1) + 1)
-        self.loaded = {name for name in self.models if self.is_done(name, self.config.min_rounds)}
+        last = _Pass(self.config.min_rounds, self.config.precision_percent, self.config.max_rounds)
+        self.loaded = {name for name in self.models if self.is_done(name, last)}
 
-    def is_done(self, name: str, min_rounds: int) -> bool:
-        """Return whether a model has enough visits and a precise latency."""
+    def is_over(self, needed_s: float = 0.0) -> bool:
+        """Return whether less time than that is left."""
+        return self.seconds is not None and monotonic() - self._start + needed_s >= self.seconds
+
+    def is_visited(self, name: str) -> bool:
+        """Return whether a model has the few visits that it needs where time is limited."""
+        return len(self.samples.get(name, ())) >= self._first_visits
+
+    def is_done(self, name: str, one: _Pass) -> bool:
+        """Return whether a model has the visits and the precise latency that a pass asks for."""
         bursts = self.samples.get(name, ())
-        return len(bursts) >= min_rounds and self._estimator.error_percent(bursts) <= self.config.precision_percent
+        return len(bursts) >= one.visits and self._estimator.error_percent(bursts) <= one.precision_percent
 
     def run_on(self, host: Host, names: list[str], rng: np.random.Generator) -> bool:
         """Measure some models on one host; return whether the host is still alive."""
-        total_mib = sum(self.models[name].weights_mib for name in names)
-        n_passes = 1 if total_mib <= self.config.weights_mib else _PASSES
         try:
-            reference = _BurstTimer(host.load(self.reference), self.config.burst_ms)
-            for n_done in range(1, n_passes + 1):
-                min_rounds = math.ceil(self.config.min_rounds * n_done / n_passes)
-                todo = [name for name in names if not self.is_done(name, min_rounds)]
-                shuffled = [todo[i] for i in rng.permutation(len(todo))]
-                for group in _groups(shuffled, self.models, self.config.weights_mib):
-                    timers = {name: self._load(host, name) for name in group}
-                    session = next(self._sessions)
-                    for _ in range(math.ceil(self.config.max_rounds / n_passes)):
-                        due = {name: timers[name] for name in group if not self.is_done(name, min_rounds)}
-                        if not due:
+            for one in self._passes(names):
+                todo = [name for name in names if not self.is_done(name, one)]
+                order = todo if one.in_order else [todo[i] for i in rng.permutation(len(todo))]
+                size = _FIRST_GROUP if one.in_order else None
+                for group in _groups(order, self.models, self.config.weights_mib, size):
+                    if self.is_over():
+                        return True
+                    # Loaded for each group: the same network is some percent faster or slower when loaded again.
+                    reference = _BurstTimer(host.load(self.reference), self.config.burst_ms)
+                    timers, session = self._load(host, group), next(self._sessions)
+                    for _ in range(one.rounds):
+                        due = {name: timer for name, timer in timers.items() if not self.is_done(name, one)}
+                        if not due or (self.is_over() and not one.in_order):  # in order, time for visits was kept
                             break
                         self._add(_visit(due, reference, session, rng))
         except HostLost:
             return False
         return True
 
-    def _load(self, host: Host, name: str) -> _BurstTimer:
-        timer = _BurstTimer(host.load(self.models[name]), self.config.burst_ms)
-        with self._lock:
-            self.loaded.add(name)
-            self._report()
-        return timer
+    def _passes(self, names: list[str]) -> Iterator[_Pass]:
+        config = self.config
+        if self.seconds is not None:
+            yield _Pass(self._first_visits, math.inf, self._first_visits, in_order=True)
+        total_mib = sum(self.models[name].weights_mib for name in names)
+        n_passes = 1 if total_mib <= config.weights_mib else _PASSES
+        for n_done in range(1, n_passes + 1):
+            visits, rounds = math.ceil(config.min_rounds * n_done / n_passes), math.ceil(config.max_rounds / n_passes)
+            yield _Pass(visits, config.precision_percent, rounds)
+
+    def _load(self, host: Host, names: list[str]) -> dict[str, _BurstTimer]:
+        """Load models, but no more than can be visited in the time that is left."""
+        timers: dict[str, _BurstTimer] = {}
+        load_s = 0.0
+        for name in names:
+            visits_s = self._first_visits * sum(timer.seconds for timer in timers.values())
+            if self.is_over(visits_s + load_s):
+                break
+            start = monotonic()
+            timers[name] = _BurstTimer(host.load(self.models[name]), self.config.burst_ms)
+            load_s = monotonic() - start
+            with self._lock:
+                self.loaded.add(name)
+                self._report()
+        return timers
 
     def _add(self, bursts: Mapping[str, Burst]) -> None:
         with self._lock:
@@ -180,17 +240,20 @@ class _Campaign:
             self._report()
 
     def _report(self) -> None:
+        if self.seconds is not None:
+            self.on_progress(round(min(monotonic() - self._start, self.seconds)), round(self.seconds))
+            return
         required = self.config.min_rounds
         visits = sum(min(len(self.samples.get(name, ())), required) for name in self.models)
         self.on_progress(len(self.loaded) + visits, len(self.models) * (1 + required))
 
 
-def _groups(names: list[str], models: Mapping[str, Model], weights_mib: float) -> list[list[str]]:
-    """Split models into groups whose weights fit into memory; a model too large for it is a group of its own."""
+def _groups(names: list[str], models: Mapping[str, Model], weights_mib: float, size: int | None) -> list[list[str]]:
+    """Split models into groups, of `size` at most, whose weights fit into memory; a model too large for it is one."""
     groups: list[list[str]] = []
     free_mib = -1.0
     for name in names:
-        if models[name].weights_mib > free_mib:
+        if models[name].weights_mib > free_mib or len(groups[-1]) == size:
             groups.append([])
             free_mib = weights_mib
         groups[-1].append(name)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ofa.core.errors import TableError
 from ofa.core.prediction import Prediction
-from ofa.cost.block_table import BlockCost, BlockTable, chunks
+from ofa.cost.block_table import BlockCost, BlockTable, chunks, distinct_blocks
 from ofa.cost.counted import params_m
+from ofa.cost.latency.inferred_blocks import infer_ms
 from ofa.cost.latency.measurements import Measurements, to_arrays
 from ofa.cost.latency.regression import BlockRegression, Networks
 from ofa.space.arch import Rows
@@ -103,11 +104,12 @@ class _Features:
 def block_latency(measurements: Measurements) -> BlockCost:
     """Return the cost of a block in ms: its latency alone less the overhead of a run; linear in the number of pixels.
 
-    The cost raises a TableError for a block that was not measured at any size.
+    Blocks of the measured family for which there was no time are inferred from the others. The cost raises a TableError
+    for any other block that was not measured at any size.
     """
     rows: dict[str, dict[int, float]] = defaultdict(dict)
-    for (text, size), timing in sorted(measurements.rows.items()):
-        rows[text][size] = max(timing.median_ms - measurements.overhead.median_ms, 0.0)
+    for (text, size), block_ms in sorted(_blocks_ms(measurements).items()):
+        rows[text][size] = block_ms
 
     def cost(block: Block, size: int) -> float:
         if repr(block) not in rows:
@@ -124,3 +126,16 @@ def block_latency(measurements: Measurements) -> BlockCost:
         return max(by_size[low] + share * (by_size[high] - by_size[low]), 0.0)
 
     return cost
+
+
+def _blocks_ms(measurements: Measurements) -> dict[tuple[str, int], float]:
+    """Return the latency of each block, less the overhead, by its text and size; inferred where it was not measured."""
+    overhead_ms = measurements.overhead.median_ms
+    blocks_ms = {key: max(timing.median_ms - overhead_ms, 0.0) for key, timing in measurements.rows.items()}
+    keys = {(repr(block), size): (block, size) for block, size in distinct_blocks(measurements.measured)}
+    missing = [key for key in keys if key not in blocks_ms]
+    if missing and len(missing) < len(keys):
+        known_ms = {keys[key]: ms for key, ms in blocks_ms.items() if key in keys}
+        inferred_ms = infer_ms(known_ms, [keys[key] for key in missing])
+        blocks_ms |= dict(zip(missing, inferred_ms, strict=True))
+    return blocks_ms

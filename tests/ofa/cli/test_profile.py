@@ -53,6 +53,15 @@ def test_what_was_measured_is_not_measured_again(command, path):
 
 
 @pytest.mark.usefixtures("shown")
+def test_a_time_that_is_enough_gives_the_whole_table(command, path, tmp_path):
+    samples = tmp_path / "table.samples.json"
+    samples.write_bytes(path.with_suffix(".samples.json").read_bytes())
+    minutes = ("--minutes", "1000", "--out", tmp_path / "table.json")
+    assert command("profile", *FAMILY, "--device", "ort-cpu", *quick(), *minutes)[0] == 0
+    assert LatencyTable.load(tmp_path / "table.json").rows == LatencyTable.load(path).rows
+
+
+@pytest.mark.usefixtures("shown")
 def test_with_the_table_of_another_device_only_networks_are_measured(command, path, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(path.parent))
     like = ("--like", "~/table.json", "--out", tmp_path / "new.json", "--device-options", '{"threads": 1}')
@@ -92,6 +101,7 @@ def test_a_metric_that_is_not_defined_is_null(command, path):
         (("--device", "ort-cpu", "--measuring", '{"networks": 1}'), "--measuring: networks = 1"),
         (("--device", "ort-cpu", "--measuring", '{"burst_ms": 1e9}'), "--measuring: burst_ms = 1000000000.0"),
         (("--device", "ort-cpu", "--measuring", '{"runs": 1}'), "--measuring: runs: unknown key"),
+        (("--device", "ort-cpu", "--minutes", "0"), "--measuring: minutes = 0.0 is not allowed"),
         (("--device", "ort-cpu", "--like", "nowhere.json"), "nowhere.json is not a readable latency table"),
         ((), "no recipe 'small_mobilenet_v3'; choose from digits, "),
     ],

@@ -22,7 +22,15 @@ def by_width(module, shape):  # noqa: ARG001
     return float(shape[0])
 
 
-def timed(device, wanted=None, samples=None, on_progress=lambda done, total: None, reference_ms=None, **config):
+def timed(
+    device,
+    wanted=None,
+    samples=None,
+    on_progress=lambda done, total: None,
+    reference_ms=None,
+    seconds=None,
+    **config,
+):
     rng = np.random.default_rng(0)
     return measure(
         device,
@@ -32,6 +40,7 @@ def timed(device, wanted=None, samples=None, on_progress=lambda done, total: Non
         config=MeasureConfig(**config),
         samples=samples,
         reference_ms=reference_ms,
+        seconds=seconds,
         on_progress=on_progress,
     )
 
@@ -212,20 +221,15 @@ def linear(side):
 
 
 def groups_of(host, pretend, wanted, **config):
-    """The input sizes of the models of each group, in the order of measuring."""
-    one, loads = host(lambda module, shape: 1.0), []
-
-    def load(model):
-        loads.append((len(one.visits), model.input_shape[0]))
-        return type(one).load(one, model)
-
-    timings = timed(pretend(type("Host", (), {"load": staticmethod(load)})), wanted, **config)
-    groups, last = [], None
-    for n_visits, side in loads[1:]:
-        if last is None or n_visits > last + 1:
+    """The input sizes of the models of each group, in the order of measuring; each begins with the reference."""
+    one = host(lambda module, shape: 1.0)
+    timings = timed(pretend(one), wanted, **config)
+    groups = []
+    for model in one.loaded:
+        if model is REFERENCE:
             groups.append([])
-        groups[-1].append(side)
-        last = n_visits
+        else:
+            groups[-1].append(model.input_shape[0])
     return groups, timings
 
 
@@ -272,3 +276,55 @@ def test_fewer_rounds_at_most_than_at_least_are_refused():
 
 def test_no_models_no_timings(pretend):
     assert timed(pretend(), {}) == {}
+
+
+# Limited time
+
+
+@pytest.fixture
+def loading_takes_a_second(monkeypatch):
+    """Make the clock count the models that a host has loaded, the reference included."""
+
+    def count(host):
+        monkeypatch.setattr("ofa.devices.measure.monotonic", lambda: float(len(host.loaded)))
+        return host
+
+    return count
+
+
+def test_in_limited_time_the_models_that_are_named_first_are_measured(pretend, host, loading_takes_a_second):
+    one, calls = loading_takes_a_second(host(by_width)), []
+    timings = timed(pretend(one), seconds=8.5, on_progress=lambda *call: calls.append(call))
+    assert list(timings) == list(models())[:7]
+    assert medians(timings) == pytest.approx(range(1, 8))
+    assert [timing.repeats for timing in timings.values()] == [8] * 7
+    assert calls == [(second, 8) for second in range(2, 9)] + [(8, 8)] * 8  # loading, and eight rounds
+
+
+def test_more_time_goes_on_and_ends_as_without_a_limit(pretend, host, loading_takes_a_second):
+    samples = {}
+    timed(pretend(loading_takes_a_second(host(by_width))), seconds=8.5, samples=samples)
+    second = loading_takes_a_second(host(by_width))
+    timings = timed(pretend(second), seconds=100, samples=samples)
+    assert [model.input_shape[0] for model in second.loaded[:6]] == [10, 8, 9, 10, 11, 12]  # the reference, the others
+    assert list(timings) == list(models())
+    assert [timing.repeats for timing in timings.values()] == [24] * 12
+
+
+def test_models_are_loaded_while_there_is_time_to_visit_them(pretend, host, monkeypatch):
+    slow = host(by_width)
+    monkeypatch.setattr("ofa.devices.measure.monotonic", lambda: 5.0 * len(slow.visits))  # a burst takes 5 s
+    timings = timed(pretend(slow), seconds=100, burst_ms=5000.0)
+    assert list(timings) == list(models())[:2]  # 8 visits to each take 80 s, and there are others to warm up
+    assert [timing.repeats for timing in timings.values()] == [8, 8]
+
+
+def test_no_time_at_all_measures_nothing(pretend, host):
+    assert timed(pretend(host(by_width)), seconds=-1.0) == {}
+
+
+def test_of_two_hosts_the_one_that_is_left_goes_on_within_the_time(pretend, host, monkeypatch):
+    dies, lives = host(by_width, lasts=10), host(by_width)
+    monkeypatch.setattr("ofa.devices.measure.monotonic", lambda: 0.0)
+    timings = timed(pretend(dies, lives), seconds=100)
+    assert medians(timings) == pytest.approx(range(1, 13))

@@ -147,6 +147,72 @@ def test_samples_of_another_device_are_refused(little, pretend, quick, tmp_path)
         quick(little, other, samples_path=path)
 
 
+# Limited time
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Make the clock count the models that a host has loaded, ten a minute, the reference included."""
+
+    def count(host):
+        for module in ("ofa.devices.measure", "ofa.cost.latency.profile"):
+            monkeypatch.setattr(f"{module}.monotonic", lambda: 6.0 * len(host.loaded))
+        return host
+
+    return count
+
+
+def test_in_limited_time_blocks_are_measured_beside_networks_and_the_others_are_inferred(
+    small, pretend, host, quick, clock
+):
+    config = TableConfig(networks=30, checks=6, min_rounds=2, max_rounds=2, minutes=7.05)
+    one = clock(host())
+    some = quick(small, pretend(one), config=config)
+    assert 69 <= len(one.loaded) <= 71
+    assert (len(some.networks), len(some.checks)) == (20, 4)
+    n_measured = len(some.rows) + len(some.networks) + len(some.checks)
+    assert len(one.loaded) - 5 <= n_measured <= len(one.loaded) - 4  # the overhead, and the reference once a group
+    assert list(some.networks)[:2] == [small.space.smallest, small.space.largest]
+    assert some.rows.items() <= quick(small, pretend()).rows.items()
+    rows = small.space.sample(200, np.random.default_rng(5))
+    full_ms = quick(small, pretend(), config=TableConfig(networks=30, checks=6, min_rounds=2, max_rounds=2))(rows)
+    assert some(rows) == pytest.approx(full_ms, rel=0.05)
+    assert spearmanr(some(rows), full_ms)[0] > 0.98
+
+
+def test_more_minutes_go_on_with_what_is_missing(small, pretend, host, quick, clock, tmp_path):
+    path, first, second = tmp_path / "samples.json", clock(host()), host()
+    config = TableConfig(networks=30, checks=6, min_rounds=2, max_rounds=2, minutes=3.05)
+    some = quick(small, pretend(first), config=config, samples_path=path)
+    clock(second)
+    more = quick(small, pretend(second), config=config.model_copy(update={"minutes": 5.05}), samples_path=path)
+    n_loaded = len(first.loaded) + len(second.loaded)
+    assert 49 <= n_loaded <= 52  # ten a minute
+    n_measured = len(more.rows) + len(more.networks) + len(more.checks)
+    assert n_loaded - 5 <= n_measured <= n_loaded - 3  # the overhead, and the reference once a group
+    for name in ("rows", "networks", "checks"):
+        assert getattr(some, name).items() <= getattr(more, name).items()
+    third = clock(host())
+    again = quick(small, pretend(third), config=config.model_copy(update={"minutes": 5.05}), samples_path=path)
+    assert (again.rows, again.networks) == (more.rows, more.networks)
+    assert len(third.loaded) <= 1
+
+
+def test_too_little_time_is_one_error_and_keeps_what_was_measured(small, pretend, host, quick, clock, tmp_path):
+    path, config = tmp_path / "samples.json", TableConfig(min_rounds=2, max_rounds=2, minutes=0.65)
+    with pytest.raises(
+        TableError, match=r"minutes = 0.65 was enough for 1 networks of small_mobilenet_v3, .*allow more"
+    ):
+        quick(small, pretend(clock(host())), config=config, samples_path=path)
+    assert len(json.loads(path.read_text())["samples"]) == 5
+
+
+def test_time_that_is_not_needed_changes_nothing(little, table, pretend, quick):
+    config = TableConfig(networks=12, checks=4, min_rounds=2, max_rounds=2, minutes=1000)
+    timely = quick(little, pretend(), config=config)
+    assert (timely.rows, timely.networks, timely.checks) == (table.rows, table.networks, table.checks)
+
+
 # New devices
 
 
@@ -221,7 +287,7 @@ def test_samples_are_read_as_they_were_saved(saved):
     assert samples == {"overhead": [Burst(0.5, 1.0, 0), Burst(0.6, 1.1, 2)]}
     assert samples["overhead"][1].session == 2
     content = json.loads(saved.read_text())
-    assert list(content) == ["format", "version", "family", "device", "samples"]
+    assert list(content) == ["format", "version", "family", "device", "seconds", "samples"]
     assert content["samples"] == {"overhead": [[0.5, 1.0, 0], [0.6, 1.1, 2]]}
 
 
