@@ -1,13 +1,15 @@
-"""Predictors on archs of our own supernets: `python -m benchmarks.search.own TASK SUPERNET [--earlier TASK SUPERNET]`.
+"""Predictors on archs of our own supernets: `python -m benchmarks.search.own TASK SUPERNET`.
 
 Random archs are measured once, on all validation and test images, and kept in `runs/own/`. Predictors are fitted to
 validation accuracies, as in a run, and judged by Kendall's tau on other archs, whose accuracies are estimated from the
-images of both splits. Results are kept in docs/results/search/own.json.
+images of both splits. For the CNN, a supernet of the same family is trained on digits, and predictors are started from
+its archs. Results are kept in docs/results/search/own.json.
 """
 
 import argparse
 import json
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,52 @@ import ofa
 from benchmarks.inherited.tasks import TASKS, Task
 from benchmarks.search.store import kept
 from ofa.core.files import write_json
+from ofa.data.dataset import Data
+from ofa.pipeline.predictor import FEATURES
 from ofa.predict import create, judge
 from ofa.predict.denoise import denoised_percent
 
 FOLDER = Path("runs/own")
 N_ARCHS, N_JUDGED = 600, 300
-CASES = {"mlp": (300,), "auto": (50, 100, 300), "gp": (50, 100, 300)}
-"""Archs that predictors are fitted to."""
+CASES = {"mlp": (300,), "auto": (50, 100, 300), "gp": (50, 100, 300), "gp with synflow": (50, 100, 300)}
+"""Archs that predictors are fitted to; *with synflow*, they also read MACs, parameters and synflow."""
 STARTED = (20, 50, 100)
-"""Archs that predictors are fitted to with and without an earlier supernet."""
+"""Archs that `gp` is fitted to alone, and started from all archs of the digits."""
 
 Columns = dict[str, NDArray[np.float64]]
 
 
-def measured(task: str, supernet_path: Path) -> tuple[Any, Columns]:
+class _Digits(Task):
+    """The family of the task `cnn`, on digits."""
+
+    @property
+    def family(self) -> ofa.Family:
+        return TASKS["cnn"].family
+
+    @property
+    def data(self) -> Data:
+        return ofa.load_data(self.recipe.data)
+
+
+def key(task: str, predictor: str, n_archs: int, seed: int) -> str:
+    """Return the name of a result."""
+    return f"{task}, {predictor}, {n_archs} archs, seed {seed}"
+
+
+def _digits() -> tuple[Task, Path]:
+    """Return the digits and a supernet of them, trained if it is not there."""
+    of, folder = _Digits("digits", 0.0), FOLDER / "digits"
+    path = folder / "supernet.safetensors"
+    if not path.exists():
+        supernet, config = ofa.Supernet(of.family, seed=0), of.recipe.train
+        ofa.train(supernet, of.data, config, folder=folder, augment=of.recipe.data.augment, seed=0)
+        supernet.save(path)
+    return of, path
+
+
+def measured(name: str, of: Task, supernet_path: Path) -> tuple[Any, Columns]:
     """Return random rows of the task's space, and their accuracies and losses by split; measured if they are not."""
-    of, path = TASKS[task], FOLDER / f"{task}.json"
+    path = FOLDER / f"{name}.json"
     drawn = of.family.space.sample(2 * N_ARCHS, np.random.default_rng(21))
     rows = of.family.space.unique(drawn)[:N_ARCHS]
     scores: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
@@ -54,7 +86,7 @@ def measured(task: str, supernet_path: Path) -> tuple[Any, Columns]:
         if n % 20 == 0 or n == len(missing):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, scores)
-            print(f"{task}: {n} of {len(missing)}", flush=True)
+            print(f"{name}: {n} of {len(missing)}", flush=True)
     columns = np.array([scores[str(i)] for i in range(len(rows))]).T
     return rows, dict(zip(("val_percent", "val_loss", "test_percent", "test_loss"), columns, strict=True))
 
@@ -77,7 +109,10 @@ def _tau(of: Task, scores: Columns, rows: Any, name: str, n: int, seed: int, sta
     order = np.random.default_rng(seed).permutation(len(rows))
     seen, judged = order[:n], order[-N_JUDGED:]
     run_percent, true_percent = _estimated(of, scores)
-    predictor = create(name, of.family, start_from=start_from, seed=seed).fit(rows[seen], run_percent[seen])
+    name, _, more = name.partition(" with ")
+    features = {one: make(of.family) for one, make in FEATURES.items()} if more else {}
+    predictor = create(name, of.family, features=features, start_from=start_from, seed=seed)
+    predictor.fit(rows[seen], run_percent[seen])
     return judge(predictor.predict(rows[judged]), true_percent[judged]).kendall_tau
 
 
@@ -88,13 +123,19 @@ def main() -> None:
     parser.add_argument("supernet", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
     arguments = parser.parse_args()
-    of = TASKS[arguments.task]
-    rows, scores = measured(arguments.task, arguments.supernet)
-    for seed in range(arguments.seeds):
-        for name, sizes in CASES.items():
-            for n in sizes:
-                key = f"{arguments.task}, {name}, {n} archs, seed {seed}"
-                kept("own", key, partial(_tau, of, scores, rows, name, n, seed, []))
+    task, of = arguments.task, TASKS[arguments.task]
+    rows, scores = measured(task, of, arguments.supernet)
+    tau = partial(_tau, of, scores, rows)
+    for seed, (name, sizes) in product(range(arguments.seeds), CASES.items()):
+        for n in sizes:
+            kept("own", key(task, name, n, seed), partial(tau, name, n, seed, []))
+    if task == "cnn":
+        digits, path = _digits()
+        early_rows, early_scores = measured("digits", digits, path)
+        earlier = create("gp", digits.family).fit(early_rows, _estimated(digits, early_scores)[1])
+        for seed, n in product(range(arguments.seeds), STARTED):
+            kept("own", key(task, "gp", n, seed), partial(tau, "gp", n, seed, []))
+            kept("own", key(task, "gp from digits", n, seed), partial(tau, "gp", n, seed, [earlier]))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 """The page docs/results/predictors.md and its plot, from the stored results."""
 
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.inherited.tasks import TASKS
 from benchmarks.jobs import read
 from benchmarks.page import save_plot, table, write_page
+from benchmarks.search import own
 from benchmarks.search.predictors import DATA, N_EARLIER, NAMES, SIZES, STARTED_SIZES, key, started_key
 from benchmarks.search.store import FOLDER
 from benchmarks.search.tables import Floats
 
+_OWN_SIZES = (20, 50, 100, 300)
 _PUBLISHED = {"NAS-Bench-201": "PINAT: 0.549 / 0.631 / 0.706 (AAAI 2023)."}
 
 
@@ -21,7 +26,7 @@ Made by `make bench-search TABLES=DIR`; tables are read where they lie. Kendall'
 over seeds, ±: standard deviation. *In interval*: share of their accuracies within the 90 % intervals, at the largest
 number of archs. *Seconds*: processor time of that fit.
 """
-    write_page("predictors", introduction, *_tables(seeds), *_started(seeds))
+    write_page("predictors", introduction, *_tables(seeds), *_started(seeds), *_own(seeds))
 
 
 def _tables(seeds: range) -> list[str]:
@@ -70,3 +75,24 @@ def _started(seeds: range) -> list[str]:
 """
     head = " | ".join(["data", "predictor", "seeds", *(f"{n} archs" for n in STARTED_SIZES)])
     return ["## Knowledge of earlier runs", text, table(head, rows)]
+
+
+def _own(seeds: range) -> list[str]:
+    results, rows = read(FOLDER / "own.json"), list[str]()
+    for task, predictor in product(TASKS, (*own.CASES, "gp from digits")):
+        cells = []
+        for n in _OWN_SIZES:
+            taus = [results[one] for seed in seeds if (one := own.key(task, predictor, n, seed)) in results]
+            cells.append(f"{np.mean(taus):.3f} ± {np.std(taus):.3f}" if taus else "")
+        if any(cells):
+            rows.append(f"{task} | `{predictor}` | {' | '.join(cells)}")
+    if not rows:
+        return []
+    text = f"""
+`python -m benchmarks.search.own TASK SUPERNET`: subnets of a supernet trained on all of Fashion-MNIST, fitted to
+validation accuracies as in a run, judged on {own.N_JUDGED} others whose accuracies are estimated from all validation
+and test images. *gp from digits*: started from {own.N_ARCHS} archs of a supernet of the same family trained on
+scikit-learn's digits.
+"""
+    head = " | ".join(["task", "predictor", *(f"{n} archs" for n in _OWN_SIZES)])
+    return ["## Our own supernets", text, table(head, rows)]

@@ -1,6 +1,6 @@
 """The accuracy predictor of a run: section `predictor` of a recipe, and what its predictors read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +9,13 @@ from pydantic import Field, model_validator
 from ofa.core.config import Config
 from ofa.core.errors import PredictorError
 from ofa.cost.counted import macs_m, params_m
+from ofa.cost.zero_cost import synflow
 from ofa.predict.encoding import Feature
 from ofa.predict.predictor import Predictor, check_settings, create, load
 from ofa.supernet.family import Family
 
+FEATURES: Mapping[str, Callable[[Family], Feature]] = {"macs_m": macs_m, "params_m": params_m, "synflow": synflow}
+"""What predictors can read of archs beside their choices, by the names that recipes use."""
 _MOVED = ("members", "hidden", "alpha")
 
 
@@ -22,8 +25,9 @@ class PredictorConfig(Config):
     name: str = "auto"
     """`auto`, the best of several or a mean of them by archs left out, or one of them: `gp`, `ridge`, `mlp`, `trees`,
     `gcn`, `transformer`."""
-    features: list[Literal["macs_m", "params_m"]] = Field(default_factory=list)
-    """Costs whose logarithms it reads, too; counting them takes seconds to minutes for large families."""
+    features: list[Literal["macs_m", "params_m", "synflow"]] = Field(default_factory=list)
+    """Costs and scores of untrained networks whose logarithms it reads, too; taking them of all blocks takes seconds to
+    minutes for large families."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of that predictor, such as `{members: 10}`; see its file in `ofa/predict/`."""
     start_from: list[str] = Field(default_factory=list)
@@ -72,5 +76,4 @@ def read_predictor(path: Path, family: Family, config: PredictorConfig) -> Predi
 
 
 def _features(family: Family, config: PredictorConfig) -> Mapping[str, Feature]:
-    count = {"macs_m": macs_m, "params_m": params_m}
-    return {name: count[name](family) for name in config.features}
+    return {name: FEATURES[name](family) for name in config.features}
