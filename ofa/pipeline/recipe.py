@@ -42,8 +42,11 @@ class SampleConfig(Config):
 class SearchConfig(Config):
     """How the Pareto front is searched and levels are chosen from it."""
 
+    over: Literal["predictions", "measurements"] = "predictions"
+    """What is searched: millions of predicted archs, of which some are measured in each round; or measurements alone,
+    `verify` archs in each of so many rounds, which the algorithm asks for and is told the accuracies of."""
     algorithm: str = "nsga2"
-    """What searches the predicted front: `nsga2`, or another one that `ofa.search.create` names."""
+    """What searches: `nsga2`, or another one that `ofa.search.create` names."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of that algorithm, such as `{mutate_probability: 0.2}`; see its file in `ofa/search/`."""
     population: int = Field(200, ge=4, le=100_000)
@@ -66,6 +69,10 @@ class SearchConfig(Config):
             check_settings(self.algorithm, self.settings)
         except SearchError as error:
             raise ValueError(str(error)) from error
+        if (self.over, self.algorithm) == ("measurements", "successive_halving"):
+            raise ValueError(
+                "successive_halving measures on few images first, and a run on all; choose another algorithm"
+            )
         return self
 
 
@@ -168,6 +175,9 @@ class Recipe(Config):
         names = [target.name for target in self.targets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"targets has the name {twice[0]!r} twice; give each target a name of its own")
+        auto = [target.name for target in self.targets if target.precision == "auto"]
+        if self.search.over == "measurements" and auto:
+            raise ValueError(f"search.over = 'measurements' searches no precision; choose that of target {auto[0]!r}")
         return self
 
     def to_yaml(self) -> str:

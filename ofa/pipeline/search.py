@@ -1,11 +1,13 @@
 """Stage `search`: rounds of searching the predicted front, measuring it, and refitting the predictor.
 
+With `search.over: measurements`, the algorithm asks for the archs that are measured, and no predictor guides it.
+
 A predictor fitted to random archs is too optimistic where the search goes: it has seen few archs there, and the search
 exploits its errors. Measured archs of the front correct that (as in arXiv 2202.12954). Where a target leaves its
 precision open, a candidate is an arch in a precision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from ofa.pipeline.costs import CostFunction, check_limits, target_costs
 from ofa.pipeline.judge import Doubts
 from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.measured import fit_predictor, measured_archs, measured_front, precision_drop
+from ofa.pipeline.measured_search import search_measurements
 from ofa.pipeline.stage import Progress, Stage
 from ofa.pipeline.target import Target
 from ofa.predict.predictor import Predictor
@@ -39,25 +42,61 @@ class _Candidate(NamedTuple):
 
 
 def _search(target: Target, progress: Progress) -> None:
-    run, config, space = target.run, target.recipe.search, target.run.family.space
+    run, config = target.run, target.recipe.search
     accuracies = read_accuracies(run, without=target.name)
     measure = accuracy_measure(run, target.format)
     store = AccuracyStore(run, f"accuracies/{target.name}.json", measure, known=dict(accuracies))
     costs = {precision: target_costs(target, precision) for precision in target.precisions}
-    predictor, rng, n_evaluated = run.predictor(), run.rng("search"), 0
-    all_limits: list[Limits] = [{}, *(target.config.limits or ())]
-    n_lossy = len(set(costs) - {"float32"})
-    n_measured = config.rounds * (config.verify + len(all_limits) - 1) + n_lossy * _n_first(target) + config.judge
+    predictor, rng = run.predictor(), run.rng("search")
+    n_lossy, n_limits = len(set(costs) - {"float32"}), len(target.config.limits or ())
+    n_measured = config.rounds * (config.verify + n_limits) + n_lossy * _n_first(target) + config.judge
     total = n_measured * (2 if n_lossy else 1)  # an upper bound: some archs are found again
 
     def add(precision: str, archs: list[Arch]) -> None:
         samples = store.measure(precision, archs, lambda done, message: progress(done, total, message))
         accuracies[precision] = accuracies.get(precision, {}) | samples
 
-    for precision in sorted(set(costs) - {"float32"}):
-        archs = _first_archs(target, costs[precision], predictor, accuracies["float32"], rng)
-        for one in ("float32", precision):
+    def add_in_both(precision: str, archs: list[Arch]) -> None:
+        for one in dict.fromkeys(("float32", precision)):
             add(one, archs)
+
+    for precision in sorted(set(costs) - {"float32"}):
+        add_in_both(precision, _first_archs(target, costs[precision], predictor, accuracies["float32"], rng))
+    if config.over == "measurements":
+        (precision,) = costs
+        n_evaluated = search_measurements(target, costs[precision], accuracies, precision, add_in_both, rng)
+        predictor = fit_predictor(run, predictor.again(), accuracies["float32"])
+    else:
+        predictor, n_evaluated = _search_predictions(target, costs, accuracies, predictor, add, rng)
+    measured = measured_archs(target, costs, accuracies, predictor)
+    front, judged = measured_front(target, measured), {}
+    if config.judge:
+        doubts = Doubts(target, front, costs, accuracies, predictor)
+        for precision, archs in doubts.archs.items():
+            add_in_both(precision, archs)
+        predictor = fit_predictor(run, predictor.again(), accuracies["float32"])
+        measured = measured_archs(target, costs, accuracies, predictor)
+        front = measured_front(target, measured)
+        judged = {"judged": doubts.verdict(measured, front)}
+    predictor.save(target.path("refined.safetensors"))
+    content = {"n_evaluated": n_evaluated, "verified": store.n_samples, "front": front} | judged
+    write_json(target.path("front.json"), content | {"levels": choose_levels(measured, front, target.config)})
+
+
+def _search_predictions(
+    target: Target,
+    costs: Mapping[str, Mapping[str, CostFunction]],
+    accuracies: Mapping[str, Samples],
+    predictor: Predictor,
+    add: Callable[[str, list[Arch]], None],
+    rng: np.random.Generator,
+) -> tuple[Predictor, int]:
+    """Search what the predictor says in rounds, measuring archs of each front; `add` adds them to the accuracies.
+
+    Returns the predictor fitted to all of them, and the number of archs that were looked at.
+    """
+    config, space, n_evaluated = target.recipe.search, target.run.family.space, 0
+    all_limits: list[Limits] = [{}, *(target.config.limits or ())]
     for _ in range(config.rounds):
         chosen: list[_Candidate] = []
         for limits in all_limits:
@@ -70,21 +109,8 @@ def _search(target: Target, progress: Progress) -> None:
         add("float32", [arch for arch in archs if arch not in accuracies["float32"]])
         for precision in sorted(set(costs) - {"float32"}):
             add(precision, [space.decode(one.row) for one in chosen if one.precision == precision])
-        predictor = fit_predictor(run, predictor.again(), accuracies["float32"])
-    measured = measured_archs(target, costs, accuracies, predictor)
-    front, judged = measured_front(target, measured), {}
-    if config.judge:
-        doubts = Doubts(target, front, costs, accuracies, predictor)
-        for precision, archs in doubts.archs.items():
-            for one in dict.fromkeys(("float32", precision)):
-                add(one, archs)
-        predictor = fit_predictor(run, predictor.again(), accuracies["float32"])
-        measured = measured_archs(target, costs, accuracies, predictor)
-        front = measured_front(target, measured)
-        judged = {"judged": doubts.verdict(measured, front)}
-    predictor.save(target.path("refined.safetensors"))
-    content = {"n_evaluated": n_evaluated, "verified": store.n_samples, "front": front} | judged
-    write_json(target.path("front.json"), content | {"levels": choose_levels(measured, front, target.config)})
+        predictor = fit_predictor(target.run, predictor.again(), accuracies["float32"])
+    return predictor, n_evaluated
 
 
 def predicted_front(
