@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import ofa
@@ -26,7 +27,7 @@ from ofa.predict import create, judge
 from ofa.predict.denoise import denoised_percent
 
 FOLDER = Path("runs/own")
-N_ARCHS, N_JUDGED = 600, 300
+N_ARCHS, N_JUDGED = 500, 200
 CASES = {"mlp": (300,), "auto": (50, 100, 300), "gp": (50, 100, 300), "gp with synflow": (50, 100, 300)}
 """Archs that predictors are fitted to; *with synflow*, they also read MACs, parameters and synflow."""
 STARTED = (20, 50, 100)
@@ -79,7 +80,7 @@ def measured(name: str, of: Task, supernet_path: Path) -> tuple[Any, Columns]:
             load = partial(ofa.eval_batches, of.data, resolution=resolution)
             training = load(of.data.train, limit=of.recipe.sample.calibration_images)
             batches = {resolution: [training, load(of.data.validation), load(of.data.test)]}
-        network = supernet.extract(of.family.space.decode(rows[i]))
+        network = supernet.extract(of.family.space.decode(rows[i])).to(memory_format=torch.channels_last)
         ofa.calibrate(network, batches[resolution][0])
         results = [ofa.evaluate(network, part) for part in batches[resolution][1:]]
         scores[str(i)] = [value for one in results for value in (one.top1_percent, one.loss)]

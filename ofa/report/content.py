@@ -129,11 +129,13 @@ def _facts(run: Run) -> dict[str, str]:
 def _target_facts(target: Target, front: Entry) -> dict[str, str]:
     config, finetune, judged = target.config, target.recipe.finetune, front.get("judged")
     limits = (", ".join(f"{name} {limit:g}" for name, limit in one.items()) for one in config.limits or ())
+    predicted = target.recipe.search.over == "predictions"
+    words = "predicted, {} of them measured" if predicted else "measured, {} of them asked for by the search"
     facts = {
         "precision": config.precision,
         "batch": str(config.batch),
         "limits": "; ".join(limits) or "none",
-        "search": f"{front['n_evaluated']:,} subnets predicted, {front['verified']} of them measured",
+        "search": f"{front['n_evaluated']:,} subnets {words.format(front['verified'])}",
     }
     if judged is not None:
         facts["front"] = (

@@ -101,7 +101,7 @@ def test_a_metric_that_is_not_defined_is_null(command, path):
         (("--device", "ort-cpu", "--measuring", '{"networks": 1}'), "--measuring: networks = 1"),
         (("--device", "ort-cpu", "--measuring", '{"burst_ms": 1e9}'), "--measuring: burst_ms = 1000000000.0"),
         (("--device", "ort-cpu", "--measuring", '{"runs": 1}'), "--measuring: runs: unknown key"),
-        (("--device", "ort-cpu", "--minutes", "0"), "--measuring: minutes = 0.0 is not allowed"),
+        (("--device", "ort-cpu", "--minutes", "0"), "--measuring: minutes = 0.0: input should be greater than 0"),
         (("--device", "ort-cpu", "--like", "nowhere.json"), "nowhere.json is not a readable latency table"),
         ((), "no recipe 'small_mobilenet_v3'; choose from digits, "),
     ],

@@ -13,6 +13,7 @@ from ofa.pipeline.measured_search import search_measurements
 from ofa.pipeline.recipe import Recipe, SearchConfig
 from ofa.pipeline.run import Run, open_run
 from ofa.pipeline.stage import all_stages
+from ofa.report.content import _target_facts
 
 
 def quiet(done, total, message):
@@ -47,6 +48,8 @@ def test_every_algorithm_asks_for_the_archs_that_are_measured(finished, algorith
     assert front["n_evaluated"] >= len(samples)
     assert {run.family.space.arch(one["arch"]) for one in front["front"]} <= samples.keys()
     assert front["levels"]
+    facts = _target_facts(run.target(), front)
+    assert facts["search"] == f"{front['n_evaluated']} subnets measured, {len(added)} of them asked for by the search"
 
 
 def test_a_stopped_search_goes_on_with_the_same_archs(finished):
