@@ -41,27 +41,21 @@ def search_measurements(
         InfeasibleError: no arch that was measured meets the constraints.
     """
     space, config, name = target.run.family.space, target.recipe.search, target.config.objective
-    limits = target.config.limits or []
-    bounded = {
-        cost: max(one[cost] for one in limits) for cost in costs if limits and all(cost in one for one in limits)
-    }
+    limits = [{str(cost): limit for cost, limit in one.items()} for one in target.config.limits or ()]
+    in_all = [cost for cost in costs if limits and all(cost in one for one in limits)]
+    constraints = [Constraint(cost, limit=ROUNDING * max(one[cost] for one in limits)) for cost in in_all]
     kind, _ = check_settings(config.algorithm, config.settings)
-    population = {"population": config.verify} if "population" in kind.Settings.model_fields else {}
-    algorithm = create(
-        config.algorithm,
-        target.run.family,
-        [Objective(name), Objective("top1_percent", maximize=True)],
-        [Constraint(cost, limit=limit * ROUNDING) for cost, limit in bounded.items()],
-        rng=rng,
-        **population,
-        **config.settings,
-    )
+    settings = dict(config.settings)
+    if "population" in kind.Settings.model_fields:
+        settings["population"] = config.verify
+    objectives = [Objective(name), Objective("top1_percent", maximize=True)]
+    algorithm = create(config.algorithm, target.run.family, objectives, constraints, rng=rng, **settings)
 
     def tell(archs: list[Arch]) -> None:
         known, rows = accuracies[precision], space.rows(archs)
         top1_percent = dict(zip(known, denoised(target.run, known.values()), strict=True))
         of_archs = np.array([top1_percent[arch] for arch in archs])
-        algorithm.tell(rows, np.stack([costs[name](rows), of_archs, *(costs[cost](rows) for cost in bounded)], axis=1))
+        algorithm.tell(rows, np.stack([costs[name](rows), of_archs, *(costs[cost](rows) for cost in in_all)], axis=1))
 
     tell(list(accuracies[precision]))
     for _ in range(config.rounds):
