@@ -219,14 +219,14 @@ class _Campaign:
     def _load(self, host: Host, names: list[str]) -> dict[str, _BurstTimer]:
         """Load models, but no more than can be visited in the time that is left."""
         timers: dict[str, _BurstTimer] = {}
-        load_s = 0.0
+        load_s = visits_s = 0.0
         for name in names:
-            visits_s = self._first_visits * sum(timer.seconds for timer in timers.values())
             if self.is_over(visits_s + load_s):
                 break
             start = monotonic()
             timers[name] = _BurstTimer(host.load(self.models[name]), self.config.burst_ms)
             load_s = monotonic() - start
+            visits_s += self._first_visits * timers[name].seconds
             with self._lock:
                 self.loaded.add(name)
                 self._report()

@@ -8,7 +8,7 @@ from ofa.pipeline.accuracy_store import Samples, denoised
 from ofa.pipeline.choose import ROUNDING
 from ofa.pipeline.costs import CostFunction
 from ofa.pipeline.target import Target
-from ofa.search.algorithm import check_settings, create
+from ofa.search.algorithm import create, with_population
 from ofa.search.problem import Constraint, Objective
 from ofa.space.arch import Arch
 
@@ -44,10 +44,7 @@ def search_measurements(
     limits = [{str(cost): limit for cost, limit in one.items()} for one in target.config.limits or ()]
     in_all = [cost for cost in costs if limits and all(cost in one for one in limits)]
     constraints = [Constraint(cost, limit=ROUNDING * max(one[cost] for one in limits)) for cost in in_all]
-    kind, _ = check_settings(config.algorithm, config.settings)
-    settings = dict(config.settings)
-    if "population" in kind.Settings.model_fields:
-        settings["population"] = config.verify
+    settings = with_population(config.algorithm, config.settings, config.verify)
     objectives = [Objective(name), Objective("top1_percent", maximize=True)]
     algorithm = create(config.algorithm, target.run.family, objectives, constraints, rng=rng, **settings)
 

@@ -261,6 +261,12 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> tuple[type[Algorit
     return load_configured(GROUP, name, settings, "search algorithm", SearchError)
 
 
+def with_population(name: str, settings: Mapping[str, Any], population: int) -> dict[str, Any]:
+    """Return the settings of an algorithm with its population, if it is one that has a population."""
+    kind, _ = check_settings(name, settings)
+    return dict(settings) | ({"population": population} if "population" in kind.Settings.model_fields else {})
+
+
 def search(
     subject: Any,
     objectives: Sequence[Objective],
@@ -286,9 +292,7 @@ def search(
     space = as_encoding(subject).space
     ends = space.rows([space.smallest, space.largest])
     first = ends if start is None else np.concatenate([ends, space.check_rows(start)])
-    kind, _ = check_settings(algorithm, settings)
-    if "population" in kind.Settings.model_fields:
-        settings["population"] = population
+    settings = with_population(algorithm, settings, population)
     for name, value in (("population", population), ("generations", generations)):
         if not 1 <= value <= _MOST:
             raise SearchError(f"{name} = {value} is not allowed; choose from 1 to {_MOST}")

@@ -46,8 +46,9 @@ class BlockModel:
 
     def __init__(self, measurements: Measurements) -> None:
         self._measurements, measured = measurements, measurements.measured
-        self._features = _Features(measurements, measurements.family)
-        training = self._features if measurements.family is measured else _Features(measurements, measured)
+        cost = block_latency(measurements)
+        self._features = _Features(measurements, measurements.family, cost)
+        training = self._features if measurements.family is measured else _Features(measurements, measured, cost)
         rows, latency_ms = to_arrays(measurements.networks, measured)
         fastest = measurements.device.get("bursts") == "fastest"
         error = np.median([timing.relative_error(fastest) for timing in measurements.networks.values()])
@@ -84,9 +85,9 @@ class BlockModel:
 class _Features:
     """What the regression sees of the archs of a family."""
 
-    def __init__(self, measurements: Measurements, family: Family) -> None:
+    def __init__(self, measurements: Measurements, family: Family, cost: BlockCost) -> None:
         self._space, self.column = family.space, family.space.column("resolution")
-        self._blocks_ms, self._params_m = BlockTable(family, block_latency(measurements)), params_m(family)
+        self._blocks_ms, self._params_m = BlockTable(family, cost), params_m(family)
         self._resolutions = np.array(family.resolutions, dtype=float)
         measured = measurements.measured.resolutions
         self._codes = np.array([(*measured, r).index(r) for r in family.resolutions])  # those not measured share one
