@@ -14,6 +14,9 @@ from ofa.predict.predictor import Measured, State
 from ofa.predict.warp import Floats
 from ofa.space.arch import Rows
 
+_CHUNK = 512
+"""Archs that are predicted at once, so few that the processor's caches hold what is computed."""
+
 
 class PerceptronSettings(EnsembleSettings):
     """Settings of the predictor `mlp`."""
@@ -54,13 +57,17 @@ class Perceptron(Ensemble):
 
     def _predict_members(self, states: list[State], rows: Rows) -> Floats:
         # All members at once. Their first layers read a row of weights for each value, not a one-hot vector.
-        first = np.concatenate([state["weights0"] for state in states], axis=1)
-        first = np.concatenate([first, np.zeros_like(first[:1])])  # of inactive choices
-        codes = torch.from_numpy(self.encoding.space.codes(rows))
-        x = nn.functional.embedding_bag(codes, torch.from_numpy(first), mode="sum")  # [n, members * hidden]
-        x = x.view(len(rows), len(states), first.shape[1] // len(states)).transpose(0, 1)
+        weights = np.concatenate([state["weights0"] for state in states], axis=1)
+        first = torch.from_numpy(np.concatenate([weights, np.zeros_like(weights[:1])]))  # of inactive choices
         layers = {name: torch.from_numpy(np.stack([state[name] for state in states])) for name in states[0]}
-        x = x.add_(layers["biases0"][:, None]).relu_()
-        x = torch.baddbmm(layers["biases1"][:, None], x, layers["weights1"]).relu_()
-        predicted: Floats = ((x * layers["weights2"].mT).sum(dim=2) + layers["biases2"]).double().numpy()
+
+        def predict(codes: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.embedding_bag(codes, first, mode="sum")  # [n, members * hidden]
+            x = x.view(len(codes), len(states), weights.shape[1] // len(states)).transpose(0, 1)
+            x = x.add_(layers["biases0"][:, None]).relu_()
+            x = torch.baddbmm(layers["biases1"][:, None], x, layers["weights1"]).relu_()
+            return (x * layers["weights2"].mT).sum(dim=2) + layers["biases2"]
+
+        codes = torch.from_numpy(self.encoding.space.codes(rows))
+        predicted: Floats = torch.cat([predict(part) for part in torch.split(codes, _CHUNK)], dim=1).double().numpy()
         return predicted

@@ -100,8 +100,8 @@ class Predictor(ABC):
         """Predict scores by `self.state`."""
 
     def __call__(self, rows: Rows) -> Floats:
-        """Predict the accuracies `[n]` of rows `[n, n_choices]` in percent; `predict` adds intervals."""
-        return self.predict(rows).mean
+        """Predict the accuracies `[n]` of rows `[n, n_choices]` in percent, as `predict` does, without intervals."""
+        return self.warp.inverse(self._scores(rows).mean)
 
     @abstractmethod
     def fit(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None = None) -> Self:
@@ -121,9 +121,7 @@ class Predictor(ABC):
             PredictorError: the predictor was not fitted.
             SpaceError: the rows do not belong to the search space.
         """
-        if not self.state:
-            raise PredictorError(f"predictor {self.name!r} was not fitted; call fit(rows, top1_percent) first")
-        return self._in_percent(self._predict(self.encoding.space.canonical(rows)))
+        return self._in_percent(self._scores(rows))
 
     def again(self) -> "Predictor":
         """Return such a predictor that is not fitted, without what this fit showed to be of no use."""
@@ -132,6 +130,11 @@ class Predictor(ABC):
     def cross_validated(self) -> Prediction:
         """Return the accuracies in percent of the archs of `fit`, each predicted by models that had not seen it."""
         return self._in_percent(self.left_out)
+
+    def _scores(self, rows: Rows) -> Scores:
+        if not self.state:
+            raise PredictorError(f"predictor {self.name!r} was not fitted; call fit(rows, top1_percent) first")
+        return self._predict(self.encoding.space.canonical(rows))
 
     def _in_percent(self, scores: Scores) -> Prediction:
         half_width = HALF_WIDTH_STDS * self.calibration * scores.std

@@ -66,8 +66,8 @@ class Algorithm(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space!r}, {self.settings!r}, told {self.n_told} archs)"
 
-    def best(self, which: slice, n: int | None = None) -> NDArray[np.int64]:
-        """Return the positions of the `n` best, all by default, within a slice of the archs that are kept."""
+    def best(self, which: slice | NDArray[np.int64], n: int | None = None) -> NDArray[np.int64]:
+        """Return the positions of the `n` best, all by default, within a part of the archs that are kept."""
         values = self.values[which]
         return best_first(self.problem.losses(values), self.problem.excess(values), n)
 

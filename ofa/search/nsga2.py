@@ -51,10 +51,9 @@ class Nsga2(Algorithm):
         return self.space.distinct(np.concatenate([self.rows, rows]))[len(self.rows) :]
 
     def _learn(self, rows: Rows, values: Floats) -> None:
-        rows, values = np.concatenate([rows, self.rows]), np.concatenate([values, self.values])
-        different = self.space.first_appearances(rows)
-        self.rows, self.values = rows[different], values[different]
-        survivors = self.best(slice(None), self.settings.population)
+        self.rows, self.values = np.concatenate([rows, self.rows]), np.concatenate([values, self.values])
+        different = self.space.first_appearances(self.rows)
+        survivors = different[self.best(different, self.settings.population)]
         self.rows, self.values = self.rows[survivors], self.values[survivors]
 
 

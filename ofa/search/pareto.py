@@ -1,8 +1,8 @@
 """Pareto fronts of points whose objectives are all minimized."""
 
-from bisect import bisect_right
 from typing import Any
 
+import moocore
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,41 +15,17 @@ def non_dominated(losses: Floats) -> NDArray[np.bool_]:
     A point dominates another if it is at most as large in every objective and smaller in at least one, so equal points
     do not dominate each other.
     """
-    mask = np.ones(len(losses), dtype=bool)
-    if losses.shape[1] <= 2:
-        order = np.lexsort(losses.T[::-1])
-        mask[order] = _non_dominated_sorted(losses[order])
-        return mask
-    # Points with small sums come first: each that is left is on the front, and takes away those that it dominates.
-    left = np.argsort(losses.sum(axis=1), kind="stable")
-    n_kept = 0
-    while n_kept < len(left):
-        point = losses[left[n_kept]]
-        dominated = (losses[left] >= point).all(axis=1) & (losses[left] > point).any(axis=1)
-        n_kept += 1 - int(dominated[:n_kept].sum())
-        left = left[~dominated]
-    mask[:] = False
-    mask[left] = True
+    mask: NDArray[np.bool_] = moocore.is_nondominated(losses, keep_weakly=True)
     return mask
 
 
-def front_numbers(losses: Floats, n: int | None = None) -> NDArray[np.int64]:
+def front_numbers(losses: Floats) -> NDArray[np.int64]:
     """Return the front `[n_points]` of each point `[n_points, n_objectives]`: 0 for those that no other dominates.
 
-    Front k holds the points that only points of fronts before it dominate. With `n`, fronts after the first ones that
-    hold so many points may share a number.
+    Front k holds the points that only points of fronts before it dominate.
     """
-    number = np.zeros(len(losses), dtype=np.int64)
-    if losses.shape[1] <= 2:
-        order = np.lexsort(losses.T[::-1])
-        number[order] = _front_numbers_sorted(losses[order])
-        return number
-    remaining, front, n = np.arange(len(losses)), 0, len(losses) if n is None else n
-    while len(remaining) and len(losses) - len(remaining) < n:
-        on_front = non_dominated(losses[remaining])
-        number[remaining] = np.where(on_front, front, front + 1)
-        remaining, front = remaining[~on_front], front + 1
-    return number
+    numbers: NDArray[np.int64] = moocore.pareto_rank(losses).astype(np.int64)
+    return numbers
 
 
 def best_first(losses: Floats, excess: Floats, n: int | None = None) -> NDArray[np.int64]:
@@ -59,7 +35,7 @@ def best_first(losses: Floats, excess: Floats, n: int | None = None) -> NDArray[
     of a front before others. The rest follow by `excess`.
     """
     feasible, infeasible = np.flatnonzero(excess <= 0), np.flatnonzero(excess > 0)
-    front = front_numbers(losses[feasible], n)
+    front = front_numbers(losses[feasible])
     if n is not None and n < len(feasible):
         needed = front <= np.partition(front, n)[n]
         feasible, front = feasible[needed], front[needed]
@@ -90,10 +66,7 @@ def crowding_distance(losses: Floats, front: NDArray[np.int64]) -> Floats:
 
 def hypervolume(losses: Floats, reference: tuple[float, float]) -> float:
     """Return the area that points of two objectives `[n, 2]` dominate up to a reference point."""
-    points = losses[(losses < np.array(reference)).all(axis=1)]
-    points = points[np.lexsort((points[:, 1], points[:, 0]))]
-    lowest = np.minimum.accumulate(np.concatenate([[reference[1]], points[:, 1]]))
-    return float(((reference[0] - points[:, 0]) * (lowest[:-1] - lowest[1:])).sum())
+    return float(moocore.hypervolume(losses, ref=reference))
 
 
 def hypervolume_gain(points: Floats, front: Floats, reference: tuple[float, float]) -> Floats:
@@ -108,29 +81,6 @@ def hypervolume_gain(points: Floats, front: Floats, reference: tuple[float, floa
     width = np.clip(right - np.maximum(left, points[:, :1]), 0, None)
     gain: Floats = (width * np.clip(height - points[:, 1:], 0, None)).sum(axis=1)
     return gain
-
-
-def _non_dominated_sorted(losses: Floats) -> NDArray[np.bool_]:
-    """Return `non_dominated` of points of one or two objectives that are sorted by the first, then by the second."""
-    new = _differs_from_previous(losses)
-    last = losses[new, -1]  # of different points: one that comes later is dominated unless it is smaller here
-    mask = np.ones(len(last), dtype=bool)
-    mask[1:] = last[1:] < np.minimum.accumulate(last)[:-1]
-    of_all: NDArray[np.bool_] = mask[np.cumsum(new) - 1]
-    return of_all
-
-
-def _front_numbers_sorted(losses: Floats) -> NDArray[np.int64]:
-    """Return the fronts of points that are sorted as for `_non_dominated_sorted`, in one pass."""
-    new = _differs_from_previous(losses)
-    lowest: list[float] = []  # last objective of the newest point of each front, ascending
-    numbers = []
-    for last in losses[new, -1].tolist():
-        front = bisect_right(lowest, last) if losses.shape[1] == 2 else len(lowest)
-        lowest[front : front + 1] = [last]
-        numbers.append(front)
-    of_all: NDArray[np.int64] = np.array(numbers, dtype=np.int64)[np.cumsum(new) - 1]
-    return of_all
 
 
 def _differs_from_previous(points: NDArray[Any]) -> NDArray[np.bool_]:

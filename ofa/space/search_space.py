@@ -193,9 +193,9 @@ class SearchSpace:
                 f"[n, {len(self.choices)}]; create them with SearchSpace.rows or SearchSpace.sample"
             )
         # As unsigned integers, negative indices are larger than any other: one comparison finds both errors.
-        outside = (rows.view(np.uint64) >= self._n_values.view(np.uint64)).any(axis=0)
+        outside = rows.view(np.uint64) >= self._n_values.view(np.uint64)
         if outside.any():
-            column = int(outside.argmax())
+            column = int(outside.any(axis=0).argmax())
             raise SpaceError(
                 f"rows have an index outside 0 to {self._n_values[column] - 1} for choice {self.names[column]!r}; "
                 "create them with SearchSpace.rows or SearchSpace.sample"
@@ -216,12 +216,13 @@ class SearchSpace:
 
     def mutate(self, rows: Rows, rng: np.random.Generator, probability: float = 0.1) -> Rows:
         """Move each free choice, with the given probability, to one of its other values."""
-        moved = self.check_rows(rows).copy()
-        arch, column = np.nonzero(rng.random(rows.shape, dtype=np.float32) < probability)
-        n_values = self._n_values[column]
-        step = 1 + rng.integers(0, np.maximum(n_values - 1, 1))
-        moved[arch, column] = (moved[arch, column] + step) % n_values
-        return self.canonical(moved)
+        moved = np.array(self.check_rows(rows), order="C")
+        values = moved.reshape(-1)
+        at = np.flatnonzero(rng.random(len(values), dtype=np.float32) < probability)
+        n_values = self._n_values[at % len(self.choices)]
+        step = 1 + (rng.random(len(at)) * (n_values - 1)).astype(np.int64)
+        values[at] = (values[at] + step) % n_values
+        return self._resolve(moved)[0]
 
     def crossover(self, mothers: Rows, fathers: Rows, rng: np.random.Generator) -> Rows:
         """Take each free choice from either parent with equal probability (uniform crossover)."""
@@ -292,8 +293,10 @@ class SearchSpace:
 
     def keys(self, rows: Rows) -> NDArray[np.uint64]:
         """Return numbers `[n, n_words]` that are equal for equal canonical rows only; one word for up to 2^63 rows."""
-        keys = [rows[:, columns] @ factors for columns, factors in self._words]
-        return np.stack(keys, axis=1).view(np.uint64)
+        return np.stack(self._keys(rows), axis=1).view(np.uint64)
+
+    def _keys(self, rows: Rows) -> list[Rows]:
+        return [rows[:, columns] @ factors for columns, factors in self._words]
 
     def unique(self, rows: Rows) -> Rows:
         """Return the different canonical rows in order of first appearance."""
@@ -305,11 +308,15 @@ class SearchSpace:
 
     def first_appearances(self, rows: Rows) -> NDArray[np.int64]:
         """Return the positions, ascending, of the different ones of canonical rows, which are not checked."""
-        keys = self.keys(rows)
-        order = np.lexsort(keys.T)  # stable, so the first of equal rows comes first
-        new = np.ones(len(rows), dtype=bool)
-        new[1:] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
-        return np.sort(order[new])
+        words = self._keys(rows)
+        order = np.lexsort(words)  # stable, so the first of equal rows comes first
+        repeated, first = np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
+        repeated[:1] = False
+        for word in words:
+            ordered = word[order]
+            repeated[1:] &= ordered[1:] == ordered[:-1]
+        first[order[~repeated]] = True
+        return np.flatnonzero(first)
 
     @cached_property
     def _words(self) -> list[tuple[slice, Rows]]:
