@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from ofa.pipeline import recipe_file
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import all_stages
@@ -29,6 +31,7 @@ def test_the_page_has_the_three_ways():
     assert [len(part) >= 6 for part in PARTS] == [True] * 3
 
 
+@pytest.mark.slow
 def test_a_run_calls_the_functions_of_each_part_in_the_order_of_the_page(tmp_path, tiny_recipe_text, monkeypatch):
     (tmp_path / "tiny.yaml").write_text(tiny_recipe_text.replace("[12, 16]", "[12]"))  # half as many blocks
     calls = []

@@ -1,3 +1,4 @@
+import fcntl
 import inspect
 import json
 import os
@@ -35,11 +36,17 @@ def tiny_yaml(tiny_recipe_text, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _finished(tiny_yaml, tmp_path_factory):
-    """A run of the whole main job; copied, never changed."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    run = Run(load_recipe(str(tiny_yaml)), folder)
-    for stage in all_stages().values():
-        run.execute(stage, lambda done, total, message: None)
+    """A run of the whole main job, made by one test process for all; copied, never changed."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "finished"
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = Run(load_recipe(str(tiny_yaml)), folder)
+        for stage in all_stages().values():
+            if not run.finished(stage):
+                run.execute(stage, lambda done, total, message: None)
     return folder
 
 

@@ -19,7 +19,7 @@ from ofa.supernet.block import skeleton
 from ofa.supernet.sharing import shared_buffers
 from tests.families import FAMILIES
 
-FEW_OR_MANY = pytest.mark.parametrize("n_archs", [3, pytest.param(50, marks=pytest.mark.slow)])
+FEW_OR_MANY = pytest.mark.parametrize("n_archs", [1, pytest.param(50, marks=pytest.mark.slow)])
 OPTIONS = {"num_classes": 10, "in_channels": 3, "resolutions": (32, 48, 64)}  # small, to be quick
 
 
@@ -146,7 +146,7 @@ def test_gradients_are_those_of_slicing_with_autograd(supernet, images, n_archs)
 
 
 def test_gradients_of_several_subnets_accumulate(supernet, images):
-    some = archs(supernet.family.space, 3)
+    some = archs(supernet.family.space, 1)
     total = {name: torch.zeros_like(p) for name, p in supernet.network.named_parameters()}
     for arch in some:
         supernet.zero_grad()
@@ -162,7 +162,7 @@ def test_gradients_of_several_subnets_accumulate(supernet, images):
 
 def test_a_training_subnet_updates_statistics_in_its_slices_and_nowhere_else(supernet, images):
     supernet.train()
-    for number, arch in enumerate(archs(supernet.family.space, 4)):
+    for number, arch in enumerate(archs(supernet.family.space, 2)):
         before = {name: buffer.clone() for name, buffer in supernet.network.named_buffers()}
         static = supernet.extract(arch)
         for network in (static, supernet.subnet(arch)):
@@ -202,7 +202,7 @@ def test_a_step_of_the_largest_and_smallest_network_changes_their_parameters_and
 
 def test_subnets_keep_the_names_of_parameters(supernet):
     full = supernet.network.state_dict().keys()
-    for arch in archs(supernet.family.space, 5):
+    for arch in archs(supernet.family.space, 2):
         assert supernet.extract(arch).state_dict().keys() == supernet.family.build(arch).state_dict().keys() <= full
     beside = full - supernet.extract(supernet.family.space.largest).state_dict().keys()
     assert all(name.endswith(("_7to5", "_5to3")) for name in beside)
@@ -322,11 +322,9 @@ def onnx_parity(trained, awake, smooth_images, tmp_path, some):
 
 
 def test_onnx_computes_the_same(trained, awake, smooth_images, tmp_path):
-    onnx_parity(trained, awake, smooth_images, tmp_path, archs(trained.family.space, 1)[1:])
+    onnx_parity(trained, awake, smooth_images, tmp_path, archs(trained.family.space, 1)[2:])
 
 
 @pytest.mark.slow
 def test_onnx_computes_the_same_for_many(trained, awake, smooth_images, tmp_path):
-    onnx_parity(
-        trained, awake, smooth_images, tmp_path, [*archs(trained.family.space, 20)[2:], trained.family.space.largest]
-    )
+    onnx_parity(trained, awake, smooth_images, tmp_path, archs(trained.family.space, 20))

@@ -67,6 +67,7 @@ def test_levels_are_exported_with_their_finetuned_weights(command, finished, rec
     assert "finetune" in json.loads(out)["targets"]["local"]["seconds"]
 
 
+@pytest.mark.slow
 def test_what_is_finetuned_is_kept_and_other_settings_start_again(finished, recipe):
     run = Run(load_recipe(str(recipe)), finished)
     execute(run, "profile", "search")

@@ -7,7 +7,7 @@ from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import count_macs
 from ofa.cost.latency.inferred_blocks import infer_ms
 from ofa.supernet.block import skeleton
-from ofa.supernet.registry import list_families
+from tests.families import FAMILIES
 
 
 def made_up_ms(block, size):
@@ -16,7 +16,7 @@ def made_up_ms(block, size):
     return 0.01 + 1e-7 * count_macs(skeleton(block.build).eval(), shape) + 1e-6 * np.prod(shape)
 
 
-@pytest.mark.parametrize("family", list_families())
+@pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_of_every_family_are_inferred_from_a_few(family):
     blocks = list(distinct_blocks(create_family(family)))
     chosen = [blocks[i] for i in np.random.default_rng(0).permutation(len(blocks))[:90]]
