@@ -10,6 +10,7 @@ from torch import Tensor
 from ofa.core.minimize import minimize
 from ofa.predict.encoding import Encoding
 from ofa.predict.predictor import Measured, Model, PredictorSettings, Scores, State, deal, under
+from ofa.predict.warp import Floats
 from ofa.space.arch import Rows
 
 Parameters = dict[str, Tensor]
@@ -114,6 +115,19 @@ class GaussianProcess(Model):
 
     def _predict(self, rows: Rows) -> Scores:
         return self._predict_by(self.state, rows)
+
+    def _draw_errors(self, rows: Rows, n: int, rng: np.random.Generator) -> Floats:
+        parameters = {name: torch.from_numpy(value) for name, value in under("parameters.", self.state).items()}
+        known, asked = (self._inputs(self.state, one) for one in (self.state["rows"], rows))
+        with torch.no_grad():
+            covariance = self._kernel(asked, known, parameters)
+            explained = covariance @ torch.from_numpy(self.state["inverse"]) @ covariance.T
+            left = self._kernel(asked, asked, parameters) - explained
+            left.diagonal().add_(float(parameters["noise"].exp()))
+            variances, directions = torch.linalg.eigh(left)  # of archs that are equal, some are 0
+            root = directions * variances.clamp_min(0).sqrt()
+        errors: Floats = rng.standard_normal((n, len(rows))) @ root.numpy().T
+        return errors
 
     def _predict_by(self, state: State, rows: Rows) -> Scores:
         parameters = {name: torch.from_numpy(value) for name, value in under("parameters.", state).items()}

@@ -123,6 +123,24 @@ class Predictor(ABC):
         """
         return self._in_percent(self._scores(rows))
 
+    def draw(self, rows: Rows, n: int, rng: np.random.Generator) -> Floats:
+        """Return `n` worlds: accuracies in percent `[n, n_archs]` that rows `[n_archs, n_choices]` may well have.
+
+        Archs that are alike are so in each world, if the model knows how alike they are, as `gp` does.
+
+        Raises:
+            PredictorError: the predictor was not fitted.
+            SpaceError: the rows do not belong to the search space.
+        """
+        mean = self._scores(rows).mean
+        return self.warp.inverse(
+            mean + self.calibration * self._draw_errors(self.encoding.space.canonical(rows), n, rng)
+        )
+
+    def _draw_errors(self, rows: Rows, n: int, rng: np.random.Generator) -> Floats:
+        """Draw by how much true scores may differ from the expected ones `[n, n_archs]`, before calibration."""
+        return self._predict(rows).std * rng.standard_normal((n, len(rows)))
+
     def again(self) -> "Predictor":
         """Return such a predictor that is not fitted, without what this fit showed to be of no use."""
         return create(self.name, self.encoding, seed=self.seed, **self.settings.model_dump())

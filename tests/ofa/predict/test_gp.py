@@ -34,6 +34,18 @@ def test_means_and_deviations_are_those_of_textbook_formulas(fitted, samples):
     assert found.std == pytest.approx(np.sqrt(np.diag(own - across @ inverse @ across.T) + noise), rel=1e-5)
 
 
+def test_worlds_have_the_covariances_of_textbook_formulas(fitted, samples):
+    predictor, new = fitted
+    predictor.calibration = 2.0
+    (known, noise), (across, _), (own, _) = (
+        covariance(predictor, *pair) for pair in ((samples[0], samples[0]), (new, samples[0]), (new, new))
+    )
+    inverse = np.linalg.inv(known + (noise + 1e-6) * np.eye(len(known)))
+    expected = 4 * (own - across @ inverse @ across.T + noise * np.eye(len(new)))
+    found = np.cov(predictor.warp(predictor.draw(new, 20_000, np.random.default_rng(0))), rowvar=False)
+    assert found == pytest.approx(expected, abs=0.05 * expected.max())
+
+
 def test_covariances_are_symmetric_and_positive(fitted, samples):
     known, _ = covariance(fitted[0], samples[0], samples[0])
     assert known == pytest.approx(known.T)
