@@ -3,11 +3,13 @@
 A process takes more memory than that: the runtime, its own copies of weights, and what its allocator leaves unused.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ofa.cost.block_table import BlockTable
+from ofa.space.arch import Rows
 from ofa.supernet.block import Block, skeleton
 from ofa.supernet.family import Family
 
@@ -38,6 +41,17 @@ def params_m(family: Family) -> BlockTable:
         return sum(p.numel() for p in skeleton(block.build).parameters()) / 1e6
 
     return BlockTable(family, count_params_m, name="params_m", unit="million parameters")
+
+
+def blocks(family: Family) -> BlockTable:
+    """Return the number of blocks of a network, which is how deep it is."""
+    return BlockTable(family, lambda *_: 1.0, name="blocks", unit="blocks")
+
+
+def resolution(family: Family) -> Callable[[Rows], NDArray[np.float64]]:
+    """Return the function from rows `[n, n_choices]` to the height and width of images in pixels `[n]`."""
+    pixels, column = np.array(family.resolutions, dtype=np.float64), family.space.column("resolution")
+    return lambda rows: pixels[family.space.check_rows(rows)[:, column]]
 
 
 def size_mib(family: Family) -> BlockTable:

@@ -10,9 +10,9 @@ from ofa.core.files import write_json
 from ofa.cost.counted import macs_m
 from ofa.cost.latency.profile import profile
 from ofa.pipeline.accuracy_store import AccuracyStore, columns, n_validation_images, read_samples
+from ofa.pipeline.earlier import new_predictor
 from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.measured import fit_predictor
-from ofa.pipeline.predictor import new_predictor
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import Progress, Stage
 from ofa.pipeline.target import Target
@@ -76,7 +76,7 @@ def _sample(run: Run, progress: Progress) -> None:
 def _fit(run: Run, progress: Progress) -> None:
     """Fit the accuracy predictor to the sampled subnets, and judge it by subnets left out."""
     samples = read_samples(run)
-    predictor = fit_predictor(run, new_predictor(run.family, run.recipe.predictor, run.recipe.seed), samples)
+    predictor = fit_predictor(run, new_predictor(run), samples)
     predictor.save(run.path("predictor.safetensors"))
     top1_percent, _ = columns(samples.values())
     prediction = predictor.cross_validated()
@@ -88,7 +88,7 @@ def _fit(run: Run, progress: Progress) -> None:
 
 def _check_fit(run: Run) -> None:
     """Read the predictors of earlier runs, so that what is wrong with them is known before the training."""
-    new_predictor(run.family, run.recipe.predictor, run.recipe.seed)
+    new_predictor(run)
 
 
 TRAIN = Stage("train", (), ("family", "data", "train"), _train, expensive=True)

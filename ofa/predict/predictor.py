@@ -234,11 +234,12 @@ def create(
     """Create a predictor for the archs of a space or of a family, whose graphs it can read, too.
 
     Args:
-        name: of the entry-point group `ofa.predictors`: `auto`, `gp`, `ridge`, `mlp`, `trees`.
+        name: of the entry-point group `ofa.predictors`: `auto`, `gp`, `ridge`, `mlp`, `trees`, `gcn`,
+            `transformer`, `summary`.
         subject: a `SearchSpace`, a `Family`, or an `Encoding`.
         features: costs by name that are known without a measurement, such as `{"macs_m": ofa.macs_m(family)}`.
-        start_from: fitted predictors of the same space, such as those of earlier runs on other data. The new one then
-            learns by how much accuracies differ from theirs, which takes fewer archs.
+        start_from: fitted predictors of the same space: those of earlier runs on other data, or `summary` ones that
+            were moved to it. The new one learns by how much accuracies differ from theirs, which takes fewer archs.
         seed: of everything that is drawn.
         settings: of the predictor.
 

@@ -1,17 +1,13 @@
 """Latency of blocks that were not measured: a Gaussian process over the fields of blocks, fitted to those that were."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
-from threadpoolctl import threadpool_limits
 
+from ofa.core.gaussian_process import fit, smooth_and_linear
 from ofa.supernet.block import Block
 
 Floats = NDArray[np.float64]
@@ -34,16 +30,11 @@ def infer_ms(measured_ms: Mapping[SizedBlock, float], wanted: Sequence[SizedBloc
     known = np.log(np.maximum(latency_ms, _LEAST_SHARE * max(latency_ms.mean(), 1e-9)))
     columns = _columns([*measured_ms, *wanted])
     fitted, asked = columns[: len(known)], columns[len(known) :]
-    scales = np.full(columns.shape[1], 3.0)
-    smooth = ConstantKernel(1.0, (1e-3, 1e3)) * RBF(scales, (0.3, 1e3))
-    linear = ConstantKernel(1.0, (1e-3, 1e3)) * DotProduct(1.0, (1e-2, 1e2))
-    kernel = smooth + linear + WhiteKernel(1e-3, (1e-6, 1e-1))
+    kernel = smooth_and_linear(columns.shape[1], 1e-3, 1e-1)
     some = np.random.default_rng(0).permutation(len(known))[:_MOST_FITTED]
-    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a scale at its bound: the field hardly matters
-        learned = GaussianProcessRegressor(kernel, normalize_y=True).fit(fitted[some], known[some])
-        regressor = GaussianProcessRegressor(learned.kernel_, optimizer=None, normalize_y=True).fit(fitted, known)
-        inferred: list[float] = np.exp(regressor.predict(asked)).tolist()
+    learned = fit(kernel, fitted[some], known[some], normalize_y=True)
+    regressor = fit(learned.kernel_, fitted, known, optimizer=None, normalize_y=True)
+    inferred: list[float] = np.exp(regressor.predict(asked)).tolist()
     return inferred
 
 

@@ -5,7 +5,16 @@ from torch import nn
 from torch.nn import functional
 
 import ofa
-from ofa.cost.counted import count_macs, count_memory, macs_m, params_m, peak_activation_mib, size_mib
+from ofa.cost.counted import (
+    blocks,
+    count_macs,
+    count_memory,
+    macs_m,
+    params_m,
+    peak_activation_mib,
+    resolution,
+    size_mib,
+)
 from ofa.space.choice import Choice
 from ofa.space.search_space import SearchSpace
 from ofa.supernet.family import Family
@@ -27,6 +36,13 @@ from ofa.supernet.family import Family
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_multiply_accumulates_of_known_layers(module, input_shape, macs, device):
     assert count_macs(module.eval().to(device), input_shape) == macs
+
+
+def test_blocks_and_pixels_of_every_arch_are_counted(tiny):
+    rows = tiny.space.sample(20, np.random.default_rng(0))
+    for row, n_blocks, pixels in zip(rows, blocks(tiny)(rows), resolution(tiny)(rows), strict=True):
+        assert n_blocks == sum(block is not None for _, block in tiny.blocks(row))
+        assert pixels == tiny.space.decode(row)["resolution"]
 
 
 def test_the_costs_of_a_family_are_those_of_its_whole_networks_in_millions(tiny):

@@ -220,10 +220,28 @@ def test_a_run_starts_from_the_predictor_of_another_and_needs_it_no_more(finishe
         assert not np.array_equal(predictor(rows), plain(rows))
 
 
+def test_a_run_starts_from_one_of_another_family(finished, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    content = yaml.safe_load((other / "recipe.yaml").read_text())
+    content["family"]["options"]["resolutions"] = [12, 16, 24]  # other choices
+    (other / "recipe.yaml").write_text(yaml.safe_dump(content))
+    run = starting_from(finished, other)
+    run.check_inputs()
+    run.execute(all_stages()["fit"], quiet)
+    shutil.rmtree(other)
+    predictor = open_run(finished).predictor()
+    (earlier,) = predictor.earlier
+    assert earlier.name == "summary"
+    rows = run.family.space.sample(20, np.random.default_rng(0))
+    assert np.isfinite(predictor(rows)).all()
+    assert len(np.unique(earlier(rows))) > 10
+
+
 def test_what_is_wrong_with_an_earlier_run_is_known_before_the_training(finished, tmp_path):
     with pytest.raises(PredictorError, match="nowhere has no fitted predictor; run `ofa fit` there"):
         starting_from(finished, tmp_path / "nowhere").check_inputs()
-    (tmp_path / "broken").mkdir()
+    shutil.copytree(finished, tmp_path / "broken")
     (tmp_path / "broken/predictor.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"predictor\.safetensors is missing, truncated"):
         starting_from(finished, tmp_path / "broken").check_inputs()

@@ -9,6 +9,7 @@ QUICK = {
     "gp": {"steps": 10},
     "mlp": {"members": 2, "hidden": 8},
     "ridge": {"members": 2},
+    "summary": {"members": 2, "max_archs": 100, "warp": "none"},
     "transformer": {"members": 2, "hidden": 16, "layers": 1, "steps": 40, "warp": "none", "lr": 0.01},
     "trees": {"members": 2, "trees": 10},
 }
@@ -37,9 +38,14 @@ def samples(space, additive):
 
 @pytest.fixture(scope="session")
 def create(space):
-    """Creates a predictor by name with quick settings, for the small family's space by default."""
+    """Creates a predictor by name with quick settings, for the small family's space by default.
 
-    def create(name, subject=space, **settings):
-        return ofa.predict.create(name, subject, **QUICK[name] | settings)
+    One that reads features alone reads the choices as features.
+    """
+    choices = {choice: lambda rows, i=i: 1.0 + rows[:, i] for i, choice in enumerate(space.names)}
+
+    def create(name, subject=space, features=None, **settings):
+        own = choices if name == "summary" and subject is space else {}
+        return ofa.predict.create(name, subject, features=own | (features or {}), **QUICK[name] | settings)
 
     return create
