@@ -25,8 +25,7 @@ class Nsga2Settings(Config):
 class Nsga2(Algorithm):
     """The best archs survive, front by front, and have children: crossovers and mutants.
 
-    Unlike in the paper, parents are drawn uniformly from the survivors. Only these are remembered, so that millions of
-    archs can be asked for; some of them twice.
+    Only survivors are remembered, so that millions of archs can be asked for; some of them twice.
     """
 
     name = "nsga2"
@@ -60,9 +59,10 @@ class Nsga2(Algorithm):
 def breed(space: SearchSpace, parents: Rows, rng: np.random.Generator, n: int, mutate_probability: float) -> Rows:
     """Return the different archs among `n` children that are not parents; half are crossovers, half mutants.
 
-    The parents `[n_parents, n_choices]` are different canonical rows.
+    The parents `[n_parents, n_choices]` are different canonical rows, the best first: of two that are drawn, the first
+    becomes a parent, as in the paper.
     """
-    mothers, fathers = parents[rng.integers(len(parents), size=n)], parents[rng.integers(len(parents), size=n)]
+    mothers, fathers = parents[rng.integers(len(parents), size=(2, n, 2)).min(axis=2)]
     crossed = space.crossover(mothers[: n // 2], fathers[: n // 2], rng)
     mutants = space.mutate(mothers[n // 2 :], rng, mutate_probability)
     different = space.distinct(np.concatenate([parents, crossed, mutants]))
