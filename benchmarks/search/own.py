@@ -1,15 +1,17 @@
-"""Predictors on archs of our own supernets: `python -m benchmarks.search.own TASK SUPERNET`.
+"""Predictors on archs of our own supernets: `python -m benchmarks.search.own TASK SUPERNET`, or `... own digits`.
 
 Random archs are measured once, on all validation and test images, and kept in `runs/own/`. Predictors are fitted to
 validation accuracies, as in a run, and judged by Kendall's tau on other archs, whose accuracies are estimated from the
 images of both splits. For the CNN, a supernet of the same family is trained on digits, and predictors are started from
-its archs. Results are kept in docs/results/search/own.json.
+its archs. With `digits`, supernets of both families are, and predictors of one are started from the archs of the other.
+Results are kept in docs/results/search/own.json.
 """
 
 import argparse
 import json
+from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +24,31 @@ from benchmarks.inherited.tasks import TASKS, Task
 from benchmarks.search.store import kept
 from ofa.core.files import write_json
 from ofa.data.dataset import Data
-from ofa.pipeline.predictor import FEATURES
+from ofa.pipeline.predictor import SUMMARIZED, features
 from ofa.predict import create, judge
 from ofa.predict.denoise import denoised_percent
+from ofa.predict.summary import Summary
 
 FOLDER = Path("runs/own")
 N_ARCHS, N_JUDGED = 500, 200
 CASES = {"mlp": (300,), "auto": (50, 100, 300), "gp": (50, 100, 300), "gp with synflow": (50, 100, 300)}
 """Archs that predictors are fitted to; *with synflow*, they also read MACs, parameters and synflow."""
 STARTED = (20, 50, 100)
-"""Archs that `gp` is fitted to alone, and started from all archs of the digits."""
+"""Archs that `gp` is fitted to alone, and started from all archs of the digits, or of another family."""
+DIGITS = "digits"
 
 Columns = dict[str, NDArray[np.float64]]
 
 
+@dataclass(frozen=True)
 class _Digits(Task):
-    """The family of the task `cnn`, on digits."""
+    """The family of another task, on digits."""
+
+    other: Task
 
     @property
     def family(self) -> ofa.Family:
-        return TASKS["cnn"].family
+        return self.other.family
 
     @property
     def data(self) -> Data:
@@ -53,15 +60,15 @@ def key(task: str, predictor: str, n_archs: int, seed: int) -> str:
     return f"{task}, {predictor}, {n_archs} archs, seed {seed}"
 
 
-def _digits() -> tuple[Task, Path]:
-    """Return the digits and a supernet of them, trained if it is not there."""
-    of, folder = _Digits("digits", 0.0), FOLDER / "digits"
+def _digits(task: str) -> tuple[Task, Any, Columns]:
+    """Return a task's family on digits, rows, and accuracies of a supernet that is trained if it is not there."""
+    of, folder = _Digits("digits", 0.0, TASKS[task]), FOLDER / f"digits-{task}"
     path = folder / "supernet.safetensors"
     if not path.exists():
         supernet, config = ofa.Supernet(of.family, seed=0), of.recipe.train
         ofa.train(supernet, of.data, config, folder=folder, augment=of.recipe.data.augment, seed=0)
         supernet.save(path)
-    return of, path
+    return of, *measured(f"digits-{task}", of, path)
 
 
 def measured(name: str, of: Task, supernet_path: Path) -> tuple[Any, Columns]:
@@ -111,19 +118,39 @@ def _tau(of: Task, scores: Columns, rows: Any, name: str, n: int, seed: int, sta
     seen, judged = order[:n], order[-N_JUDGED:]
     run_percent, true_percent = _estimated(of, scores)
     name, _, more = name.partition(" with ")
-    features = {one: make(of.family) for one, make in FEATURES.items()} if more else {}
-    predictor = create(name, of.family, features=features, start_from=start_from, seed=seed)
+    own = features(of.family, ("macs_m", "params_m", "synflow") if more else ())
+    predictor = create(name, of.family, features=own, start_from=start_from, seed=seed)
     predictor.fit(rows[seen], run_percent[seen])
     return judge(predictor.predict(rows[judged]), true_percent[judged]).kendall_tau
+
+
+def across_families(n_seeds: int) -> None:
+    """Fit `gp` to archs of each family on digits, alone and started from what those of the other family tell."""
+    parts = {task: _digits(task) for task in TASKS}
+    for (task, (of, rows, scores)), (other, (other_of, other_rows, other_scores)) in permutations(parts.items(), 2):
+        common = features(other_of.family, SUMMARIZED)
+        summary = create("summary", other_of.family, features=common)
+        assert isinstance(summary, Summary)
+        summary.fit(other_rows, _estimated(other_of, other_scores)[0])
+        moved = summary.moved_to(of.family, features(of.family, SUMMARIZED))
+        tau = partial(_tau, of, scores, rows)
+        for seed, n in product(range(n_seeds), STARTED):
+            kept("own", key(f"{DIGITS}, {task}", "gp", n, seed), partial(tau, "gp", n, seed, []))
+            kept("own", key(f"{DIGITS}, {task}", f"gp from {other}", n, seed), partial(tau, "gp", n, seed, [moved]))
 
 
 def main() -> None:
     """Measure what is missing and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=sorted(TASKS))
-    parser.add_argument("supernet", type=Path)
+    parser.add_argument("task", choices=[*sorted(TASKS), DIGITS])
+    parser.add_argument("supernet", type=Path, nargs="?", help="of the task, unless that is digits")
     parser.add_argument("--seeds", type=int, default=10)
     arguments = parser.parse_args()
+    if arguments.task == DIGITS:
+        across_families(arguments.seeds)
+        return
+    if arguments.supernet is None:
+        parser.error(f"task {arguments.task} needs a SUPERNET, as `ofa train` writes it")
     task, of = arguments.task, TASKS[arguments.task]
     rows, scores = measured(task, of, arguments.supernet)
     tau = partial(_tau, of, scores, rows)
@@ -131,8 +158,7 @@ def main() -> None:
         for n in sizes:
             kept("own", key(task, name, n, seed), partial(tau, name, n, seed, []))
     if task == "cnn":
-        digits, path = _digits()
-        early_rows, early_scores = measured("digits", digits, path)
+        digits, early_rows, early_scores = _digits(task)
         earlier = create("gp", digits.family).fit(early_rows, _estimated(digits, early_scores)[1])
         for seed, n in product(range(arguments.seeds), STARTED):
             kept("own", key(task, "gp", n, seed), partial(tau, "gp", n, seed, []))

@@ -1,6 +1,6 @@
 """The page docs/results/predictors.md and its plot, from the stored results."""
 
-from itertools import product
+from itertools import permutations, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -79,7 +79,10 @@ def _started(seeds: range) -> list[str]:
 
 def _own(seeds: range) -> list[str]:
     results, rows = read(FOLDER / "own.json"), list[str]()
-    for task, predictor in product(TASKS, (*own.CASES, "gp from digits")):
+    cases = [*product(TASKS, (*own.CASES, "gp from digits"))]
+    for task, other in permutations(TASKS):
+        cases += product([f"{own.DIGITS}, {task}"], ["gp", f"gp from {other}"])
+    for task, predictor in cases:
         cells = []
         for n in _OWN_SIZES:
             taus = [results[one] for seed in seeds if (one := own.key(task, predictor, n, seed)) in results]
@@ -92,7 +95,7 @@ def _own(seeds: range) -> list[str]:
 `python -m benchmarks.search.own TASK SUPERNET`: subnets of a supernet trained on all of Fashion-MNIST, fitted to
 validation accuracies as in a run, judged on {own.N_JUDGED} others whose accuracies are estimated from all validation
 and test images. *gp from digits*: started from {own.N_ARCHS} archs of a supernet of the same family trained on
-scikit-learn's digits.
+scikit-learn's digits. *digits*: supernets trained on these (`... own digits`); *from* the other family by a summary.
 """
     head = " | ".join(["task", "predictor", *(f"{n} archs" for n in _OWN_SIZES)])
     return ["## Our own supernets", text, table(head, rows)]
