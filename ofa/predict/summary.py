@@ -9,7 +9,7 @@ from sklearn.gaussian_process.kernels import Kernel
 
 from ofa.core.errors import PredictorError
 from ofa.core.gaussian_process import fit, smooth_and_linear
-from ofa.predict.encoding import Feature
+from ofa.predict.encoding import Encoding, Feature
 from ofa.predict.ensemble import Ensemble, EnsembleSettings
 from ofa.predict.predictor import Measured, State, as_encoding
 from ofa.predict.warp import Floats
@@ -29,12 +29,19 @@ class Summary(Ensemble):
     """Reads the logarithms of features, such as resolution, depth, MACs and parameters, and no choices.
 
     So it tells fewer archs apart than other predictors do, but what it learned of one space holds in any other that has
-    these features.
+    these features. PredictorError if there are none.
     """
 
     name = "summary"
     Settings = SummarySettings
     settings: SummarySettings
+
+    def __init__(self, encoding: Encoding, settings: SummarySettings, *, seed: int = 0) -> None:
+        if not encoding.features:
+            raise PredictorError(
+                "predictor 'summary' reads features alone; give it some, such as macs_m and resolution"
+            )
+        super().__init__(encoding, settings, seed=seed)
 
     def moved_to(self, subject: Any, features: Mapping[str, Feature]) -> "Summary":
         """Return this fitted predictor for the archs of another space or family.
@@ -73,8 +80,6 @@ class Summary(Ensemble):
         return predicted
 
     def _features(self, rows: Rows) -> Floats:
-        if not self.encoding.features:
-            raise PredictorError("predictor 'summary' reads features alone; give it some, such as {\"macs_m\": ...}")
         columns = [self.encoding.features[name](rows) for name in sorted(self.encoding.features)]
         return np.log2(np.maximum(np.stack(columns, axis=1), 1e-9))
 

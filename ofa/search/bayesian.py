@@ -75,7 +75,7 @@ class Bayesian(Algorithm):
             return pool[self._expected_area(surrogates[:2], mean[:, :2], std[:, :2], feasible, n)]
         gain = feasible * self._expected_improvement(surrogates[0], mean[:, 0], std[:, 0])
         first = np.argsort(-gain, kind="stable")
-        short = first[:_SHORT_LIST]
+        short = first[: max(n, _SHORT_LIST)]
         return pool[short[self._together(surrogates[0], pool[short], feasible[short], n)]]
 
     def _surrogate(self, column: Column, told: Floats) -> "_Surrogate":
@@ -164,7 +164,7 @@ class Bayesian(Algorithm):
             gain = feasible[among] * np.mean([hypervolume_gain(one[among], front, reference) for one in drawn], axis=0)
             order = np.argsort(-gain, kind="stable")
             chosen.append(int(among[order[0]]))
-            among = among[order[1 : _SHORT_LIST + 1]]
+            among = among[order[1 : max(n, _SHORT_LIST) + 1]]
             front = np.concatenate([front, expected[chosen[-1:]]])  # as if it had been measured
         return np.array(chosen, dtype=np.int64)
 

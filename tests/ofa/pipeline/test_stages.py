@@ -238,6 +238,13 @@ def test_a_run_starts_from_one_of_another_family(finished, tmp_path):
     assert len(np.unique(earlier(rows))) > 10
 
 
+def test_a_predictor_without_what_it_reads_is_refused_before_the_training(finished):
+    content = yaml.safe_load((finished / "recipe.yaml").read_text())
+    content["predictor"] = {"name": "summary"}
+    with pytest.raises(PredictorError, match="'summary' reads features alone"):
+        Run(Recipe.model_validate(content), finished).check_inputs()
+
+
 def test_what_is_wrong_with_an_earlier_run_is_known_before_the_training(finished, tmp_path):
     with pytest.raises(PredictorError, match="nowhere has no fitted predictor; run `ofa fit` there"):
         starting_from(finished, tmp_path / "nowhere").check_inputs()
