@@ -24,10 +24,10 @@ from benchmarks.inherited.tasks import TASKS, Task
 from benchmarks.search.store import kept
 from ofa.core.files import write_json
 from ofa.data.dataset import Data
-from ofa.pipeline.predictor import SUMMARIZED, features
+from ofa.pipeline.earlier import moved_summary
+from ofa.pipeline.predictor import features
 from ofa.predict import create, judge
 from ofa.predict.denoise import denoised_percent
-from ofa.predict.summary import Summary
 
 FOLDER = Path("runs/own")
 N_ARCHS, N_JUDGED = 500, 200
@@ -128,11 +128,8 @@ def across_families(n_seeds: int) -> None:
     """Fit `gp` to archs of each family on digits, alone and started from what those of the other family tell."""
     parts = {task: _digits(task) for task in TASKS}
     for (task, (of, rows, scores)), (other, (other_of, other_rows, other_scores)) in permutations(parts.items(), 2):
-        common = features(other_of.family, SUMMARIZED)
-        summary = create("summary", other_of.family, features=common)
-        assert isinstance(summary, Summary)
-        summary.fit(other_rows, _estimated(other_of, other_scores)[0])
-        moved = summary.moved_to(of.family, features(of.family, SUMMARIZED))
+        run_percent, _ = _estimated(other_of, other_scores)
+        moved = moved_summary(other_of.family, other_rows, run_percent, of.family)
         tau = partial(_tau, of, scores, rows)
         for seed, n in product(range(n_seeds), STARTED):
             kept("own", key(f"{DIGITS}, {task}", "gp", n, seed), partial(tau, "gp", n, seed, []))

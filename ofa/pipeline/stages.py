@@ -10,7 +10,7 @@ from ofa.core.files import write_json
 from ofa.cost.counted import macs_m
 from ofa.cost.latency.profile import profile
 from ofa.pipeline.accuracy_store import AccuracyStore, columns, n_validation_images, read_samples
-from ofa.pipeline.earlier import new_predictor
+from ofa.pipeline.earlier import check_predictor, new_predictor
 from ofa.pipeline.level_files import accuracy_measure
 from ofa.pipeline.measured import fit_predictor
 from ofa.pipeline.run import Run
@@ -86,11 +86,6 @@ def _fit(run: Run, progress: Progress) -> None:
     progress(1, 1, f"Kendall tau {metrics.kendall_tau:.2f}")
 
 
-def _check_fit(run: Run) -> None:
-    """Read the predictors of earlier runs, so that what is wrong with them is known before the training."""
-    new_predictor(run)
-
-
 TRAIN = Stage("train", (), ("family", "data", "train"), _train, expensive=True)
 PROFILE = Stage(
     "profile",
@@ -101,4 +96,4 @@ PROFILE = Stage(
     partial=("latency_samples-*.json", "latency_table-*.json"),
 )
 SAMPLE = Stage("sample", ("train",), ("sample",), _sample)
-FIT = Stage("fit", ("sample",), ("predictor",), _fit, check=_check_fit)
+FIT = Stage("fit", ("sample",), ("predictor",), _fit, check=check_predictor)

@@ -116,7 +116,8 @@ class GaussianProcess(Model):
     def _predict(self, rows: Rows) -> Scores:
         return self._predict_by(self.state, rows)
 
-    def _draw_errors(self, rows: Rows, n: int, rng: np.random.Generator) -> Floats:
+    def _errors(self, rows: Rows, std: Floats, standard: Floats) -> Floats:
+        del std  # the diagonal of what is computed here
         parameters = {name: torch.from_numpy(value) for name, value in under("parameters.", self.state).items()}
         known, asked = (self._inputs(self.state, one) for one in (self.state["rows"], rows))
         with torch.no_grad():
@@ -126,7 +127,7 @@ class GaussianProcess(Model):
             left.diagonal().add_(float(parameters["noise"].exp()))
             variances, directions = torch.linalg.eigh(left)  # of archs that are equal, some are 0
             root = directions * variances.clamp_min(0).sqrt()
-        errors: Floats = rng.standard_normal((n, len(rows))) @ root.numpy().T
+        errors: Floats = standard @ root.numpy().T
         return errors
 
     def _predict_by(self, state: State, rows: Rows) -> Scores:

@@ -124,22 +124,22 @@ class Predictor(ABC):
         return self._in_percent(self._scores(rows))
 
     def draw(self, rows: Rows, n: int, rng: np.random.Generator) -> Floats:
-        """Return `n` worlds: accuracies in percent `[n, n_archs]` that rows `[n_archs, n_choices]` may well have.
+        """Draw `n` samples of the accuracies in percent `[n, n_archs]` of rows `[n_archs, n_choices]`.
 
-        Archs that are alike are so in each world, if the model knows how alike they are, as `gp` does.
+        `gp` draws archs together, by their covariances; other models, which do not know these, each arch by itself.
 
         Raises:
             PredictorError: the predictor was not fitted.
             SpaceError: the rows do not belong to the search space.
         """
-        mean = self._scores(rows).mean
-        return self.warp.inverse(
-            mean + self.calibration * self._draw_errors(self.encoding.space.canonical(rows), n, rng)
-        )
+        mean, std = self._scores(rows)
+        errors = self._errors(self.encoding.space.canonical(rows), std, rng.standard_normal((n, len(rows))))
+        return self.warp.inverse(mean + self.calibration * errors)
 
-    def _draw_errors(self, rows: Rows, n: int, rng: np.random.Generator) -> Floats:
-        """Draw by how much true scores may differ from the expected ones `[n, n_archs]`, before calibration."""
-        return self._predict(rows).std * rng.standard_normal((n, len(rows)))
+    def _errors(self, rows: Rows, std: Floats, standard: Floats) -> Floats:
+        """Make errors of scores out of standard normal numbers `[n, n_archs]`, by deviations `std` `[n_archs]`."""
+        del rows  # a model that knows how similar they are needs them
+        return std * standard
 
     def again(self) -> "Predictor":
         """Return such a predictor that is not fitted, without what this fit showed to be of no use."""

@@ -72,16 +72,23 @@ class Summary(Ensemble):
         }
 
     def _predict_member(self, state: State, rows: Rows) -> Floats:
-        inputs = state["inputs"]
-        kernel, features = _kernel(inputs.shape[1]).clone_with_theta(state["kernel"]), self._features(rows)
-        asked = (features - state["center"]) / state["spread"]
-        parts = [kernel(asked[i : i + _BLOCK], inputs) @ state["weights"] for i in range(0, len(rows), _BLOCK)]
-        predicted: Floats = state["mean"] + np.concatenate([np.zeros(0), *parts])
-        return predicted
+        return _predict(state, self._features(rows))
+
+    def _predict_members(self, states: list[State], rows: Rows) -> Floats:
+        features = self._features(rows)  # once for all members
+        return np.stack([_predict(state, features) for state in states])
 
     def _features(self, rows: Rows) -> Floats:
         columns = [self.encoding.features[name](rows) for name in sorted(self.encoding.features)]
         return np.log2(np.maximum(np.stack(columns, axis=1), 1e-9))
+
+
+def _predict(state: State, features: Floats) -> Floats:
+    inputs, asked = state["inputs"], (features - state["center"]) / state["spread"]
+    kernel = _kernel(inputs.shape[1]).clone_with_theta(state["kernel"])
+    parts = [kernel(asked[i : i + _BLOCK], inputs) @ state["weights"] for i in range(0, len(asked), _BLOCK)]
+    predicted: Floats = state["mean"] + np.concatenate([np.zeros(0), *parts])
+    return predicted
 
 
 def _kernel(n_features: int) -> Kernel:

@@ -20,7 +20,7 @@ from ofa.space.arch import Rows
 Column = Objective | Constraint
 Positions = NDArray[np.int64]
 
-_DRAWS, _WORLDS, _GENERATIONS = 32, 256, 20
+_DRAWS, _JOINT_DRAWS, _GENERATIONS = 32, 256, 20
 _QUICK = {"gp": {"folds": 0}}
 """Settings of predictors that are fitted often, and whose intervals are only compared with each other."""
 _SHORT_LIST = 500
@@ -74,9 +74,8 @@ class Bayesian(Algorithm):
         if n_objectives == 2:
             return pool[self._expected_area(surrogates[:2], mean[:, :2], std[:, :2], feasible, n)]
         gain = feasible * self._expected_improvement(surrogates[0], mean[:, 0], std[:, 0])
-        first = np.argsort(-gain, kind="stable")
-        short = first[: max(n, _SHORT_LIST)]
-        return pool[short[self._together(surrogates[0], pool[short], feasible[short], n)]]
+        short = np.argsort(-gain, kind="stable")[: max(n, _SHORT_LIST)]
+        return pool[short[self._batch(surrogates[0], pool[short], feasible[short], n)]]
 
     def _surrogate(self, column: Column, told: Floats) -> "_Surrogate":
         if column.function is not None:
@@ -125,18 +124,18 @@ class Bayesian(Algorithm):
         gain: Floats = better * norm.cdf(z) + std * norm.pdf(z)
         return gain
 
-    def _together(self, surrogate: "_Surrogate", rows: Rows, feasible: Floats, n: int) -> Positions:
+    def _batch(self, surrogate: "_Surrogate", rows: Rows, feasible: Floats, n: int) -> Positions:
         """Return which `n` archs, the most promising first, are worth measuring together.
 
-        One after another is chosen that beats those before by most (Ginsbourger et al., 2010, 3.2), in worlds drawn
-        from the predictions: archs that are alike gain together, so one of them is enough. `feasible` are the
-        probabilities `[n_archs]` that all limits are met.
+        Each is the one that is expected to beat those chosen before by most (Ginsbourger et al., 2010, 3.2), in joint
+        draws: similar archs gain in the same draws, so one of them is enough. `feasible` are the probabilities
+        `[n_archs]` that all limits are met.
         """
         sign, best = self._best_score(surrogate)
         if n == 1 or surrogate.predictor is None or best == -np.inf:
             return np.arange(min(n, len(rows)))
-        drawn = sign * surrogate.predictor.draw(rows, _WORLDS, self.rng)
-        chosen, left, top = list[int](), feasible + 1e-12, np.full((_WORLDS, 1), best)
+        drawn = sign * surrogate.predictor.draw(rows, _JOINT_DRAWS, self.rng)
+        chosen, left, top = list[int](), feasible + 1e-12, np.full((_JOINT_DRAWS, 1), best)
         while len(chosen) < min(n, len(rows)):
             gain = left * (np.maximum(drawn - top, 0).mean(axis=0) + 1e-12)
             chosen.append(int(gain.argmax()))

@@ -1,7 +1,5 @@
 """Pareto fronts of points whose objectives are all minimized."""
 
-from typing import Any
-
 import moocore
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +53,7 @@ def crowding_distance(losses: Floats, front: NDArray[np.int64]) -> Floats:
         return distance
     for column in losses.T:
         order = np.lexsort((column, front))
-        value, first = column[order], _differs_from_previous(front[order, None])
+        value, first = column[order], np.diff(front[order], prepend=-1) != 0
         last = np.append(first[1:], True)
         extent = (value[last] - value[first])[np.cumsum(first) - 1]
         gap = np.full(len(value), np.inf)
@@ -81,10 +79,3 @@ def hypervolume_gain(points: Floats, front: Floats, reference: tuple[float, floa
     width = np.clip(right - np.maximum(left, points[:, :1]), 0, None)
     gain: Floats = (width * np.clip(height - points[:, 1:], 0, None)).sum(axis=1)
     return gain
-
-
-def _differs_from_previous(points: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return whether each of some points `[n, k]` differs from the one before it, as the first does."""
-    new = np.ones(len(points), dtype=bool)
-    new[1:] = (points[1:] != points[:-1]).any(axis=1)
-    return new

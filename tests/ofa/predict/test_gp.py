@@ -34,7 +34,7 @@ def test_means_and_deviations_are_those_of_textbook_formulas(fitted, samples):
     assert found.std == pytest.approx(np.sqrt(np.diag(own - across @ inverse @ across.T) + noise), rel=1e-5)
 
 
-def test_worlds_have_the_covariances_of_textbook_formulas(fitted, samples):
+def test_draws_have_the_covariances_of_textbook_formulas(fitted, samples):
     predictor, new = fitted
     predictor.calibration = 2.0
     (known, noise), (across, _), (own, _) = (

@@ -50,14 +50,14 @@ def test_predictions_lie_within_their_intervals_and_calling_gives_the_means(pred
     assert np.array_equal(predictor(rows), mean)
 
 
-def test_worlds_lie_around_the_predictions_and_mostly_within_their_intervals(predictor, space):
+def test_draws_lie_around_the_predictions_and_mostly_within_their_intervals(predictor, space):
     rows = space.sample(40, np.random.default_rng(4))
     mean, low, high = predictor.predict(rows)
-    worlds, again = (predictor.draw(rows, 500, np.random.default_rng(5)) for _ in range(2))
-    assert np.array_equal(worlds, again)
-    assert worlds.shape == (500, 40)
-    assert np.median(worlds, axis=0) == pytest.approx(mean, abs=0.2 * float(np.max(high - low)))
-    assert np.mean((low <= worlds) & (worlds <= high)) == pytest.approx(0.9, abs=0.05)
+    drawn, again = (predictor.draw(rows, 500, np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(drawn, again)
+    assert drawn.shape == (500, 40)
+    assert np.median(drawn, axis=0) == pytest.approx(mean, abs=0.2 * float(np.max(high - low)))
+    assert np.mean((low <= drawn) & (drawn <= high)) == pytest.approx(0.9, abs=0.05)
 
 
 def test_the_same_seed_gives_the_same_predictor(create, name, samples):

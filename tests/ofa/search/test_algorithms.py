@@ -151,9 +151,9 @@ def test_bayesian_search_keeps_a_limit_that_it_learns(space):
 
 
 def test_of_archs_that_are_alike_one_is_measured_at_once():
-    """Archs 0 and 1 are expected to gain most, but in the same worlds; arch 2 gains in others, arch 3 nowhere."""
+    """Archs 0 and 1 are expected to gain most, but in the same draws; arch 2 gains in others, arch 3 in none."""
 
-    class Worlds:
+    class Draws:
         def draw(self, rows, n, rng):
             first, second = (5.0 * (rng.permutation(n) < n // 3) for _ in range(2))
             return np.stack([first, first, 0.9 * second, -np.ones(n)], axis=1)[:, rows[:, 0]]
@@ -161,12 +161,12 @@ def test_of_archs_that_are_alike_one_is_measured_at_once():
     space = ofa.SearchSpace([ofa.Choice("a", (1, 2, 3, 4))])
     search = create("bayesian", space)
     search.tell(space.rows([{"a": 4}]), np.array([[0.0]]))
-    surrogate = _Surrogate(search.problem.objectives[0], Warp.linear(np.array([0.0, 1.0])), Worlds())
+    surrogate = _Surrogate(search.problem.objectives[0], Warp.linear(np.array([0.0, 1.0])), Draws())
     rows = np.arange(4)[:, None]
-    assert search._together(surrogate, rows, np.ones(4), 1).tolist() == [0]
-    assert search._together(surrogate, rows, np.ones(4), 2).tolist() == [0, 2]
-    assert sorted(search._together(surrogate, rows, np.ones(4), 9).tolist()) == [0, 1, 2, 3]
-    assert search._together(surrogate, rows, np.array([0.0, 1, 1, 1]), 2).tolist() == [1, 2]
+    assert search._batch(surrogate, rows, np.ones(4), 1).tolist() == [0]
+    assert search._batch(surrogate, rows, np.ones(4), 2).tolist() == [0, 2]
+    assert sorted(search._batch(surrogate, rows, np.ones(4), 9).tolist()) == [0, 1, 2, 3]
+    assert search._batch(surrogate, rows, np.array([0.0, 1, 1, 1]), 2).tolist() == [1, 2]
 
 
 def test_a_pool_that_was_measured_is_followed_by_random_archs():
