@@ -52,4 +52,4 @@ class Task:
         return [space.smallest, *map(space.decode, pool[nearest]), space.largest, *map(space.decode, random)]
 
 
-TASKS = {"cnn": Task("fashion_mnist", 0.2), "hybrid": Task("hybrid_fashion_mnist", 0.2)}
+TASKS = {"cnn": Task("fashion_mnist", 0.5), "hybrid": Task("hybrid_fashion_mnist", 0.2)}
