@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as transforms
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ofa.core.errors import DataError
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data, Images
-from ofa.data.transforms import resize_center_crop, seed_generators, seeded, training_transform
+from ofa.data.transforms import pil_image, resize_center_crop, seed_generators, seeded, training_transform
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 
@@ -39,10 +38,12 @@ def train_batches(
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(data.train))
     batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)[:, part]
+    dataset = _AugmentedImages(data, augment, seed, epoch)
     loader = DataLoader(
-        _AugmentedImages(data, augment, seed, epoch),
+        dataset,
         batch_sampler=([(i, resolution(n)) for i in batches[n].tolist()] for n in range(start, len(batches))),
         num_workers=workers,
+        collate_fn=dataset.batch,
         generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
     )
     try:
@@ -90,5 +91,10 @@ class _AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
                 image, label = self.data.train[index]
                 transform = training_transform(self.config, resolution, mean=self.data.mean, std=self.data.std)
                 seed_generators(self.seed, self.epoch, index)
-                augmented.append((transform(transforms.to_pil_image(image)), label))
+                augmented.append((transform(pil_image(image)), label))
         return augmented
+
+    def batch(self, pairs: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+        """Return normalized images `[batch, channels, height, width]` and labels `[batch]`."""
+        images, labels = default_collate(pairs)
+        return self.data.normalize(images) if images.dtype == torch.uint8 else images, labels

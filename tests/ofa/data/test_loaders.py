@@ -5,12 +5,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from timm.data import create_transform
+from torchvision.transforms.functional import to_pil_image
 
 from ofa.core.errors import DataError
 from ofa.data.config import AugmentConfig, DataConfig
+from ofa.data.dataset import Data, TensorImages
 from ofa.data.load import load_data
 from ofa.data.loaders import eval_batches, train_batches
-from ofa.data.transforms import resize_center_crop
+from ofa.data.transforms import resize_center_crop, seeded
 
 DIGITS = DataConfig(name="digits")
 
@@ -67,6 +70,34 @@ def test_an_image_is_augmented_differently_for_every_seed_and_epoch(digits):
         seen.append(images[labels.argsort()])
     for first, second in combinations(seen, 2):
         assert sum(torch.equal(a, b) for a, b in zip(first, second, strict=True)) <= 3  # by chance
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "augment", [AugmentConfig(hflip=0.5), AugmentConfig(erase=0.9), AugmentConfig(auto_augment="3a")]
+)
+def test_a_batch_holds_what_timm_makes_of_each_image(augment, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 18, channels), dtype=np.uint8)
+    images = TensorImages(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.arange(6))
+    data = Data.from_splits("random", tuple("abcdef"), train=images, validation=images, test=images)
+    ((batch, labels),) = batches_of(data, DataConfig(name="digits", augment=augment), batch_size=6)
+    transform = create_transform(
+        16,
+        is_training=True,
+        scale=augment.scale,
+        ratio=augment.ratio,
+        hflip=augment.hflip,
+        color_jitter=None,
+        auto_augment=augment.auto_augment,
+        interpolation="bilinear",
+        mean=data.mean,
+        std=data.std,
+        re_prob=augment.erase,
+    )
+    for image, label in zip(batch, labels.tolist(), strict=True):
+        with seeded(3, 1, label):
+            expected = transform(to_pil_image(images.images[label]))
+        assert torch.equal(image, expected)
 
 
 def test_an_epoch_from_a_later_start_continues_as_the_whole_one_does(digits):
