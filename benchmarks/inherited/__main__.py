@@ -20,7 +20,7 @@ from benchmarks.inherited.results import (
     supernet_key,
     supernets_path,
 )
-from benchmarks.inherited.strategies import SHIPPED, TRAININGS
+from benchmarks.inherited.strategies import SANDWICH, TRAININGS
 from benchmarks.inherited.tasks import FINETUNE_EPOCHS, FINETUNED_ARCHS, N_RANDOM, N_SPREAD, TASKS
 from benchmarks.jobs import Job, run_missing
 
@@ -31,7 +31,7 @@ def main(n_seeds: int) -> None:
     """Train networks alone and supernets, seed after seed; write the page in any case."""
     try:
         run_missing(
-            [cost(task, one) for one, of_task in TRAININGS.items() for task in of_task if one != SHIPPED], at_once=1
+            [cost(task, one) for one, of_task in TRAININGS.items() for task in of_task if one != SANDWICH], at_once=1
         )
         gradients = [Job(GRADIENTS, task, MODULE, {"kind": "gradients", "task": task, "seed": 0}) for task in TASKS]
         run_missing(

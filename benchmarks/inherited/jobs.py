@@ -18,7 +18,7 @@ import torch
 import ofa
 from benchmarks.alone import Scorer, train_alone
 from benchmarks.inherited.gradients import gradient_cosines
-from benchmarks.inherited.strategies import ALONE, SHIPPED, TRAININGS, train_config
+from benchmarks.inherited.strategies import ALONE, RECIPES, SANDWICH, TRAININGS, train_config
 from benchmarks.inherited.tasks import FINETUNED_ARCHS, TASKS
 from ofa.core.files import write_json
 from ofa.data.loaders import train_batches
@@ -61,7 +61,7 @@ def _supernet(task: str, training: str, seed: int) -> list[dict[str, float]]:
 
 def _finetuned(task: str, arch: int, epochs: int, seed: int) -> dict[str, float]:
     """Finetune a subnet of the recipe's supernet as the stage does; returns accuracies by split, processor minutes."""
-    of, supernet_path = TASKS[task], _folder(task, SHIPPED, seed) / "supernet.safetensors"
+    of, supernet_path = TASKS[task], _folder(task, RECIPES[task], seed) / "supernet.safetensors"
     checked_arch = of.archs[arch]
     resolution = int(checked_arch["resolution"])
     start = time.process_time()
@@ -101,16 +101,16 @@ def _gradients(task: str, seed: int) -> dict[str, list[list[float]]]:
 
 
 def _cost(task: str, training: str) -> float:
-    """Return the processor time of a training relative to the recipe's, from steps of both in interleaved rounds."""
+    """Return the processor time of a training relative to the sandwich's, from steps of both in interleaved rounds."""
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder, "weights.safetensors")  # later phases need weights to start from
         ofa.Supernet(TASKS[task].family).save(weights)
         for _ in range(COST_ROUNDS):
-            configs = [train_config(task, TRAININGS[name][task]) for name in (training, SHIPPED)]
+            configs = [train_config(task, TRAININGS[name][task]) for name in (training, SANDWICH)]
             seconds = [sum(_phase_seconds(task, one, phase, weights) for phase in one.phases) for one in configs]
             ratios.append(seconds[0] / seconds[1])
-    return float(np.median(ratios))
+    return round(float(np.median(ratios)), 2)
 
 
 def _phase_seconds(task: str, config: ofa.TrainConfig, phase: Phase, weights: Path) -> float:

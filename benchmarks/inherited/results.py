@@ -9,7 +9,7 @@ from benchmarks.jobs import read
 
 FOLDER = Path("docs/results/inherited")
 COSTS = FOLDER / "costs.json"
-"""Processor time of trainings, relative to the recipe's."""
+"""Processor time of trainings, relative to the sandwich's."""
 
 
 GRADIENTS = FOLDER / "gradients.json"
@@ -44,13 +44,12 @@ def supernet_key(training: str, seed: int) -> str:
     return f"{training}, seed {seed}"
 
 
-def alone_percent(task: str, seeds: range, n_archs: int) -> Floats | None:
-    """Return test accuracies `[seeds, archs]` of the first archs trained alone; None if some are missing."""
+def alone_percent(task: str, seeds: range, n_archs: int) -> Floats:
+    """Return test accuracies `[complete seeds, archs]` of the first archs trained alone."""
     results = read(alone_path(task))
     keys = [[alone_key(arch, seed) for arch in range(n_archs)] for seed in seeds]
-    if not all(key in results for row in keys for key in row):
-        return None
-    return np.array([[results[key]["test"] for key in row] for row in keys])
+    rows = [[results[key]["test"] for key in row] for row in keys if all(key in results for key in row)]
+    return np.array(rows).reshape(len(rows), n_archs)
 
 
 def inherited_percent(task: str, training: str, seeds: range) -> Floats:

@@ -5,24 +5,34 @@ from typing import Any
 import ofa
 from benchmarks.inherited.tasks import TASKS
 
-SHIPPED = "shipped"
+SANDWICH, SPREAD = "sandwich", "spread"
+RECIPES = {"cnn": SPREAD, "hybrid": SANDWICH}
+"""The training that the recipe of each task does."""
 Changes = dict[str, Any]
 
 
-def _spread(teacher: str, epochs: int, lr: float = 0.3) -> Changes:
+def _spread(epochs: int, lr: float, teacher: str = "none") -> Changes:
     phase = {"strategy": "spread", "epochs": epochs, "subnets": 4, "parts": 2}
     return {"phases": [phase], "teacher": teacher, "lr": lr}
 
 
-TRAININGS: dict[str, dict[str, Changes]] = {
-    SHIPPED: {task: {} for task in TASKS},
-    "spread on halves, average": {"cnn": _spread("average", 17)},
-    "spread on halves, labels": {"cnn": _spread("none", 24), "hybrid": _spread("none", 20)},
-    "spread on halves, labels, lr 0.6": {"cnn": _spread("none", 24, lr=0.6)},
+_SANDWICH: Changes = {
+    "phases": [{"strategy": "sandwich", "epochs": 12, "random": 2}],
+    "teacher": "largest",
+    "lr": 0.15,
 }
-"""Changes by the name of the training and the task; as many epochs as cost what the recipe's training costs."""
+TRAININGS: dict[str, dict[str, Changes]] = {
+    SANDWICH: {"cnn": _SANDWICH, "hybrid": _SANDWICH},
+    SPREAD: {"cnn": _spread(24, 0.6), "hybrid": _spread(20, 0.6)},
+    "spread, lr 0.3": {"cnn": _spread(24, 0.3)},
+    "spread, average as teacher": {"cnn": _spread(17, 0.6, "average")},
+    "spread, twice as long": {"cnn": _spread(48, 0.6), "hybrid": _spread(40, 0.6)},
+    "spread, four times as long": {"cnn": _spread(96, 0.6)},
+}
+"""Changes by the name of the training and the task. Where the name says no other, a training has as many epochs as
+cost what the sandwich costs, the training of the first recipes."""
 ALONE: Changes = {"phases": [{"strategy": "full", "epochs": 12}], "clip_grad_norm": None}
-"""Changes for networks trained alone."""
+"""Changes for networks trained alone: as many epochs as the sandwich."""
 
 
 def train_config(task: str, changes: Changes) -> ofa.TrainConfig:
