@@ -59,4 +59,6 @@ class DataConfig(Config):
     """Share of all images used for the test if the data set has no test split."""
     workers: int = Field(0, ge=0, le=64)
     """Processes that load images; 0 loads them in the main process. Batches do not depend on it."""
+    cache_mib: int = Field(256, ge=0, le=1_000_000)
+    """Memory in MiB for images that were prepared to evaluate several subnets; the others are prepared again."""
     augment: AugmentConfig = AugmentConfig()

@@ -67,11 +67,16 @@ class DataInfo(DataHeader):
 
 @dataclass(frozen=True, repr=False)
 class Data(DataHeader):
-    """A data set. Search and predictors read `train` and `validation`; only final figures read `test`."""
+    """A data set. Search and predictors read `train` and `validation`; only final figures read `test`.
+
+    `workers` processes prepare images for evaluation, of which `cache_mib` MiB stay in memory; see `EvalBatches`.
+    """
 
     train: Images
     validation: Images
     test: Images
+    workers: int = 0
+    cache_mib: int = 256
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(getattr(self, split))} {split}" for split in ("train", "validation", "test"))

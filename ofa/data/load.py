@@ -1,5 +1,7 @@
 """Data sets by name."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -18,9 +20,10 @@ def load_data(config: DataConfig) -> Data:
     """
     loaders = {"digits": load_digits, "fashion_mnist": load_fashion_mnist, "image_folder": load_image_folder}
     try:
-        return loaders[config.name](config)
+        data = loaders[config.name](config)
     except OSError as error:
         raise DataError(f"cannot read the data set {config.name!r}: {error}") from error
+    return replace(data, workers=config.workers, cache_mib=config.cache_mib)
 
 
 def load_digits(config: DataConfig) -> Data:

@@ -1,9 +1,11 @@
 """The batches that training and evaluation read: normalized floats `[batch, channels, resolution, resolution]`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -12,7 +14,12 @@ from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data, Images
 from ofa.data.transforms import pil_image, resize_center_crop, seed_generators, seeded, training_transform
 
-Batches = Sequence[tuple[Tensor, Tensor]]
+Batch = tuple[Tensor, Tensor]
+"""Images and their labels `[batch]`."""
+Batches = Sequence[Batch]
+_EVAL_BATCH, _EVAL_VALUES = 250, 2**23
+"""Images in a batch for evaluation, and values of their pixels, at most."""
+_FLOAT_BYTES = 4
 
 
 def train_batches(
@@ -26,7 +33,7 @@ def train_batches(
     start: int = 0,
     part: slice = slice(None),
     workers: int = 0,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Batch]:
     """Yield one epoch of shuffled, augmented batches; a last, smaller batch is dropped.
 
     The order of images depends on the seed and the epoch alone, and the augmentation of an image on these and its
@@ -46,37 +53,107 @@ def train_batches(
         collate_fn=dataset.batch,
         generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
     )
-    try:
-        yield from loader
-    except DataError as error:  # that of a worker process ends with its message, after a traceback
-        raise DataError(str(error).rpartition(f"{DataError.__name__}: ")[2]) from error
+    yield from _reraised(loader)
+
+
+class EvalBatches(Sequence[Batch]):
+    """Batches as deployed networks see images: resized, cropped, normalized.
+
+    Batches are prepared when they are read. The first ones stay in memory, as many as `data.cache_mib` allows; the
+    others are prepared again whenever they are read, by `data.workers` processes where all are read in turn.
+
+    Args:
+        data: the data set, which has the normalization.
+        images: one of its splits.
+        resolution: height and width of the images in pixels.
+        positions: positions in `images` of each batch's images.
+    """
+
+    def __init__(self, data: Data, images: Images, resolution: int, positions: Sequence[NDArray[np.int64]]) -> None:
+        self._prepared = _PreparedImages(data, images, resolution, positions)
+        self._workers, self._kept = data.workers, dict[int, Batch]()
+        sizes = np.cumsum([len(part) for part in positions]) * data.in_channels * resolution**2 * _FLOAT_BYTES
+        self._n_kept = int(np.searchsorted(sizes, data.cache_mib * 2**20, side="right"))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all batches stay in memory once they were read."""
+        return self._n_kept >= len(self)
+
+    def __len__(self) -> int:
+        return len(self._prepared)
+
+    def __getitem__(self, i: Any) -> Any:  # Sequence's type has slices, too
+        numbers = range(len(self))[i]
+        return [self._read(n) for n in numbers] if isinstance(i, slice) else self._read(numbers)
+
+    def __iter__(self) -> Iterator[Batch]:
+        missing = [n for n in range(len(self)) if n not in self._kept]
+        loader = DataLoader(
+            self._prepared,
+            batch_size=None,
+            sampler=missing,
+            num_workers=self._workers,
+            collate_fn=tuple,
+            generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
+        )
+        prepared = dict.fromkeys(missing, _reraised(loader))
+        for n in range(len(self)):
+            yield self._keep(n, next(prepared[n])) if n in prepared else self._kept[n]
+
+    def _read(self, n: int) -> Batch:
+        return self._kept[n] if n in self._kept else self._keep(n, self._prepared[n])
+
+    def _keep(self, n: int, batch: Batch) -> Batch:
+        if n < self._n_kept:
+            self._kept[n] = batch
+        return batch
 
 
 def eval_batches(
-    data: Data, images: Images, resolution: int, *, batch_size: int = 250, limit: int | None = None
-) -> list[tuple[Tensor, Tensor]]:
-    """Return batches as deployed networks see images, in memory to be used for many networks.
+    data: Data, images: Images, resolution: int, *, batch_size: int | None = None, limit: int | None = None
+) -> EvalBatches:
+    """Return batches as deployed networks see images, to be used for many networks.
 
     Args:
         data: the data set, which has the normalization.
         images: one of its splits.
         resolution: height and width of the images in pixels.
         batch_size: the largest number of images per batch; sizes differ by at most one, so that each batch has the
-            same weight in an average.
+            same weight in an average. By default 250, and fewer of large images.
         limit: if given, only so many images, evenly spread over the split.
 
-    Raises:
-        DataError: an image cannot be read.
+    An image that cannot be read is a DataError when its batch is.
     """
     positions = np.arange(len(images))
     if limit is not None and limit < len(images):
         positions = np.linspace(0, len(images) - 1, limit).astype(np.int64)
-    batches = []
-    for part in np.array_split(positions, -(-len(positions) // batch_size)):
-        pairs = [images[i] for i in part.tolist()]
-        batch = torch.stack([resize_center_crop(image.float(), resolution) for image, _ in pairs])
-        batches.append((data.normalize(batch), torch.tensor([label for _, label in pairs])))
-    return batches
+    if batch_size is None:
+        batch_size = max(1, min(_EVAL_BATCH, _EVAL_VALUES // (data.in_channels * resolution**2)))
+    return EvalBatches(data, images, resolution, np.array_split(positions, -(-len(positions) // batch_size)))
+
+
+class _PreparedImages(Dataset[Batch]):
+    """Batches by number, each prepared when it is read."""
+
+    def __init__(self, data: Data, images: Images, resolution: int, positions: Sequence[NDArray[np.int64]]) -> None:
+        self.data, self.images, self.resolution, self.positions = data, images, resolution, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, n: int) -> Batch:
+        pairs = [self.images[i] for i in self.positions[n].tolist()]
+        batch = torch.stack([resize_center_crop(image.float(), self.resolution) for image, _ in pairs])
+        return self.data.normalize(batch), torch.tensor([label for _, label in pairs])
+
+
+def _reraised(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches; of a worker's DataError, which comes with a traceback, the message alone is raised."""
+    try:
+        yield from loader
+    except DataError as error:
+        raise DataError(str(error).rpartition(f"{DataError.__name__}: ")[2]) from error
 
 
 class _AugmentedImages(Dataset[tuple[Tensor, Tensor]]):

@@ -1,5 +1,6 @@
 """Metrics of classifiers: accuracy and loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,22 +24,43 @@ class Metrics:
     loss: float
 
 
-@torch.no_grad()
+class Tally:
+    """Counts right answers and sums losses batch by batch, so that no logits are kept."""
+
+    def __init__(self) -> None:
+        self._n = self._n_top1 = self._n_top5 = self._n_classes = 0
+        self._loss = 0.0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count logits `[n, classes]` against labels `[n]`."""
+        self._n += len(labels)
+        self._n_classes = logits.shape[1]
+        self._n_top1 += int((logits.argmax(1) == labels).sum())
+        if self._n_classes > 5:
+            self._n_top5 += int((logits.topk(5).indices == labels[:, None]).sum())
+        self._loss += float(nn.functional.cross_entropy(logits.double(), labels, reduction="sum"))
+
+    @property
+    def metrics(self) -> Metrics:
+        """How well all logits so far agree with their labels."""
+        return Metrics(
+            top1_percent=100 * self._n_top1 / self._n,
+            top5_percent=100 * self._n_top5 / self._n if self._n_classes > 5 else None,
+            loss=self._loss / self._n,
+        )
+
+
 def evaluate(network: nn.Module, batches: Batches) -> Metrics:
     """Evaluate a network, which is put in eval mode, on one or more batches of images and labels."""
-    network.eval()
-    device = next(network.parameters()).device
-    outputs = [(network(images.to(device)).cpu(), labels) for images, labels in batches]
-    logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))  # images x classes, images
-    return score(logits, labels)
+    return evaluate_all([network], batches)[0]
 
 
-def score(logits: Tensor, labels: Tensor) -> Metrics:
-    """Return how well logits `[n, classes]` agree with labels `[n]`."""
-    n_top1 = int((logits.argmax(1) == labels).sum())
-    n_top5 = int((logits.topk(5).indices == labels[:, None]).sum()) if logits.shape[1] > 5 else None
-    return Metrics(
-        top1_percent=100 * n_top1 / len(labels),
-        top5_percent=None if n_top5 is None else 100 * n_top5 / len(labels),
-        loss=float(nn.functional.cross_entropy(logits.double(), labels)),
-    )
+@torch.no_grad()
+def evaluate_all(networks: Sequence[nn.Module], batches: Batches) -> list[Metrics]:
+    """Evaluate networks, which are put in eval mode, in one pass over the batches."""
+    tallies = [Tally() for _ in networks]
+    devices = [next(network.eval().parameters()).device for network in networks]
+    for images, labels in batches:
+        for network, device, tally in zip(networks, devices, tallies, strict=True):
+            tally.add(network(images.to(device)).cpu(), labels)
+    return [tally.metrics for tally in tallies]

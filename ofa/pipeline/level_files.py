@@ -12,7 +12,7 @@ from torch import nn
 from ofa.data.loaders import Batches, eval_batches
 from ofa.devices.format import Format, Logits
 from ofa.evaluate.calibrate import calibrate
-from ofa.evaluate.metrics import Metrics, score
+from ofa.evaluate.metrics import Metrics, Tally
 from ofa.evaluate.subnets import evaluate_subnets
 from ofa.pipeline.accuracy_store import Measure, Sample
 from ofa.pipeline.run import Run
@@ -39,8 +39,10 @@ def range_images(run: Run, arch: Mapping[str, Value]) -> NDArray[np.float32]:
 def score_file(model_format: Format, path: Path, batches: Batches) -> tuple[Metrics, Logits]:
     """Return how well a file classifies batches of images, and the loaded file."""
     model = model_format.load(path)
-    logits = torch.cat([torch.from_numpy(model(images.contiguous().numpy())) for images, _ in batches])
-    return score(logits, torch.cat([labels for _, labels in batches])), model
+    tally = Tally()
+    for images, labels in batches:
+        tally.add(torch.from_numpy(model(images.contiguous().numpy())), labels)
+    return tally.metrics, model
 
 
 def accuracy_measure(run: Run, model_format: Format | None = None) -> Measure:

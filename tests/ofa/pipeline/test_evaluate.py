@@ -8,7 +8,7 @@ import ofa.evaluate.subnets
 from ofa.core.errors import CheckpointError, DataError, RunError, SpaceError
 from ofa.cost.counted import count_macs
 from ofa.data.loaders import eval_batches
-from ofa.evaluate.calibrate import calibrate
+from ofa.evaluate.calibrate import calibrate, calibrate_all
 from ofa.evaluate.subnets import evaluate_subnets
 from ofa.pipeline import evaluate as pipeline
 from ofa.pipeline.accuracy_store import AccuracyStore, read_samples
@@ -90,12 +90,12 @@ def test_batchnorm_sees_training_images_whatever_the_split(run, archs, split, mo
         prepared.append((images, resolution, limit, eval_batches(data, images, resolution, limit=limit)))
         return prepared[-1][-1]
 
-    def spy(network, batches):
-        calibrated.append(batches)
-        calibrate(network, batches)
+    def spy(networks, batches):
+        calibrated.extend([batches] * len(networks))
+        calibrate_all(networks, batches)
 
     monkeypatch.setattr(ofa.evaluate.subnets, "eval_batches", prepare)
-    monkeypatch.setattr(ofa.evaluate.subnets, "calibrate", spy)
+    monkeypatch.setattr(ofa.evaluate.subnets, "calibrate_all", spy)
     evaluate(run, archs, split, max_images=20)
     judged = getattr(run.data, split)
     assert [call[1:3] for call in prepared] == [(12, 64), (12, 20), (16, 64), (16, 20)]  # once per resolution
