@@ -14,6 +14,7 @@ from export.errors import local_path
 from export.preprocess import Preprocess
 from export.shared_weights import assemble
 from ofa.core.errors import BundleError
+from ofa.core.pictures import WHITE
 from ofa.pipeline.levels import Level, from_json
 
 MANIFEST = "manifest.json"
@@ -135,7 +136,10 @@ def _parse(manifest: Mapping[str, Any], path: Path) -> Bundle:
 
 def _level(values: Any, where: str, folder: Path) -> BundledLevel:
     if isinstance(values, dict) and "preprocess" in values:
-        values = values | {"preprocess": _record(Preprocess, values["preprocess"], where)}
+        preprocess = values["preprocess"]
+        if isinstance(preprocess, dict):
+            preprocess = {"background": list(WHITE)} | preprocess  # bundles of earlier versions name none
+        values = values | {"preprocess": _record(Preprocess, preprocess, where)}
     level = _record(BundledLevel, values, where)
     _check_inside(level.file, where, folder)
     return level

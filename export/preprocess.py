@@ -11,6 +11,7 @@ from PIL import Image
 
 from export.errors import check_choice, check_number
 from ofa.core.errors import BundleError, DataError
+from ofa.core.pictures import WHITE, Color, upright_opaque
 
 Picture = NDArray[np.uint8] | Image.Image
 Pictures = NDArray[np.uint8] | Image.Image | Sequence[Picture]
@@ -27,12 +28,14 @@ class Preprocess:
     torchvision's tensors: the two agree to about 1e-5 of full scale.
 
     A model takes 1 channel, gray, or 3: red, green, blue. `mean` and `std` are per channel, of values from 0 to 1.
+    Transparent parts are blended onto the `background`, red, green and blue from 0 to 255.
     """
 
     resolution: int
     in_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    background: Color = WHITE
 
     def __post_init__(self) -> None:
         check_number("resolution", self.resolution, 1, 100_000, whole=True, kind=BundleError)
@@ -41,6 +44,8 @@ class Preprocess:
             raise BundleError(f"mean {self.mean} and std {self.std} must each have {self.in_channels} values")
         if not all(math.isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
             raise BundleError(f"mean {self.mean} and std {self.std} must be finite, std above 0")
+        for value in self.background:
+            check_number("background", value, 0, 255, whole=True, kind=BundleError)
 
     def __call__(self, pictures: Pictures) -> NDArray[np.float32]:
         """Return the model's input `[n, in_channels, resolution, resolution]`.
@@ -54,8 +59,8 @@ class Preprocess:
         | PIL image with 8 bits per channel | one picture, in any such mode |
         | list or tuple | single pictures as above, of any sizes |
 
-        Alpha is ignored, as in training. Gray and color are converted to what the model takes, as PIL does it.
-        Anything else is a DataError.
+        Transparent parts are blended onto the background, a PIL image is turned as its EXIF orientation says, and gray
+        and color are converted to what the model takes: all as in training. Anything else is a DataError.
         """
         if isinstance(pictures, np.ndarray):
             several = pictures.ndim == 4 or (pictures.ndim == 3 and pictures.shape[2] not in _CHANNELS)
@@ -72,7 +77,7 @@ class Preprocess:
         """Return one picture as uint8 `[h, w, in_channels]`."""
         image = _image(picture)
         try:
-            pixels = np.asarray(image.convert("L" if self.in_channels == 1 else "RGB"))
+            pixels = np.asarray(upright_opaque(image, self.in_channels, self.background))
         except (OSError, SyntaxError, ValueError) as error:  # all that Pillow raises for a broken file
             raise DataError(f"a PIL image of mode {image.mode!r} ({error}); convert it to RGB first") from error
         return pixels.reshape(*pixels.shape[:2], self.in_channels)
@@ -92,7 +97,7 @@ class Preprocess:
 
 
 def _image(picture: Any) -> Image.Image:
-    """Return one picture as a PIL image; an array loses its alpha."""
+    """Return one picture as a PIL image."""
     kind = f"type {type(picture).__name__}"
     if isinstance(picture, Image.Image):
         if picture.mode[0] not in "IF" and 0 not in picture.size:
@@ -102,6 +107,6 @@ def _image(picture: Any) -> Image.Image:
         if picture.dtype == np.uint8 and picture.size and picture.ndim == 2:
             return Image.fromarray(np.ascontiguousarray(picture))
         if picture.dtype == np.uint8 and picture.size and picture.ndim == 3 and picture.shape[2] in _CHANNELS:
-            return Image.fromarray(np.ascontiguousarray(picture[:, :, 0 if picture.shape[2] < 3 else slice(3)]))
+            return Image.fromarray(np.ascontiguousarray(picture[:, :, 0] if picture.shape[2] == 1 else picture))
         kind = f"{picture.dtype} {list(picture.shape)}"
     raise DataError(f"a picture of {kind} is not allowed; {_ALLOWED}")

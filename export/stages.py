@@ -219,7 +219,7 @@ def _metadata(target: Target, entry: dict[str, Any]) -> dict[str, str]:
 
 def _preprocess(run: Run, arch: Mapping[str, int | float]) -> Preprocess:
     data = run.data
-    return Preprocess(int(arch["resolution"]), data.in_channels, tuple(data.mean), tuple(data.std))
+    return Preprocess(int(arch["resolution"]), data.in_channels, tuple(data.mean), tuple(data.std), data.background)
 
 
 def bundle_targets(run: Run, targets: Sequence[Target], folder: Path) -> Bundle:

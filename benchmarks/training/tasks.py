@@ -8,7 +8,8 @@ import numpy as np
 
 import ofa
 from ofa.data.config import AugmentConfig, DataConfig
-from ofa.data.dataset import Data, Images, TensorImages
+from ofa.data.dataset import Data
+from ofa.data.images import Images, TensorImages
 
 N_TRAIN, N_VALIDATION = 2_000, 1_000
 """Images, chosen on another seed: on 1,000 training images, networks trained alone hardly differ from each other."""

@@ -1,6 +1,8 @@
 """What other packages add by entry points: families, devices, stages, commands, recipes, checkpoint importers."""
 
+import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
@@ -52,6 +54,21 @@ def load_configured(
         allowed = ", ".join(plugin.Settings.model_fields) or "none"
         value = f" = {first['input']!r}" if where in settings else ""
         raise error(f"{kind} {name!r}: {where}{value}: {first['msg']}; its settings are {allowed}") from refusal
+
+
+def function_in_file(path: Path, name: str, error: type[OfaError]) -> Callable[..., Any]:
+    """Import a Python file and return its function of that name; an `error` if there is no such file or function."""
+    if not path.is_file():
+        raise error(f"no file {path}; give the path of a Python file that defines {name}(...)")
+    spec = importlib.util.spec_from_file_location(f"ofa_{name}_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise error(f"{path} cannot be imported as Python")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    function: Callable[..., Any] | None = getattr(module, name, None)
+    if not callable(function):
+        raise error(f"{path} defines no function {name}(...)")
+    return function
 
 
 def call_plugin(

@@ -1,6 +1,6 @@
 """Which images to use, and how to split and augment them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -20,6 +20,7 @@ def _known_to_timm(policy: str) -> str:
     return policy
 
 
+Byte = Annotated[int, Field(ge=0, le=255)]
 Area = Annotated[float, Field(ge=0.01, le=1)]
 AspectRatio = Annotated[float, Field(ge=0.1, le=10)]
 
@@ -46,13 +47,19 @@ class AugmentConfig(Config):
 class DataConfig(Config):
     """Which images to use, and how to split and augment them."""
 
-    name: Literal["digits", "fashion_mnist", "image_folder"]
-    """`digits` comes with scikit-learn; `image_folder` is any folder of images."""
+    name: str
+    """A registered data set: `image_folder`, `csv`, `arrays`, `webdataset`, `parquet`, `huggingface`, `digits`,
+    `fashion_mnist`; or `torchvision:NAME`; or the path of a Python file that defines `data(...)`."""
     folder: UserPath | None = None
-    """`fashion_mnist`: the folder of the IDX files. `image_folder`: the folder of `class/image`, or of
+    """Where the images lie: a folder, or one file. `image_folder`: the folder of `class/image`, or of
     `train/class/image` and optionally `validation` and `test` like it. `~` stands for the home directory."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the data set, such as `label: category` for the column of the labels; see its file in
+    `ofa/data/sources/`."""
     in_channels: Literal[1, 3] = 3
-    """`image_folder`: 3 for color, 1 for gray."""
+    """3 for color, 1 for gray; `digits` and `fashion_mnist` are gray."""
+    background: tuple[Byte, Byte, Byte] = Field((255, 255, 255), strict=False)
+    """Red, green and blue, from 0 to 255, of what transparent parts of an image are blended onto."""
     validation_percent: float = Field(15.0, gt=0, le=40)
     """Share of the training images used for validation if the data set has no validation split."""
     test_percent: float = Field(20.0, gt=0, le=40)

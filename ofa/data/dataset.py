@@ -1,28 +1,20 @@
 """A data set: labeled images in three separate splits, and what a run records of it."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from ofa.core.errors import DataError
+from ofa.core.errors import DataError, listed
+from ofa.core.pictures import WHITE, Color
+from ofa.data.images import Images
+from ofa.data.torch_dataset import dataset_images
 
-
-class Images(Protocol):
-    """Labeled images by position; an image is a uint8 tensor `[channels, height, width]` of any size."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
-
-    def digest(self) -> str:
-        """Return a text that changes when an image or a label changes."""
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -69,38 +61,58 @@ class DataInfo(DataHeader):
 class Data(DataHeader):
     """A data set. Search and predictors read `train` and `validation`; only final figures read `test`.
 
-    `workers` processes prepare images for evaluation, of which `cache_mib` MiB stay in memory; see `EvalBatches`.
+    A split may be any `torch.utils.data.Dataset` of pairs of an image and a label, an integer from 0 on. An image is a
+    PIL image, an array or a tensor, of integers from 0 to 255 or floats from 0 to 1, not normalized and not augmented.
+
+    Attributes:
+        labels: the names of the classes; by default their numbers.
+        mean: by default that of up to 1000 training images, evenly spread; `std` likewise.
+        workers: processes that prepare images for evaluation.
+        cache_mib: MiB of those images that stay in memory; see `EvalBatches`.
+        background: what transparent parts of its images were blended onto.
+        notes: what a user may not expect of it, as sentences.
+
+    Raises:
+        DataError: there are fewer than two classes, a label is outside them, or a channel is constant.
     """
 
+    name: str = "data"
+    labels: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    _: KW_ONLY
     train: Images
     validation: Images
     test: Images
     workers: int = 0
     cache_mib: int = 256
+    background: Color = WHITE
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            images = getattr(self, split)
+            if not hasattr(images, "digest"):
+                object.__setattr__(self, split, dataset_images(images))
+        if not self.labels:
+            object.__setattr__(self, "labels", tuple(map(str, range(int(self.train.labels.max()) + 1))))
+        if len(self.labels) < 2:
+            raise DataError(f"data set {self.name!r} has the classes {self.labels}; a classifier needs at least two")
+        for split in SPLITS:
+            largest = int(getattr(self, split).labels.max())
+            if largest >= len(self.labels):
+                raise DataError(
+                    f"data set {self.name!r} has the label {largest} in {split}, but {len(self.labels)} classes: "
+                    f"{listed(self.labels)}; mend the labels, or name all classes"
+                )
+        if not self.mean:
+            mean, std = _mean_and_std(self.name, self.train)
+            object.__setattr__(self, "mean", mean)
+            object.__setattr__(self, "std", std)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{len(getattr(self, split))} {split}" for split in ("train", "validation", "test"))
+        sizes = ", ".join(f"{len(getattr(self, split))} {split}" for split in SPLITS)
         return f"Data({self.name!r}, {len(self.labels)} classes, {sizes} images)"
-
-    @classmethod
-    def from_splits(
-        cls, name: str, labels: tuple[str, ...], *, train: Images, validation: Images, test: Images
-    ) -> "Data":
-        """Create a data set with the mean and standard deviation of up to 1000 training images, evenly spread.
-
-        Fewer than two classes, or a channel that is constant, are a DataError.
-        """
-        if len(labels) < 2:
-            raise DataError(f"data set {name!r} has the classes {labels}; a classifier needs at least two")
-        counts = np.zeros((len(train[0][0]), 256))  # of each pixel value: takes no memory, however large images are
-        for index in np.linspace(0, len(train) - 1, min(len(train), 1000)).astype(np.int64).tolist():
-            counts += [np.bincount(channel.flatten(), minlength=256) for channel in train[index][0].numpy()]
-        values, n_pixels = np.arange(256) / 255, counts.sum(axis=1)
-        mean = counts @ values / n_pixels
-        std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(axis=1) / (n_pixels - 1))
-        if not (std > 0).all():
-            raise DataError(f"data set {name!r} has a constant channel; there is nothing to learn from")
-        return cls(name, labels, tuple(mean.tolist()), tuple(std.tolist()), train, validation, test)
 
     @cached_property
     def info(self) -> DataInfo:
@@ -116,47 +128,14 @@ class Data(DataHeader):
         return (images / 255 - mean) / std
 
 
-@dataclass(frozen=True, repr=False)
-class TensorImages:
-    """Images in memory: uint8 `[n, channels, height, width]` and integer labels `[n]`."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __repr__(self) -> str:
-        return f"TensorImages({tuple(self.images.shape)})"
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
-
-    def subset(self, positions: np.ndarray) -> "TensorImages":
-        """Return the images at some positions."""
-        return TensorImages(self.images[positions], self.labels[positions])
-
-    def digest(self) -> str:
-        """Return a hash of the shape, the images and the labels."""
-        shape = str(tuple(self.images.shape)).encode()
-        return hashlib.sha256(shape + self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
-
-
-def split_by_class(labels: np.ndarray, percent: float, names: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Move `percent` of the images of each class, at least one, to a second part.
-
-    Returns the ascending positions of the first and of the second part in `labels` `[n]`. A class, called as in
-    `names`, that has fewer than two images is a DataError.
-    """
-    rng = np.random.default_rng(0)
-    moved = []
-    for label in range(int(labels.max()) + 1):
-        positions = rng.permutation(np.flatnonzero(labels == label))
-        if len(positions) < 2:
-            raise DataError(
-                f"class {names[label] if names else label!r} has too few images to split; every class needs at least "
-                "3: one each for training, validation and test"
-            )
-        moved.append(positions[: max(1, round(len(positions) * percent / 100))])
-    second = np.sort(np.concatenate(moved))
-    return np.setdiff1d(np.arange(len(labels)), second), second
+def _mean_and_std(name: str, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the standard deviation of each channel, of values from 0 to 1."""
+    counts = np.zeros((len(images[0][0]), 256))  # of each pixel value: takes no memory, however large images are
+    for index in np.linspace(0, len(images) - 1, min(len(images), 1000)).astype(np.int64).tolist():
+        counts += [np.bincount(channel.flatten(), minlength=256) for channel in images[index][0].numpy()]
+    values, n_pixels = np.arange(256) / 255, counts.sum(axis=1)
+    mean = counts @ values / n_pixels
+    std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(axis=1) / (n_pixels - 1))
+    if not (std > 0).all():
+        raise DataError(f"data set {name!r} has a constant channel; there is nothing to learn from")
+    return tuple(mean.tolist()), tuple(std.tolist())

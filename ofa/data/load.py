@@ -1,40 +1,40 @@
-"""Data sets by name."""
+"""Data sets by name: those that packages register, torchvision's, and Python files."""
 
 from dataclasses import replace
-
-import numpy as np
-import torch
+from functools import partial
+from pathlib import Path
 
 from ofa.core.errors import DataError
+from ofa.core.plugins import call_plugin, load_plugin, plugin_names
 from ofa.data.config import DataConfig
-from ofa.data.dataset import Data, TensorImages, split_by_class
-from ofa.data.fashion_mnist import load_fashion_mnist
-from ofa.data.image_folder import load_image_folder
+from ofa.data.dataset import Data
+from ofa.data.sources.python_file import python_file
+from ofa.data.sources.torchvision_sets import torchvision_set
+
+_GROUP, _TORCHVISION = "ofa.data", "torchvision:"
 
 
 def load_data(config: DataConfig) -> Data:
     """Load a data set; the same configuration gives the same splits.
 
     Raises:
-        DataError: the data set is missing, broken, or has too few images or classes.
+        DataError: the data set is unknown, missing, broken, or has too few images or classes.
     """
-    loaders = {"digits": load_digits, "fashion_mnist": load_fashion_mnist, "image_folder": load_image_folder}
+    name, options = config.name, config.options
     try:
-        data = loaders[config.name](config)
+        if name.endswith(".py"):
+            data = python_file(Path(name).expanduser(), options)
+        elif name.startswith(_TORCHVISION):
+            data = torchvision_set(config, name.removeprefix(_TORCHVISION), **options)
+        else:
+            advice = f"; or {_TORCHVISION}NAME, or give the path of a Python file"
+            source = load_plugin(_GROUP, name, "data set", DataError, advice)
+            data, _ = call_plugin(partial(source, config), options, f"data set {name!r}", DataError)
     except OSError as error:
-        raise DataError(f"cannot read the data set {config.name!r}: {error}") from error
-    return replace(data, workers=config.workers, cache_mib=config.cache_mib)
+        raise DataError(f"cannot read the data set {name!r}: {error}") from error
+    return replace(data, workers=config.workers, cache_mib=config.cache_mib, background=config.background)
 
 
-def load_digits(config: DataConfig) -> Data:
-    """Load the handwritten digits of scikit-learn: 1797 gray images of 8 by 8 pixels."""
-    from sklearn import datasets
-
-    digits = datasets.load_digits()
-    pixels, labels = (digits.images * (255 / 16)).round().astype(np.uint8), digits.target.astype(np.int64)
-    remaining, test = split_by_class(labels, config.test_percent)
-    train, validation = split_by_class(labels[remaining], config.validation_percent)
-    images = TensorImages(torch.from_numpy(pixels)[:, None], torch.from_numpy(labels))
-    positions = {"train": remaining[train], "validation": remaining[validation], "test": test}
-    splits = {split: images.subset(part) for split, part in positions.items()}
-    return Data.from_splits("digits", tuple("0123456789"), **splits)
+def list_data() -> list[str]:
+    """Return the names of the registered data sets, sorted."""
+    return plugin_names(_GROUP)

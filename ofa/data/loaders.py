@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ofa.core.errors import DataError
 from ofa.data.config import AugmentConfig
-from ofa.data.dataset import Data, Images
+from ofa.data.dataset import Data
+from ofa.data.images import Images
 from ofa.data.transforms import pil_image, resize_center_crop, seed_generators, seeded, training_transform
 
 Batch = tuple[Tensor, Tensor]

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ofa.core import distributed
-from ofa.data.dataset import Data, Images
+from ofa.data.dataset import Data
+from ofa.data.images import Images
 from ofa.data.loaders import Batches, eval_batches
 from ofa.evaluate.calibrate import calibrate_all
 from ofa.evaluate.metrics import Metrics, evaluate_all

@@ -1,15 +1,12 @@
 """Families by name, as in timm: registered by entry points, or defined in a Python file."""
 
-import importlib.util
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ofa.core.errors import FamilyError, one_line
-from ofa.core.plugins import call_plugin, load_plugin, plugin_names
+from ofa.core.plugins import call_plugin, function_in_file, load_plugin, plugin_names
 from ofa.supernet.block import skeleton
 from ofa.supernet.family import Family, Origin
 
@@ -25,9 +22,10 @@ def create_family(name: str, **options: Any) -> Family:
         FamilyError: the family is unknown, or refuses an option.
     """
     if name.endswith(".py"):
-        function = _from_file(Path(name).expanduser())
+        function = function_in_file(Path(name).expanduser(), "family", FamilyError)
     else:
         function = load_plugin(_GROUP, name, "family", FamilyError, "; or give the path of a Python file")
+    family: Family
     family, arguments = call_plugin(function, options, f"family {name!r}", FamilyError)
     return replace(family, origin=Origin(name, arguments))
 
@@ -57,17 +55,3 @@ def check_family(family: Family) -> None:
                 f"family {family.name!r} with options {dict(family.options)} cannot build {arch}: {one_line(error)}; "
                 "change the options"
             ) from error
-
-
-def _from_file(path: Path) -> Callable[..., Family]:
-    if not path.is_file():
-        raise FamilyError(f"no family file {path}; give the path of a Python file that defines family(...)")
-    spec = importlib.util.spec_from_file_location(f"ofa_family_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise FamilyError(f"{path} cannot be imported as Python")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    function: Callable[..., Family] | None = getattr(module, "family", None)
-    if not callable(function):
-        raise FamilyError(f"{path} defines no function family(num_classes, in_channels, ...) -> Family")
-    return function

@@ -91,6 +91,8 @@ def level_with(key, value):
                 ({"mean": "abc"}, "mean = 'abc'"),
                 ({"std": [0.0]}, "mean .* std above 0"),
                 ({"std": [float("nan")]}, "std = "),
+                ({"background": [0, 0, 256]}, "background = 256"),
+                ({"background": "red"}, "background = 'red'"),
                 ({"crop": 1}, "'crop' is missing or unknown"),
             )
         ),
@@ -198,3 +200,8 @@ def test_a_damaged_file_is_refused(folder, plain_folder, name, damage):
     message = "does not match its checksum|cannot be assembled: the graph .*; copy or make the bundle again"
     with pytest.raises(BundleError, match=rf"{name} ({message})"):
         load_bundle(path.parent)
+
+
+def test_a_bundle_of_an_earlier_version_has_a_white_background(plain_folder):
+    edit(plain_folder, lambda manifest: [level["preprocess"].pop("background") for level in manifest["levels"]])
+    assert {level.preprocess.background for level in load_bundle(plain_folder).levels} == {(255, 255, 255)}

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,12 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from export.preprocess import Preprocess
 from ofa.core.errors import DataError
+from ofa.data.decode import Decoder
 
 ROOT = Path(__file__).parents[2]
 GRAY = Preprocess(24, 1, (0.29,), (0.35,))
@@ -57,13 +59,16 @@ seeds = st.integers(0, 99)
 
 
 def as_pil(picture):
-    """A single picture `[h, w]` or `[h, w, c]` as PIL reads it from a file."""
+    """A single picture `[h, w]` or `[h, w, c]` as PIL reads it from a file; a PIL image as it is."""
+    if isinstance(picture, Image.Image):
+        return picture
     return Image.fromarray(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
 
 
 def as_in_training(picture, preprocess):
-    """The same as a picture of the model's mode: `ofa.data.image_folder` converts files like this."""
-    return preprocess([np.asarray(as_pil(picture).convert("L" if preprocess.in_channels == 1 else "RGB"))])
+    """The same as a picture of the model's mode, as training decodes it."""
+    decoded = Decoder(preprocess.in_channels, preprocess.background).picture(as_pil(picture))
+    return preprocess([decoded.permute(1, 2, 0).numpy()])
 
 
 @pytest.mark.parametrize("preprocess", [GRAY, COLOR])
@@ -88,18 +93,35 @@ def test_many_pictures_mean_the_same_as_an_array_and_one_by_one(preprocess, n, h
         assert np.array_equal(preprocess(same), expected)
 
 
-@given(height=sides, width=sides, channels=st.sampled_from([2, 4]), seed=seeds)
-def test_alpha_is_ignored(height, width, channels, seed):
-    picture, opaque = (pixels(height, width, channels, seed=seed) for _ in range(2))
-    opaque[:, :, -1] = 255
-    assert np.array_equal(COLOR(picture), COLOR(opaque))
-    assert np.array_equal(COLOR(picture), COLOR(picture[:, :, : channels - 1]))
+@given(height=sides, width=sides, channels=st.sampled_from([2, 4]), seed=seeds, in_channels=st.sampled_from([1, 3]))
+def test_transparent_parts_are_blended_onto_the_background(height, width, channels, seed, in_channels):
+    preprocess = replace(COLOR if in_channels == 3 else GRAY, background=(250, 10, 30))
+    picture = pixels(height, width, channels, seed=seed)
+    opaque, nothing = picture.copy(), picture.copy()
+    opaque[:, :, -1], nothing[:, :, -1] = 255, 0
+    color = picture[:, :, : channels - 1]
+    assert np.array_equal(preprocess(opaque), preprocess(color))
+    background = Image.new("RGB", (width, height), preprocess.background)
+    assert np.array_equal(preprocess(nothing), preprocess(background))
+    share = picture[:, :, -1:] / 255
+    whole = np.broadcast_to(color, (height, width, 3))
+    blended = np.rint(share * whole + (1 - share) * preprocess.background).astype(np.uint8)
+    difference = np.abs(preprocess(picture) - preprocess(blended)) * np.array(preprocess.std)[:, None, None] * 255
+    assert difference.max() < 2.5  # Pillow rounds twice
 
 
 def test_an_array_of_four_columns_is_one_picture_with_alpha():
     picture = pixels(24, 24, 4)
+    picture[:, :, 3] = 255
     assert COLOR(picture).shape == (1, 3, 24, 24)
     assert np.array_equal(COLOR(picture), COLOR(picture[:, :, :3]))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_as_its_camera_noted(orientation):
+    image = Image.fromarray(pixels(40, 30, 3))
+    image.getexif()[0x0112] = orientation
+    assert np.array_equal(COLOR(image), COLOR(np.asarray(ImageOps.exif_transpose(image))))
 
 
 def test_pil_images_and_arrays_of_different_sizes_mix():
@@ -112,7 +134,7 @@ def test_pil_images_and_arrays_of_different_sizes_mix():
 @pytest.mark.parametrize("preprocess", [GRAY, COLOR])
 def test_pil_images_of_any_8_bit_mode_are_converted_as_in_training(preprocess, mode):
     image = Image.new(mode, (30, 20), 1)
-    expected = preprocess(np.asarray(image.convert("L" if preprocess is GRAY else "RGB")))
+    expected = as_in_training(image, preprocess)
     assert np.array_equal(preprocess(image), expected)
 
 

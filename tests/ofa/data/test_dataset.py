@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa.core.errors import DataError
-from ofa.data.dataset import Data, DataInfo, TensorImages, split_by_class
+from ofa.data.dataset import Data, DataInfo
+from ofa.data.images import TensorImages
+from ofa.data.splits import split_by_class
 
 SPLITS = ("train", "validation", "test")
 
@@ -21,7 +23,7 @@ def tensor_images(n=6, channels=2, seed=0, n_classes=2):
 @pytest.fixture
 def data():
     splits = {split: tensor_images(seed=seed) for seed, split in enumerate(SPLITS)}
-    return Data.from_splits("pets", ("cat", "dog"), **splits)
+    return Data("pets", ("cat", "dog"), **splits)
 
 
 # Normalization
@@ -37,14 +39,14 @@ def test_the_mean_and_the_standard_deviation_are_those_of_all_training_pixels(da
 def test_they_come_from_1000_images_spread_over_all():
     dark, bright = (torch.full((n, 1, 2, 2), value, dtype=torch.uint8) for n, value in ((1500, 0), (500, 200)))
     images = TensorImages(torch.cat([dark, bright]), torch.arange(2000) % 2)
-    data = Data.from_splits("shades", ("a", "b"), **dict.fromkeys(SPLITS, images))
+    data = Data("shades", ("a", "b"), **dict.fromkeys(SPLITS, images))
     assert data.mean[0] == pytest.approx(0.25 * 200 / 255, rel=1e-2)
     assert 4000 * data.std[0] ** 2 / 3999 == pytest.approx(0.1875 * (200 / 255) ** 2, rel=1e-2)
 
 
 def test_images_of_different_sizes_weigh_by_their_pixels():
     sized = [(torch.full((1, 2, 2), 0).byte(), 0), (torch.full((1, 4, 3), 255).byte(), 1)]
-    data = Data.from_splits("sizes", ("a", "b"), **dict.fromkeys(SPLITS, sized))
+    data = Data("sizes", ("a", "b"), **dict.fromkeys(SPLITS, sized))
     assert data.mean == (12 / 16,)
     assert data.std == pytest.approx((np.std([0] * 4 + [1] * 12, ddof=1),))
 
@@ -69,10 +71,10 @@ def test_channels_are_normalized_each_by_its_own_values(data):
 def test_a_single_class_or_a_constant_channel_is_refused():
     images = tensor_images()
     with pytest.raises(DataError, match=r"data set 'pets' has the classes \('cat',\); a classifier needs at least two"):
-        Data.from_splits("pets", ("cat",), **dict.fromkeys(SPLITS, images))
+        Data("pets", ("cat",), **dict.fromkeys(SPLITS, images))
     images.images[:, 1] = 7
     with pytest.raises(DataError, match="data set 'pets' has a constant channel; there is nothing to learn from"):
-        Data.from_splits("pets", ("cat", "dog"), **dict.fromkeys(SPLITS, images))
+        Data("pets", ("cat", "dog"), **dict.fromkeys(SPLITS, images))
 
 
 # What a run records

@@ -54,6 +54,6 @@ def test_a_folder_that_cannot_be_listed_is_one_error(monkeypatch):
     def refuse(_):
         raise PermissionError("[Errno 13] Permission denied: 'pets'")
 
-    monkeypatch.setattr(load, "load_image_folder", refuse)
+    monkeypatch.setattr(load, "load_plugin", lambda *_: refuse)
     with pytest.raises(DataError, match=r"cannot read the data set 'image_folder': .* Permission denied: 'pets'"):
         load_data(DataConfig(name="image_folder", folder="pets"))

@@ -10,7 +10,8 @@ from torchvision.transforms.functional import to_pil_image
 
 from ofa.core.errors import DataError
 from ofa.data.config import AugmentConfig, DataConfig
-from ofa.data.dataset import Data, TensorImages
+from ofa.data.dataset import Data
+from ofa.data.images import TensorImages
 from ofa.data.load import load_data
 from ofa.data.loaders import eval_batches, train_batches
 from ofa.data.transforms import resize_center_crop, seeded
@@ -124,7 +125,7 @@ def test_an_image_is_augmented_differently_for_every_seed_and_epoch(digits):
 def test_a_batch_holds_what_timm_makes_of_each_image(augment, channels):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 18, channels), dtype=np.uint8)
     images = TensorImages(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.arange(6))
-    data = Data.from_splits("random", tuple("abcdef"), train=images, validation=images, test=images)
+    data = Data("random", tuple("abcdef"), train=images, validation=images, test=images)
     ((batch, labels),) = batches_of(data, DataConfig(name="digits", augment=augment), batch_size=6)
     transform = create_transform(
         16,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ofa.core.errors import DataError
-from ofa.data import fashion_mnist
 from ofa.data.config import DataConfig
 from ofa.data.load import load_data
+from ofa.data.sources import fashion_mnist
 
 
 def all_pixels(images):
@@ -139,7 +139,7 @@ def test_a_class_of_too_few_images_is_refused(fashion):
     labels[labels == 9] = 8
     labels[9] = 9
     (folder / "train-labels-idx1-ubyte").write_bytes(idx(labels))
-    with pytest.raises(DataError, match="class 9 has too few images to split"):
+    with pytest.raises(DataError, match="class 'Ankle boot' has too few images to split"):
         load_data(fashion_config(folder))
 
 

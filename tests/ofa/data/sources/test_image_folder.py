@@ -1,4 +1,5 @@
 import struct
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -8,11 +9,19 @@ from PIL import Image
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
+from ofa.data.decode import Decoder
+from ofa.data.images import stored
 from ofa.data.load import load_data
+from ofa.data.sources.files import FileStore
 
 
 def all_labels(images):
-    return np.array([label for _, label in images])
+    assert images.labels.tolist() == [label for _, label in images]
+    return images.labels.numpy()
+
+
+def paths_of(images):
+    return [images.store.path(position) for position in images.positions.tolist()]
 
 
 def folder_config(folder, **options):
@@ -37,7 +46,7 @@ def test_images_are_split_in_the_configured_shares(tmp_path, fill):
     data = load_data(folder_config(fill(tmp_path / "pets", n=20), test_percent=20.0, validation_percent=25.0))
     for images, per_class in ((data.test, 4), (data.validation, 4), (data.train, 12)):
         assert np.bincount(all_labels(images)).tolist() == [per_class] * 2
-    files = [path for split in (data.train, data.validation, data.test) for path, _ in split.files]
+    files = [path for split in (data.train, data.validation, data.test) for path in paths_of(split)]
     assert len(files) == len(set(files)) == 40
 
 
@@ -48,12 +57,10 @@ def test_folders_of_splits_are_used_and_other_splits_come_from_the_training_imag
         fill(root / split)
     data = load_data(folder_config(root))
     for split in present:
-        assert {path for path, _ in getattr(data, split).files} == {
-            str(path) for path in (root / split).glob("*/*.png")
-        }
+        assert set(paths_of(getattr(data, split))) == set((root / split).glob("*/*.png"))
     others = {"train", "validation", "test"} - set(present)
-    files = [path for split in others for path, _ in getattr(data, split).files]
-    assert set(files) == {str(path) for path in (root / "train").glob("*/*.png")}
+    files = [path for split in others for path in paths_of(getattr(data, split))]
+    assert set(files) == set((root / "train").glob("*/*.png"))
     assert len(files) == 20
 
 
@@ -132,12 +139,11 @@ def test_images_of_more_than_8_bits_are_refused_as_pillow_would_clip_them(tmp_pa
 
 @pytest.mark.filterwarnings("ignore")  # Pillow also warns of what it reads
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tif"])
-def test_an_image_with_changed_bytes_is_read_or_refused(tmp_path, fill, picture, suffix):
-    data = load_data(folder_config(fill(tmp_path / "pets")))
+def test_an_image_with_changed_bytes_is_read_or_refused(tmp_path, picture, suffix):
     rng, path = np.random.default_rng(0), tmp_path / f"a.{suffix}"
     picture([40, 60, 90], (32, 32)).save(path)
     whole, refused = path.read_bytes(), 0
-    images = type(data.train)(((str(path), 0),), in_channels=3)
+    images = stored(FileStore.of(tmp_path, [path.name], Decoder()), [0])
     for _ in range(150):
         changed = bytearray(whole[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.3 else whole)
         for position in rng.integers(0, len(changed), size=rng.integers(1, 4)):
@@ -168,8 +174,8 @@ def test_the_digest_of_image_files_changes_with_their_content(tmp_path, fill, ch
     root = fill(tmp_path / "pets")
     path = root / "dog" / "3.bmp"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
-    images = load_data(folder_config(root)).train
-    images = type(images)(((str(path), 1), *images.files[:3]), in_channels=3)
+    names = ["dog/3.bmp", "cat/1.png", "cat/2.png"]
+    images = stored(FileStore.of(root, names, Decoder()), [1, 0, 0])
     before, content = images.digest(), bytearray(path.read_bytes())
     assert len(content) > 2 * 4096
     if change == "first bytes":
@@ -179,9 +185,9 @@ def test_the_digest_of_image_files_changes_with_their_content(tmp_path, fill, ch
     elif change == "size":
         del content[6000]
     elif change == "a label":
-        images = type(images)(((str(path), 0), *images.files[1:]), in_channels=3)
+        images = replace(images, labels=torch.tensor([0, 0, 0]))
     path.write_bytes(content)
-    assert (images.digest() == before) == (change == "none")
+    assert (replace(images).digest() == before) == (change == "none")
 
 
 def test_the_digest_does_not_depend_on_where_the_folder_is(tmp_path, fill):
@@ -194,3 +200,101 @@ def test_the_digest_of_a_missing_file_is_one_error(tmp_path, fill):
     (tmp_path / "pets" / "cat" / "1.png").unlink()
     with pytest.raises(DataError, match=r"cannot read the image .*cat/1\.png .*repair or remove it"):
         _ = data.info
+
+
+# Folders as people have them
+
+
+@pytest.mark.parametrize(
+    "names", [("training", "valid", "testing"), ("Train", "VAL", "Test"), ("TRAIN", "Validation", "TESTING")]
+)
+def test_folders_of_splits_may_have_the_names_that_people_give_them(tmp_path, fill, names):
+    for n, name in enumerate(names, 4):
+        fill(tmp_path / "pets" / name, n=n)
+    data = load_data(folder_config(tmp_path / "pets"))
+    assert [len(images) for images in (data.train, data.validation, data.test)] == [8, 10, 12]
+    assert not data.notes
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path, fill):
+    for name in ("train", "val", "valid"):
+        fill(tmp_path / "pets" / name)
+    with pytest.raises(DataError, match=r"/val and .*/valid are both folders of the validation split; keep one"):
+        load_data(folder_config(tmp_path / "pets"))
+
+
+def test_splits_without_training_images_are_refused(tmp_path, fill):
+    for name in ("val", "test"):
+        fill(tmp_path / "pets" / name)
+    with pytest.raises(DataError, match="has only test, validation, but no folder train; add the training images"):
+        load_data(folder_config(tmp_path / "pets"))
+
+
+def test_a_folder_beside_splits_that_is_not_used_is_said(tmp_path, fill):
+    for name in ("train", "cats", "val"):
+        fill(tmp_path / "pets" / name)
+    (note,) = load_data(folder_config(tmp_path / "pets")).notes
+    assert note == f"{tmp_path / 'pets' / 'cats'} is not used: it is no split, and others are"
+
+
+def test_a_class_that_is_called_like_a_split_is_said(tmp_path, fill):
+    data = load_data(folder_config(fill(tmp_path / "pets", classes=("cat", "val"))))
+    assert data.labels == ("cat", "val")
+    (note,) = data.notes
+    assert note.startswith(f"{tmp_path / 'pets' / 'val'} is taken for a class, though it is called like a split")
+
+
+def test_what_no_person_put_there_is_skipped_counted_and_named(tmp_path, fill):
+    root = fill(tmp_path / "pets")
+    for name in (
+        ".DS_Store",
+        "Thumbs.db",
+        "cat/._1.png",
+        "cat/.hidden.jpg",
+        "dog/notes.txt",
+        "dog/READ ME",
+        "list.csv",
+    ):
+        (root / name).write_bytes(b"no image")
+    fill(root / "__MACOSX", n=1)
+    fill(root / ".cache", n=1)
+    data = load_data(folder_config(root))
+    assert data.labels == ("cat", "dog")
+    assert len(data.train) + len(data.validation) + len(data.test) == 20
+    (note,) = data.notes
+    assert note == (
+        f"skipped in {root}: 3 file outside the folders of classes, 2 hidden folder, 2 hidden file, 1 without suffix "
+        "(no image), 1 .txt (no image)"
+    )
+
+
+def test_all_broken_files_are_named_at_once(tmp_path, fill):
+    root = fill(tmp_path / "pets", n=20)
+    broken = [root / "cat" / f"{i}.png" for i in range(3)]
+    for path in broken:
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="cannot read 3 images: ") as caught:
+        load_data(folder_config(root))
+    assert all(str(path) in str(caught.value) for path in broken)
+    for path in root.glob("*/*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cannot read 40 images: .* and 20 more; repair or remove them"):
+        load_data(folder_config(root))
+
+
+def test_a_class_without_images_in_one_split_is_said(tmp_path, fill):
+    root = tmp_path / "pets"
+    for name in ("train", "test"):
+        fill(root / name)
+    for path in (root / "test" / "dog").iterdir():
+        path.unlink()
+    data = load_data(folder_config(root))
+    assert data.notes == (f"{root / 'test' / 'dog'} holds no images",)
+    assert data.labels == ("cat", "dog")
+
+
+def test_a_link_that_leads_back_ends(tmp_path, fill):
+    root = fill(tmp_path / "pets")
+    (root / "cat" / "again").symlink_to(root / "cat")
+    data = load_data(folder_config(root))
+    assert len(data.train) + len(data.validation) + len(data.test) == 20

@@ -10,12 +10,14 @@ from torchvision.datasets import FashionMNIST
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
-from ofa.data.dataset import Data, TensorImages, split_by_class
+from ofa.data.dataset import Data
+from ofa.data.images import TensorImages
+from ofa.data.splits import with_all_splits
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
-def load_fashion_mnist(config: DataConfig) -> Data:
+def fashion_mnist(config: DataConfig) -> Data:
     """Load Fashion-MNIST, 70,000 gray images of 28 by 28 pixels, from a folder of IDX files, or download it.
 
     A file that is missing, unreadable, or does not fit the others, or a failed download, is a DataError.
@@ -25,10 +27,8 @@ def load_fashion_mnist(config: DataConfig) -> Data:
         if config.folder is not None:
             raise DataError(f"no folder {folder}; give the folder of the Fashion-MNIST IDX files as data.folder")
         folder = _download_fashion_mnist()
-    everything, test = (_read_part(folder, part) for part in ("train", "t10k"))
-    train, validation = split_by_class(everything.labels.numpy(), config.validation_percent)
-    splits = {"train": everything.subset(train), "validation": everything.subset(validation), "test": test}
-    return Data.from_splits("fashion_mnist", tuple(FashionMNIST.classes), **splits)
+    train, test = (_read_part(folder, part) for part in ("train", "t10k"))
+    return with_all_splits("fashion_mnist", FashionMNIST.classes, {"train": train, "test": test}, config)
 
 
 def _read_part(folder: Path, part: str) -> TensorImages:

@@ -1,0 +1,20 @@
+"""Pictures as networks see them, in training and on devices alike. Free of torch, as runtimes use it."""
+
+from PIL import Image, ImageOps
+
+Color = tuple[int, int, int]
+"""Red, green and blue, from 0 to 255."""
+WHITE: Color = (255, 255, 255)
+
+
+def upright_opaque(image: Image.Image, in_channels: int, background: Color = WHITE) -> Image.Image:
+    """Return an image of 8 bits per channel as gray (1 channel) or RGB (3 channels).
+
+    It is turned as its EXIF orientation says, and what is transparent is blended onto the background. Raises what
+    Pillow does for an image that is broken, or that it cannot convert.
+    """
+    turned = ImageOps.exif_transpose(image)
+    if turned.has_transparency_data:
+        behind = Image.new("RGBA", turned.size, (*background, 255))
+        turned = Image.alpha_composite(behind, turned.convert("RGBA"))
+    return turned.convert("RGB" if in_channels == 3 else "L")

@@ -1,0 +1,109 @@
+"""Labeled images by position: in memory, or in a store that reads them: files, arrays, records in shards."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Positions = NDArray[np.int64]
+
+
+class Images(Protocol):
+    """Labeled images by position; an image is a uint8 tensor `[channels, height, width]` of any size."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels of all images, integers `[n]`."""
+
+    def subset(self, positions: Positions) -> "Images":
+        """Return the images at some positions."""
+
+    def digest(self) -> str:
+        """Return a text that changes when an image or a label changes."""
+
+
+@dataclass(frozen=True, repr=False)
+class TensorImages:
+    """Images in memory: uint8 `[n, channels, height, width]` and integer labels `[n]`."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __repr__(self) -> str:
+        return f"TensorImages({tuple(self.images.shape)})"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def subset(self, positions: np.ndarray) -> "TensorImages":
+        """Return the images at some positions."""
+        return TensorImages(self.images[positions], self.labels[positions])
+
+    def digest(self) -> str:
+        """Return a hash of the shape, the images and the labels."""
+        shape = str(tuple(self.images.shape)).encode()
+        return hashlib.sha256(shape + self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
+
+
+class Store(Protocol):
+    """Where the images of a data set lie."""
+
+    def read(self, position: int) -> Tensor:
+        """Return an image as uint8 `[channels, height, width]`; DataError if it cannot be read."""
+
+    def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
+        """Return a number of each image that is another if the image is, for all that is practical."""
+
+
+@dataclass(frozen=True, repr=False)
+class StoredImages:
+    """Images of a store: their positions in it, and their labels `[n]`."""
+
+    store: Store
+    positions: Positions
+    labels: Tensor
+
+    def __repr__(self) -> str:
+        return f"StoredImages({len(self)} of {self.store})"
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.store.read(int(self.positions[index])), int(self.labels[index])
+
+    def subset(self, positions: Positions) -> "StoredImages":
+        """Return the images at some positions."""
+        return replace(self, positions=self.positions[positions], labels=self.labels[positions])
+
+    @cached_property
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """A number of each image `[n]`, by which equal images are found."""
+        return self.store.fingerprints(self.positions)
+
+    def digest(self) -> str:
+        """Return a hash of the labels and the fingerprints."""
+        return hashlib.sha256(self.labels.numpy().tobytes() + self.fingerprints.tobytes()).hexdigest()
+
+
+def stored(store: Store, labels: Sequence[int] | NDArray[np.int64]) -> StoredImages:
+    """Return all images of a store, with their labels."""
+    return StoredImages(store, np.arange(len(labels)), torch.as_tensor(np.asarray(labels, dtype=np.int64)))
+
+
+def short_hash(content: Any) -> int:
+    """Return a hash of bytes as a number below 2^64."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -1,0 +1,59 @@
+"""Data sets of the library `datasets`: of a hub, or saved by it."""
+
+from typing import Any
+
+from ofa.core.errors import DataError, one_line
+from ofa.data.config import DataConfig
+from ofa.data.dataset import Data
+from ofa.data.decode import Decoder
+from ofa.data.images import stored
+from ofa.data.splits import class_names, split_named, with_all_splits
+from ofa.data.torch_dataset import DatasetStore
+
+
+def huggingface(
+    config: DataConfig,
+    path: str | None = None,
+    subset: str | None = None,
+    image: str = "image",
+    label: str = "label",
+) -> Data:
+    """Load a data set of the library `datasets`, which must be installed.
+
+    Args:
+        config: the section `data` of the recipe; `data.folder` is what `save_to_disk` wrote.
+        path: in place of a folder, the name of a data set on the hub, or whatever `datasets.load_dataset` takes.
+        subset: the name of a part of it, such as a language.
+        image: the column of the images.
+        label: the column of the labels.
+
+    Raises:
+        DataError: the library, the data set or a column is missing.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError("data.name huggingface requires the package datasets; run `pip install datasets`") from error
+    if (path is None) == (config.folder is None):
+        raise DataError("give either data.folder, which save_to_disk wrote, or data.options.path, a name on the hub")
+    try:
+        loaded: Any = datasets.load_dataset(path, subset) if path else datasets.load_from_disk(str(config.folder))
+    except Exception as error:  # of all kinds
+        raise DataError(f"cannot load the data set {path or config.folder} ({one_line(error)})") from error
+    found = loaded if isinstance(loaded, dict) else {"train": loaded}
+    parts = {split: part for name, part in found.items() if (split := split_named(name))}
+    if not parts:
+        raise DataError(f"{path or config.folder} has the splits {sorted(found)}, but none is called train")
+    for part in parts.values():
+        for wanted in {image, label} - set(part.column_names):
+            raise DataError(f"{path or config.folder} has no column {wanted!r}, only {part.column_names}")
+    names = getattr(next(iter(parts.values())).features[label], "names", None)
+    texts = {split: [names[value] if names else str(value) for value in part[label]] for split, part in parts.items()}
+    classes = list(names or class_names(text for of_split in texts.values() for text in of_split))
+    label_of, decoder = {text: i for i, text in enumerate(classes)}, Decoder(config.in_channels, config.background)
+    splits = {
+        split: stored(DatasetStore(part, decoder, image), [label_of[text] for text in texts[split]])
+        for split, part in parts.items()
+    }
+    name = str(path).rpartition("/")[2] if path else config.folder.absolute().name  # type: ignore[union-attr]  # one is given
+    return with_all_splits(name, classes, splits, config)

@@ -1,0 +1,181 @@
+"""Parquet files as Hugging Face data sets are stored: encoded images and labels, read by row group."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ofa.core.errors import DataError, nearest
+from ofa.data.config import DataConfig
+from ofa.data.dataset import Data
+from ofa.data.decode import Decoder
+from ofa.data.images import Positions, StoredImages, short_hash, stored
+from ofa.data.sources.files import edge_hash
+from ofa.data.splits import class_names, files_by_split, with_all_splits
+
+_HASHED_BYTES = 2**30
+_KEPT_BYTES = 2**28
+"""Encoded images of the row groups read last that stay in memory."""
+
+
+@dataclass(frozen=True, repr=False)
+class ParquetStore:
+    """Encoded images in a column of parquet files; the row groups read last stay in memory, up to a bound.
+
+    Attributes:
+        files: the files, in order.
+        column: the column of the images: bytes, or a struct with a field `bytes`.
+        groups: file and row group `[n_groups, 2]`.
+        ends: position after the last row of each group.
+        decoder: what turns an encoded image into pixels.
+    """
+
+    files: tuple[Path, ...]
+    column: str
+    groups: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    decoder: Decoder
+    kept: "OrderedDict[int, Any]" = field(default_factory=OrderedDict, compare=False)
+
+    def __repr__(self) -> str:
+        return f"parquet files in {self.files[0].parent}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"kept": OrderedDict()}
+
+    def read(self, position: int) -> Tensor:
+        """See `Store.read`."""
+        group = int(np.searchsorted(self.ends, position, side="right"))
+        row = position - (int(self.ends[group - 1]) if group else 0)
+        name = f"{position} in {self.files[self.groups[group, 0]]}"
+        content = self._images(group)[row].as_py()
+        if content is None:
+            raise DataError(f"the image {name} is empty; leave its row out")
+        return self.decoder.encoded(content, name)
+
+    def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
+        """See `Store.fingerprints`. Of more than a gigabyte they tell files and rows: all of it takes long to read."""
+        if sum(file.stat().st_size for file in self.files) > _HASHED_BYTES:
+            of_files = np.array([edge_hash(file) for file in self.files], np.uint64)
+            rows = np.searchsorted(self.ends, positions, side="right")
+            of_rows: NDArray[np.uint64] = of_files[self.groups[rows, 0]] ^ positions.astype(np.uint64)
+            return of_rows
+        hashes = np.empty(int(self.ends[-1]), np.uint64)
+        for group, end in enumerate(self.ends.tolist()):
+            images = self._images(group)
+            for row, content in enumerate(images, end - len(images)):
+                hashes[row] = short_hash(content.as_buffer() if content.is_valid else b"")
+        return hashes[positions]
+
+    def _images(self, group: int) -> Any:
+        """Return the encoded images of a row group, as an Arrow array of bytes."""
+        if group in self.kept:
+            self.kept.move_to_end(group)
+            return self.kept[group]
+        import pyarrow as arrow
+
+        file, number = self.groups[group].tolist()
+        with _opened(self.files[file]) as parquet:
+            column = parquet.read_row_group(number, columns=[self.column])[self.column].combine_chunks()
+        if arrow.types.is_struct(column.type):
+            column = column.field("bytes")
+        self.kept[group] = column
+        while len(self.kept) > 1 and sum(one.nbytes for one in self.kept.values()) > _KEPT_BYTES:
+            self.kept.popitem(last=False)
+        return column
+
+
+def parquet(config: DataConfig, image: str = "image", label: str = "label") -> Data:
+    """Load parquet files; requires pyarrow.
+
+    `data.folder` is a file, or a folder with files for each split, such as `train-00000-of-00002.parquet`.
+
+    Args:
+        config: the section `data` of the recipe.
+        image: the column of the images: encoded bytes, or a struct with a field `bytes`, as the library `datasets` has.
+        label: the column of the labels: integers, whose names are read from the file if it has any, or texts.
+
+    Raises:
+        DataError: pyarrow, a file or a column is missing, or a file is cut short.
+    """
+    root = config.folder
+    if root is None or not root.exists():
+        raise DataError(f"no file or folder {root}; set data.folder to a parquet file, or to a folder of them")
+    decoder = Decoder(config.in_channels, config.background)
+    stores: dict[str, tuple[ParquetStore, list[str]]] = {}
+    names: list[str] | None = None
+    for split, files in files_by_split(root, (".parquet",)).items():
+        groups, ends, labels = list[tuple[int, int]](), list[int](), list[str]()
+        for number, file in enumerate(files):
+            with _opened(file) as opened:
+                _check_columns(file, opened.schema_arrow, image, label)
+                names = names or _label_names(opened.schema_arrow, label)
+                for group in range(opened.num_row_groups):
+                    groups.append((number, group))
+                    ends.append((ends[-1] if ends else 0) + opened.metadata.row_group(group).num_rows)
+                values = opened.read(columns=[label])[label].to_pylist()
+                if None in values:
+                    raise DataError(f"{file}: row {values.index(None)} has no {label!r}; leave the row out")
+                labels += map(str, values)
+        stores[split] = (
+            ParquetStore(tuple(files), image, np.array(groups).reshape(-1, 2), np.array(ends), decoder),
+            labels,
+        )
+    classes = names or class_names(text for _, labels in stores.values() for text in labels)
+    splits = {split: _with_labels(root, store, labels, classes, names) for split, (store, labels) in stores.items()}
+    return with_all_splits(root.stem, classes, splits, config)
+
+
+def _with_labels(
+    root: Path, store: ParquetStore, labels: list[str], classes: list[str], names: list[str] | None
+) -> StoredImages:
+    label_of = {text: i for i, text in enumerate(map(str, range(len(names))) if names else classes)}
+    for text in labels:
+        if text not in label_of:
+            raise DataError(f"{root} has the label {text!r}, but its classes are {classes}; mend the labels")
+    return stored(store, [label_of[text] for text in labels])
+
+
+def _check_columns(file: Path, schema: Any, image: str, label: str) -> None:
+    import pyarrow as arrow
+
+    for wanted in (image, label):
+        if wanted not in schema.names:
+            raise DataError(f"{file} has no column {wanted!r}; {nearest(wanted, schema.names)}; see data.options")
+    kind = schema.field(image).type
+    if arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)):
+        raise DataError(f"{file}: column {image!r} is {kind}; give encoded images as bytes, or a struct with them")
+
+
+def _label_names(schema: Any, label: str) -> list[str] | None:
+    """Return the names of the classes that the library `datasets` notes in a file, if it does."""
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = noted["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) and names else None
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """Open a parquet file; a DataError names it if pyarrow is missing or the file cannot be read."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise DataError("parquet files require pyarrow; run `pip install ofa[parquet]`") from error
+    try:
+        with ParquetFile(file, memory_map=True) as opened:
+            yield opened
+    except (ArrowException, OSError) as error:
+        raise DataError(f"cannot read {file} ({error}); fetch it again") from error

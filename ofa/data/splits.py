@@ -1,0 +1,112 @@
+"""Splits: which one a folder, a file or a value stands for by its name, and those that are cut from others."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ofa.core.errors import DataError
+from ofa.data.config import DataConfig
+from ofa.data.dataset import SPLITS, Data
+from ofa.data.images import Images
+
+_NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
+"""The split by its name in lower case."""
+
+
+def split_named(name: str) -> str | None:
+    """Return the split that a name stands for, in any case; None if it stands for none."""
+    return SPLIT_OF.get(name.strip().lower())
+
+
+def files_by_split(path: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Return the files of each split: those of a folder with one of the suffixes, or the one file.
+
+    A file belongs to the split that its name begins with, such as `train-00000-of-00002.parquet` or `val_3.tar`, or
+    that the folder it lies in is called. If that holds for none, all are training images.
+
+    Raises:
+        DataError: there is no such file, or only some files name a split.
+    """
+    listed = ", ".join(f"*{suffix}" for suffix in suffixes)
+    if path.is_file():
+        files = [path]
+    else:
+        files = sorted(
+            file for file in path.rglob("*") if file.name.endswith(suffixes) and not file.name.startswith(".")
+        )
+    if not files:
+        raise DataError(f"no file {listed} in {path}; set data.folder to the folder that holds them, or to one of them")
+    splits: dict[str, list[Path]] = {}
+    unnamed = []
+    for file in files:
+        split = _split_of_file(file, path)
+        splits.setdefault(split, []).append(file) if split else unnamed.append(file)
+    if unnamed and splits:
+        raise DataError(
+            f"{unnamed[0]} names no split, but {next(iter(splits.values()))[0]} does; let the name of every file begin "
+            f"with one of {', '.join(SPLIT_OF)}, or of none"
+        )
+    return splits or {"train": unnamed}
+
+
+def _split_of_file(file: Path, root: Path) -> str | None:
+    folders = file.relative_to(root).parts[:-1] if file != root else ()
+    return split_named(re.split(r"[^a-zA-Z]", file.name)[0]) or next(filter(None, map(split_named, folders)), None)
+
+
+def class_names(values: Iterable[str]) -> list[str]:
+    """Return the different values in order: by number if all are whole numbers, otherwise as texts."""
+    different = set(values)
+    return (
+        sorted(different, key=int) if all(re.fullmatch(r"-?\d+", value) for value in different) else sorted(different)
+    )
+
+
+def with_all_splits(
+    name: str, classes: Sequence[str], given: Mapping[str, Images], config: DataConfig, notes: Sequence[str] = ()
+) -> Data:
+    """Return the data set; splits that are not given are taken from the training images, class by class.
+
+    `notes` are sentences about what a user may not expect.
+
+    Raises:
+        DataError: there are no training images, or too few of a class; a class of another split has none.
+    """
+    splits = dict(given)
+    if not splits.get("train"):
+        raise DataError(f"data set {name!r} has no training images, only {sorted(splits)}; add some")
+    trained = set(splits["train"].labels.tolist())
+    for split, images in splits.items():
+        for label in sorted(set(images.labels.tolist()) - trained):
+            raise DataError(
+                f"data set {name!r} has images of class {classes[label]!r} in {split} but none in train; add some"
+            )
+    for split, percent in (("test", config.test_percent), ("validation", config.validation_percent)):
+        if split not in splits:
+            remaining, moved = split_by_class(splits["train"].labels.numpy(), percent, classes)
+            splits["train"], splits[split] = splits["train"].subset(remaining), splits["train"].subset(moved)
+    train, validation, test = (splits[split] for split in SPLITS)
+    return Data(name, tuple(classes), train=train, validation=validation, test=test, notes=tuple(notes))
+
+
+def split_by_class(labels: np.ndarray, percent: float, names: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Move `percent` of the images of each class, at least one, to a second part.
+
+    Returns the ascending positions of the first and of the second part in `labels` `[n]`. A class, called as in
+    `names`, that has fewer than two images is a DataError.
+    """
+    rng = np.random.default_rng(0)
+    moved = []
+    for label in range(int(labels.max()) + 1):
+        positions = rng.permutation(np.flatnonzero(labels == label))
+        if len(positions) < 2:
+            raise DataError(
+                f"class {names[label] if names else label!r} has too few images to split; every class needs at least "
+                "3: one each for training, validation and test"
+            )
+        moved.append(positions[: max(1, round(len(positions) * percent / 100))])
+    second = np.sort(np.concatenate(moved))
+    return np.setdiff1d(np.arange(len(labels)), second), second
