@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from ofa.cost.energy import energy_mj as energy_mj
     from ofa.cost.latency.profile import profile as profile
     from ofa.cost.latency.table import LatencyTable as LatencyTable
+    from ofa.data.config import AugmentConfig as AugmentConfig
+    from ofa.data.config import DataConfig as DataConfig
+    from ofa.data.dataset import Data as Data
+    from ofa.data.load import list_data as list_data
     from ofa.data.load import load_data as load_data
     from ofa.data.loaders import eval_batches as eval_batches
     from ofa.devices.registry import create_device as create_device
@@ -57,7 +61,9 @@ _HOMES = {
     "cost.energy": ["energy_mj"],
     "cost.latency.profile": ["profile"],
     "cost.latency.table": ["LatencyTable"],
-    "data.load": ["load_data"],
+    "data.config": ["AugmentConfig", "DataConfig"],
+    "data.dataset": ["Data"],
+    "data.load": ["list_data", "load_data"],
     "data.loaders": ["eval_batches"],
     "devices.registry": ["create_device", "list_devices"],
     "evaluate.calibrate": ["calibrate"],

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 import typer
 
 from ofa.cli.cost import cost
+from ofa.cli.data import data
 from ofa.cli.evaluate import evaluate
 from ofa.cli.importing import import_weights
 from ofa.cli.output import errors
@@ -43,6 +44,7 @@ def build() -> typer.Typer:
         profile,
         cost,
         evaluate,
+        data,
     ):
         app.command()(command)
     for point in sorted(entry_points(group="ofa.commands")):

@@ -64,6 +64,8 @@ class DataConfig(Config):
     """Share of the training images used for validation if the data set has no validation split."""
     test_percent: float = Field(20.0, gt=0, le=40)
     """Share of all images used for the test if the data set has no test split."""
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    """The training images of an epoch: each once, or `balanced`: as many of each class, some more than once."""
     workers: int = Field(0, ge=0, le=64)
     """Processes that load images; 0 loads them in the main process. Batches do not depend on it."""
     cache_mib: int = Field(256, ge=0, le=1_000_000)

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -67,6 +68,7 @@ class Data(DataHeader):
     Attributes:
         labels: the names of the classes; by default their numbers.
         mean: by default that of up to 1000 training images, evenly spread; `std` likewise.
+        sampler: which training images an epoch has; see `DataConfig`.
         workers: processes that prepare images for evaluation.
         cache_mib: MiB of those images that stay in memory; see `EvalBatches`.
         background: what transparent parts of its images were blended onto.
@@ -84,6 +86,7 @@ class Data(DataHeader):
     train: Images
     validation: Images
     test: Images
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
     workers: int = 0
     cache_mib: int = 256
     background: Color = WHITE

@@ -25,6 +25,13 @@ class Images(Protocol):
     def labels(self) -> Tensor:
         """The labels of all images, integers `[n]`."""
 
+    @property
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """A number of each image `[n]`; equal images have equal numbers, others hardly ever."""
+
+    def name(self, index: int) -> str:
+        """Return what an image is called in messages, such as its path."""
+
     def subset(self, positions: Positions) -> "Images":
         """Return the images at some positions."""
 
@@ -48,6 +55,15 @@ class TensorImages:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
 
+    @cached_property
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """See `Images.fingerprints`."""
+        return np.fromiter((short_hash(image.tobytes()) for image in self.images.numpy()), np.uint64, len(self))
+
+    def name(self, index: int) -> str:
+        """See `Images.name`."""
+        return f"number {index}"
+
     def subset(self, positions: np.ndarray) -> "TensorImages":
         """Return the images at some positions."""
         return TensorImages(self.images[positions], self.labels[positions])
@@ -60,6 +76,9 @@ class TensorImages:
 
 class Store(Protocol):
     """Where the images of a data set lie."""
+
+    def name(self, position: int) -> str:
+        """Return what an image is called in messages, such as its path."""
 
     def read(self, position: int) -> Tensor:
         """Return an image as uint8 `[channels, height, width]`; DataError if it cannot be read."""
@@ -85,13 +104,17 @@ class StoredImages:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.store.read(int(self.positions[index])), int(self.labels[index])
 
+    def name(self, index: int) -> str:
+        """See `Images.name`."""
+        return self.store.name(int(self.positions[index]))
+
     def subset(self, positions: Positions) -> "StoredImages":
         """Return the images at some positions."""
         return replace(self, positions=self.positions[positions], labels=self.labels[positions])
 
     @cached_property
     def fingerprints(self) -> NDArray[np.uint64]:
-        """A number of each image `[n]`, by which equal images are found."""
+        """See `Images.fingerprints`."""
         return self.store.fingerprints(self.positions)
 
     def digest(self) -> str:

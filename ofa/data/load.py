@@ -32,7 +32,13 @@ def load_data(config: DataConfig) -> Data:
             data, _ = call_plugin(partial(source, config), options, f"data set {name!r}", DataError)
     except OSError as error:
         raise DataError(f"cannot read the data set {name!r}: {error}") from error
-    return replace(data, workers=config.workers, cache_mib=config.cache_mib, background=config.background)
+    return replace(
+        data,
+        sampler=config.sampler,
+        workers=config.workers,
+        cache_mib=config.cache_mib,
+        background=config.background,
+    )
 
 
 def list_data() -> list[str]:

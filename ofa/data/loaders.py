@@ -44,9 +44,9 @@ def train_batches(
     from number `start` on, and of each only the images in `part`. `workers` processes load images; with 0, this one
     does. An image that cannot be read is a DataError.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(len(data.train))
+    order = _order(data, np.random.default_rng((seed, epoch)))
     batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)[:, part]
-    dataset = _AugmentedImages(data, augment, seed, epoch)
+    dataset = AugmentedImages(data, augment, seed, epoch)
     loader = DataLoader(
         dataset,
         batch_sampler=([(i, resolution(n)) for i in batches[n].tolist()] for n in range(start, len(batches))),
@@ -55,6 +55,20 @@ def train_batches(
         generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
     )
     yield from _reraised(loader)
+
+
+def _order(data: Data, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the positions of an epoch's training images."""
+    n = len(data.train)
+    if data.sampler == "shuffled":
+        return rng.permutation(n)
+    labels = data.train.labels.numpy()
+    of_classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    n_each = -(-n // len(of_classes))
+    repeated = [
+        np.concatenate([rng.permutation(own) for _ in range(-(-n_each // len(own)))])[:n_each] for own in of_classes
+    ]
+    return rng.permutation(np.concatenate(repeated))[:n]
 
 
 class EvalBatches(Sequence[Batch]):
@@ -157,7 +171,9 @@ def _reraised(loader: Iterable[Batch]) -> Iterator[Batch]:
         raise DataError(str(error).rpartition(f"{DataError.__name__}: ")[2]) from error
 
 
-class _AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
+class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
+    """The training images of an epoch, each augmented by a seed of its own."""
+
     def __init__(self, data: Data, config: AugmentConfig, seed: int, epoch: int) -> None:
         self.data, self.config, self.seed, self.epoch = data, config, seed, epoch
 

@@ -38,10 +38,13 @@ class DatasetStore:
     def __repr__(self) -> str:
         return f"items of {type(self.dataset).__name__}"
 
+    def name(self, position: int) -> str:
+        """See `Store.name`."""
+        return f"{position} of {type(self.dataset).__name__}"
+
     def read(self, position: int) -> Tensor:
         """See `Store.read`."""
-        name = f"{position} of {type(self.dataset).__name__}"
-        with reading(name):
+        with reading(self.name(position)):
             image = _image(self.dataset[position], self.key)
             return self.decoder.picture(image) if isinstance(image, Image.Image) else self.decoder.array(_pixels(image))
 
@@ -64,13 +67,14 @@ def dataset_images(dataset: Any) -> StoredImages:
         raise DataError(f"{type(dataset).__name__} has no items; give at least one")
     with reading(f"0 of {type(dataset).__name__}"):
         image = _image(dataset[0], "image")
-        if not isinstance(image, Image.Image):
-            image = _pixels(image)
-        shape = np.asarray(image).shape
-    decoder = Decoder(1 if len(shape) == 2 or shape[2] == 1 else 3)
-    images = stored(DatasetStore(dataset, decoder), labels_of(dataset))
-    _ = images[0]  # so that what cannot be an image is known now
-    return images
+        if isinstance(image, Image.Image):
+            gray = image.mode in ("1", "L", "LA")
+        else:
+            pixels = _pixels(image)
+            Decoder().array(pixels)  # refuses other shapes
+            gray = pixels.ndim == 2 or pixels.shape[2] == 1
+    decoder = Decoder(1 if gray else 3)
+    return stored(DatasetStore(dataset, decoder), labels_of(dataset))
 
 
 def labels_of(dataset: Any) -> NDArray[np.int64]:

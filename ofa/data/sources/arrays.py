@@ -31,14 +31,18 @@ class ArrayStore:
 
     images: NDArray[np.uint8]
     decoder: Decoder
-    name: str
+    where: str
 
     def __repr__(self) -> str:
         return f"array {list(self.images.shape)}"
 
+    def name(self, position: int) -> str:
+        """See `Store.name`."""
+        return f"{position} of {self.where}"
+
     def read(self, position: int) -> Tensor:
         """See `Store.read`."""
-        with reading(f"{position} of {self.name}"):
+        with reading(self.name(position)):
             return self.decoder.array(self.images[position])
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:

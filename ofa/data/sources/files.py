@@ -55,6 +55,10 @@ class FileStore:
         start = self.ends[position - 1] if position else 0
         return self.root / os.fsdecode(self.names[start : self.ends[position]].tobytes())
 
+    def name(self, position: int) -> str:
+        """See `Store.name`."""
+        return str(self.path(position))
+
     def read(self, position: int) -> Tensor:
         """See `Store.read`."""
         return self.decoder.file(self.path(position))

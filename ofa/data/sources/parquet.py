@@ -50,15 +50,17 @@ class ParquetStore:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"kept": OrderedDict()}
 
+    def name(self, position: int) -> str:
+        """See `Store.name`."""
+        return f"{position} in {self.files[self.groups[self._group(position), 0]]}"
+
     def read(self, position: int) -> Tensor:
         """See `Store.read`."""
-        group = int(np.searchsorted(self.ends, position, side="right"))
-        row = position - (int(self.ends[group - 1]) if group else 0)
-        name = f"{position} in {self.files[self.groups[group, 0]]}"
-        content = self._images(group)[row].as_py()
+        group = self._group(position)
+        content = self._images(group)[position - (int(self.ends[group - 1]) if group else 0)].as_py()
         if content is None:
-            raise DataError(f"the image {name} is empty; leave its row out")
-        return self.decoder.encoded(content, name)
+            raise DataError(f"the image {self.name(position)} is empty; leave its row out")
+        return self.decoder.encoded(content, self.name(position))
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
         """See `Store.fingerprints`. Of more than a gigabyte they tell files and rows: all of it takes long to read."""
@@ -73,6 +75,9 @@ class ParquetStore:
             for row, content in enumerate(images, end - len(images)):
                 hashes[row] = short_hash(content.as_buffer() if content.is_valid else b"")
         return hashes[positions]
+
+    def _group(self, position: int) -> int:
+        return int(np.searchsorted(self.ends, position, side="right"))
 
     def _images(self, group: int) -> Any:
         """Return the encoded images of a row group, as an Arrow array of bytes."""

@@ -37,10 +37,14 @@ class ShardStore:
     def __repr__(self) -> str:
         return f"shards in {self.shards[0].parent}"
 
+    def name(self, position: int) -> str:
+        """See `Store.name`."""
+        shard, start, _ = self.places[position].tolist()
+        return f"at byte {start} of {self.shards[shard]}"
+
     def read(self, position: int) -> Tensor:
         """See `Store.read`."""
-        shard, start, size = self.places[position].tolist()
-        return self.decoder.encoded(self._bytes(shard, start, size), f"at byte {start} of {self.shards[shard]}")
+        return self.decoder.encoded(self._bytes(*self.places[position].tolist()), self.name(position))
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
         """See `Store.fingerprints`. They tell sizes and both ends of images: whole ones take long to read."""

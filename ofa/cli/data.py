@@ -1,0 +1,56 @@
+"""`ofa data`: what a recipe's data set holds."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofa.cli.options import JsonOption, RecipeArgument, user_path
+from ofa.cli.output import console, emit, table, warn
+
+_SHOWN = 30
+"""Classes that are listed."""
+
+
+def data(
+    recipe: RecipeArgument,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=user_path, help="PNG file for the sample pictures. Default: NAME-data.png here."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a recipe's data set holds: images by class and split, sizes, findings, and a sheet of samples."""
+    from ofa.core.files import replacing
+    from ofa.data.load import load_data
+    from ofa.data.overview import overview
+    from ofa.data.sheet import sheet as draw
+    from ofa.pipeline.recipe_file import load_recipe
+    from ofa.supernet.registry import create_family
+
+    loaded = load_recipe(recipe)
+    images = load_data(loaded.data)
+    found = overview(images)
+    options = loaded.family.options | {"num_classes": len(images.labels), "in_channels": images.in_channels}
+    resolution = max(create_family(loaded.family.name, **options).resolutions)
+    path = sheet or Path(f"{loaded.name}-data.png")
+    with replacing(path) as temporary:
+        draw(images, loaded.data.augment, resolution, loaded.seed).save(temporary, "png")
+    found["sheet"] = str(path)
+
+    def show() -> None:
+        rows = [(name, *counts.values()) for name, counts in list(found["classes"].items())[:_SHOWN]]
+        if len(found["classes"]) > _SHOWN:
+            rows.append((f"... ({len(found['classes'])} in all)", "", "", ""))
+        rows.append(("all", *found["images"].values()))
+        table(f"{found['name']}: images by class", ("class", *found["images"]), rows)
+        for side in ("height", "width"):
+            low, middle, high = found[side]
+            console.print(f"{side}: {low} to {high} pixels, median {middle}", highlight=False)
+        for finding in found["findings"]:
+            warn(finding)
+        console.print(found["sheet"], highlight=False, soft_wrap=True)
+
+    emit(found, as_json, show)

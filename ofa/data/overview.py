@@ -1,0 +1,70 @@
+"""What a data set holds, and what a user should know of it before a training."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ofa.data.dataset import SPLITS, Data
+from ofa.data.images import Images
+
+_UNEVEN = 10
+"""Times as many training images as the smallest class has, from which a class is said to be large."""
+_COMPARED = 1000
+"""Images of equal fingerprints whose pixels are compared."""
+_MEASURED = 500
+"""Images, spread evenly, whose sizes are looked at."""
+
+
+def overview(data: Data) -> dict[str, Any]:
+    """Return the numbers of images by split and class, sizes of images in pixels, and `findings`."""
+    counts = {split: np.bincount(getattr(data, split).labels, minlength=len(data.labels)) for split in SPLITS}
+    sides = np.array([data.train[i][0].shape[1:] for i in _spread(len(data.train), _MEASURED)])
+    return {
+        "name": data.name,
+        "channels": data.in_channels,
+        "images": {split: int(of_split.sum()) for split, of_split in counts.items()},
+        "classes": {
+            name: {split: int(of_split[i]) for split, of_split in counts.items()} for i, name in enumerate(data.labels)
+        },
+        "height": [int(side) for side in np.percentile(sides[:, 0], (0, 50, 100))],
+        "width": [int(side) for side in np.percentile(sides[:, 1], (0, 50, 100))],
+        "findings": findings(data),
+    }
+
+
+def findings(data: Data) -> list[str]:
+    """Return, as sentences, what its source noted, images in two splits, empty classes and very uneven ones."""
+    said = list(data.notes)
+    for (first, images), (second, others) in combinations([(split, getattr(data, split)) for split in SPLITS], 2):
+        pairs = _shared(images, others)
+        if pairs:
+            i, j = pairs[0]
+            more = "" if len(pairs) < _COMPARED else " or more"
+            said.append(
+                f"{len(pairs)}{more} images of {second} are in {first}, too, such as {others.name(j)}, which is "
+                f"{images.name(i)}: accuracies on {second} will be too high; remove them from one of the two"
+            )
+    counts = np.bincount(data.train.labels, minlength=len(data.labels))
+    for split in SPLITS:
+        present = np.bincount(getattr(data, split).labels, minlength=len(data.labels))
+        said += [f"class {data.labels[i]!r} has no images in {split}" for i in np.flatnonzero(present == 0)]
+    smallest, largest = np.where(counts, counts, counts.max()).argmin(), counts.argmax()
+    if counts[largest] > _UNEVEN * counts[smallest] and data.sampler == "shuffled":
+        said.append(
+            f"class {data.labels[largest]!r} has {counts[largest]} training images, {data.labels[smallest]!r} has "
+            f"{counts[smallest]}; data.sampler: balanced trains as many of each"
+        )
+    return said
+
+
+def _shared(images: Images, others: Images) -> list[tuple[int, int]]:
+    """Return positions of equal images in both; one pair for each fingerprint, up to a bound."""
+    _, own, their = np.intersect1d(images.fingerprints, others.fingerprints, return_indices=True)
+    pairs = zip(own[:_COMPARED].tolist(), their[:_COMPARED].tolist(), strict=True)
+    return [(i, j) for i, j in pairs if images[i][0].equal(others[j][0])]
+
+
+def _spread(n: int, limit: int) -> list[int]:
+    positions: list[int] = np.linspace(0, n - 1, min(n, limit)).astype(np.int64).tolist()
+    return positions
