@@ -59,7 +59,7 @@ def load_configured(
 def function_in_file(path: Path, name: str, error: type[OfaError]) -> Callable[..., Any]:
     """Import a Python file and return its function of that name; an `error` if there is no such file or function."""
     if not path.is_file():
-        raise error(f"no file {path}; give the path of a Python file that defines {name}(...)")
+        raise error(f"no {name} file {path}; give the path of a Python file that defines {name}(...)")
     spec = importlib.util.spec_from_file_location(f"ofa_{name}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise error(f"{path} cannot be imported as Python")

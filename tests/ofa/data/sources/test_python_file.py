@@ -50,5 +50,5 @@ def test_what_is_wrong_with_a_file_is_one_error(tmp_path, text, problem):
 
 
 def test_a_missing_file_is_one_error(tmp_path):
-    with pytest.raises(DataError, match=r"no file .*own\.py; give the path of a Python file that defines data"):
+    with pytest.raises(DataError, match=r"no data file .*own\.py; give the path of a Python file that defines data"):
         load_data(DataConfig(name=str(tmp_path / "own.py")))
