@@ -29,7 +29,6 @@ def test_digits_and_fashion_mnist_are_shipped():
             "train.learning_rate: unknown",
         ),
         ({"train": {"phases": [{"strategy": "full", "epochs": "ten"}]}}, "train.phases.0.epochs = 'ten'"),
-        ({"data": {"name": "mnist"}}, "data.name = 'mnist'"),
         ({"targets": [{"name": "a", "limits": [{"latency_ms": -2.0}]}]}, "targets.0.limits.0.latency_ms = -2.0"),
         ({"targets": [{"name": "a", "limits": [{"latency_ms": float("nan")}]}]}, "targets.0.limits.0.latency_ms"),
         ({"targets": [{"name": "a", "limits": [{"speed": 1.0}]}]}, "targets.0.limits.0.speed"),
