@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench bench-latency bench-search bench-fashion-mnist clean
+.PHONY: demo test test-all lint bench bench-latency bench-search bench-data bench-fashion-mnist clean
 
 demo: .venv/ready           ## the main job on handwritten digits: train, specialize, export, bundle, report
 	$(BIN)/ofa run digits --resume
@@ -29,6 +29,9 @@ bench-latency: .venv/ready  ## latency predicted against measured, for three fam
 bench-search: .venv/ready   ## search and prediction judged on published tables, in the folder TABLES, and their pages
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks.search --tables $(TABLES)
+
+bench-data: .venv/ready     ## how large data sets are read, and its page
+	$(BIN)/python -m benchmarks.data
 
 bench-fashion-mnist: .venv/ready  ## the main job on Fashion-MNIST, under an hour on 2 cores, and its page of results
 	$(BIN)/python -m benchmarks.fashion_mnist

@@ -68,6 +68,7 @@ class DataConfig(Config):
     """The training images of an epoch: each once, or `balanced`: as many of each class, some more than once."""
     workers: int = Field(0, ge=0, le=64)
     """Processes that load images; 0 loads them in the main process. Batches do not depend on it."""
-    cache_mib: int = Field(256, ge=0, le=1_000_000)
-    """Memory in MiB for images that were prepared to evaluate several subnets; the others are prepared again."""
+    cache_mib: int = Field(128, ge=0, le=1_000_000)
+    """Memory in MiB for images that were prepared to evaluate several subnets, and as much for those that BatchNorm is
+    re-estimated on; the others are prepared again."""
     augment: AugmentConfig = AugmentConfig()

@@ -88,7 +88,7 @@ class Data(DataHeader):
     test: Images
     sampler: Literal["shuffled", "balanced"] = "shuffled"
     workers: int = 0
-    cache_mib: int = 256
+    cache_mib: int = 128
     background: Color = WHITE
     notes: tuple[str, ...] = ()
 

@@ -1,0 +1,1 @@
+"""Reading of large data sets: memory of evaluation."""

@@ -1,0 +1,72 @@
+"""Peak memory of evaluating subnets on many large images.
+
+Each measurement is the peak of a process of its own, which runs this module with `FOLDER MODE N_SUBNETS`.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import ofa
+from benchmarks.page import table
+from ofa.data.config import DataConfig
+from ofa.evaluate.subnets import evaluate_subnets, extract_calibrated
+
+RESOLUTION, CALIBRATION_IMAGES = 224, 1024
+OPTIONS = {"num_classes": 10, "resolutions": [RESOLUTION], "width_mult": 0.25}
+
+
+def memory_section(folder: Path, n_images: int, n_subnets: int) -> list[str]:
+    """Measure and return the section of the page."""
+    runs = {mode: _measure(folder, mode, n_subnets) for mode in ("networks", "images")}
+    own, peak = (runs[mode]["peak_mib"] for mode in ("networks", "images"))
+    rows = [
+        f"{n_images:,} | {n_subnets} | {own:.0f} | {peak:.0f} | {peak - own:.0f} "
+        f"| {n_images * 3 * RESOLUTION**2 * 4 / 2**20:,.0f} | {runs['images']['minutes']:.0f}"
+    ]
+    head = "images | subnets | networks alone MiB | evaluation MiB | more, MiB | all images MiB | minutes"
+    return [
+        "## Memory of evaluation",
+        f"JPEG files of {RESOLUTION} to 500 pixels, evaluated at {RESOLUTION} pixels by subnets of "
+        "`small_mobilenet_v3`, BatchNorm re-estimated for each; peak resident memory of the process. *Networks alone* "
+        "is that of a process that extracts the same subnets and runs each on one batch; *all images*: as floats, which "
+        "is what was held before.",
+        table(head, rows),
+    ]
+
+
+def _measure(folder: Path, mode: str, n_subnets: int) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.data.memory", str(folder), mode, str(n_subnets)]
+    result: dict[str, Any] = json.loads(subprocess.check_output(command, text=True))
+    return result
+
+
+def main(folder: Path, mode: str, n_subnets: int) -> None:
+    """Evaluate the subnets on all test images, or run them on one batch; print the peak memory."""
+    start = time.monotonic()
+    supernet = ofa.Supernet(ofa.create_family("small_mobilenet_v3", **OPTIONS))
+    rows = supernet.family.space.sample(n_subnets, np.random.default_rng(0))
+    archs = [supernet.family.space.decode(row) for row in rows]
+    data = ofa.load_data(DataConfig(name="image_folder", folder=folder))
+    if mode == "images":
+        limits = {"calibration_images": CALIBRATION_IMAGES}
+        n_evaluated = sum(1 for _ in evaluate_subnets(supernet, archs, data, data.test, **limits))
+        assert n_evaluated == len(archs)
+    else:
+        size = len(ofa.eval_batches(data, data.test, RESOLUTION)[0][1])
+        batch = [(torch.randn(size, 3, RESOLUTION, RESOLUTION), torch.zeros(size, dtype=torch.int64))]
+        for arch in archs:
+            ofa.evaluate(extract_calibrated(supernet, arch, batch), batch)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"peak_mib": peak_mib, "minutes": (time.monotonic() - start) / 60}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
