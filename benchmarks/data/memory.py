@@ -36,8 +36,8 @@ def memory_section(folder: Path, n_images: int, n_subnets: int) -> list[str]:
         "## Memory of evaluation",
         f"JPEG files of {RESOLUTION} to 500 pixels, evaluated at {RESOLUTION} pixels by subnets of "
         "`small_mobilenet_v3`, BatchNorm re-estimated for each; peak resident memory of the process. *Networks alone* "
-        "is that of a process that extracts the same subnets and runs each on one batch; *all images*: as floats, which "
-        "is what was held before.",
+        "is that of a process that extracts the same subnets and runs each on one batch; *all images* is what they "
+        "take as floats, all of which was held before.",
         table(head, rows),
     ]
 
