@@ -11,6 +11,20 @@ def digits():
     return load_data(DataConfig(name="digits"))
 
 
+class Counted:
+    """Images that count how often one is read."""
+
+    def __init__(self, images):
+        self.images, self.n_read = images, 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        self.n_read += 1
+        return self.images[i]
+
+
 def noisy_picture(color, size=(12, 10), mode="RGB"):
     rng = np.random.default_rng(sum(color) + size[0])
     pixels = np.clip(rng.normal(color, 20, size=(size[1], size[0], 3)), 0, 255).astype(np.uint8)

@@ -15,6 +15,7 @@ from ofa.data.images import TensorImages
 from ofa.data.load import load_data
 from ofa.data.loaders import eval_batches, train_batches
 from ofa.data.transforms import resize_center_crop, seeded
+from tests.ofa.data.conftest import Counted
 
 DIGITS = DataConfig(name="digits")
 
@@ -52,20 +53,6 @@ def test_batches_do_not_depend_on_what_stays_in_memory_or_who_prepares_them(digi
         assert same(list(batches), list(everything))
     assert same(batches[3:5], everything[3:5])
     assert same([batches[-1]], [everything[len(batches) - 1]])
-
-
-class Counted:
-    """Images that count how often one is read."""
-
-    def __init__(self, images):
-        self.images, self.n_read = images, 0
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        self.n_read += 1
-        return self.images[i]
 
 
 @pytest.mark.parametrize(("cache_mib", "kept"), [(0, 0), (1, 4), (256, 12)])

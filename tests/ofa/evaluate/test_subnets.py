@@ -6,20 +6,7 @@ import pytest
 import ofa
 from ofa.data.config import DataConfig
 from ofa.evaluate.subnets import evaluate_subnets
-
-
-class Counted:
-    """Images that count how often one is read."""
-
-    def __init__(self, images):
-        self.images, self.n_read = images, 0
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        self.n_read += 1
-        return self.images[i]
+from tests.ofa.data.conftest import Counted
 
 
 @pytest.fixture(scope="module")
