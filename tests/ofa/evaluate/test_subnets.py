@@ -18,13 +18,13 @@ def supernet():
 @pytest.mark.parametrize("cache_mib", [256, 0])
 def test_subnets_share_what_does_not_stay_in_memory(supernet, cache_mib):
     space, data = supernet.family.space, ofa.load_data(DataConfig(name="digits"))
-    rows = space.sample(20, np.random.default_rng(0))
-    rows[:, space.column("resolution")] = [0] * 3 + [1] * 17
+    rows = space.sample(12, np.random.default_rng(0))
+    rows[:, space.column("resolution")] = [0] * 2 + [1] * 10
     archs = [space.decode(row) for row in rows]
     images = Counted(data.validation)
     bounded = replace(data, cache_mib=cache_mib)
     found = dict(evaluate_subnets(supernet, archs, bounded, images, calibration_images=64, max_images=100))
-    passes = {12: 1, 16: 1} if cache_mib else {12: 1, 16: 3}  # at most 8 networks share a pass
+    passes = {12: 1, 16: 1} if cache_mib else {12: 1, 16: 2}  # at most 8 networks share a pass
     assert images.n_read == 100 * sum(passes.values())
     for arch in (archs[1], archs[5], archs[-1]):
         network = supernet.extract(arch)

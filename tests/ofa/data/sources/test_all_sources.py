@@ -85,6 +85,7 @@ def test_an_unknown_source_or_option_is_one_error_that_says_what_there_is():
         load_data(DataConfig(name="csv", options={"labels": "x"}))
 
 
+@pytest.mark.slow
 def test_the_same_pictures_train_the_same_weights_from_every_source(write, tmp_path):
     weights = []
     for kind in ("image_folder", "csv", "npz", "webdataset", "parquet"):

@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits
 from torch.utils.data import Dataset
 import ofa
 
+DIGITS = load_digits()
+
 @dataclass
 class Digits(Dataset):
     start: int
@@ -19,8 +21,7 @@ class Digits(Dataset):
         return self.stop - self.start
 
     def __getitem__(self, i):
-        digits = load_digits()
-        return (digits.images[self.start + i] / 16), int(digits.target[self.start + i])
+        return DIGITS.images[self.start + i] / 16, int(DIGITS.target[self.start + i])
 
 def data(n: int = 40):
     return ofa.Data("few", train=Digits(0, n), validation=Digits(n, 2 * n), test=Digits(2 * n, 3 * n))
