@@ -64,6 +64,15 @@ def existing_run(name: str) -> Run:
     return open_run(folder)
 
 
+def say_findings(run: Run) -> None:
+    """Print what a user should know of the data before a training, once for all processes."""
+    from ofa.core import distributed
+    from ofa.data.overview import findings
+
+    for finding in findings(run.data) if distributed.rank() == 0 else ():
+        warn(finding)
+
+
 def execute(run: Run, name: str, target: str | None = None) -> None:
     """Run one stage and show its progress; one that runs for each target, for a single target if it is given."""
     from ofa.pipeline.stage import all_stages

@@ -14,6 +14,7 @@ from ofa.cli.options import (
     make_run,
     make_targets,
     parse_limits,
+    say_findings,
     show_levels,
 )
 from ofa.cli.output import console, emit, table, warn
@@ -37,7 +38,6 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Train, then for each target: profile, search, export, bundle; at last write the report."""
-    from ofa.data.overview import findings
     from ofa.pipeline.stage import all_stages
 
     run = make_run(recipe, run_dir)
@@ -49,8 +49,8 @@ def run(
             run.check_unchanged(stage)
         for name, error in run.check_inputs().items():
             warn(f"target {name!r} cannot be made now, the others can: {error}")
-        for finding in [] if run.finished(shared[0]) else findings(run.data):
-            warn(finding)
+        if not run.finished(shared[0]):
+            say_findings(run)
         for stage in shared:
             if not run.finished(stage):
                 execute(run, stage.name)
@@ -72,15 +72,13 @@ def run(
 
 def train(recipe: RecipeArgument, run_dir: RunOption = None) -> None:
     """Train the supernet; resumes from the newest checkpoint."""
-    from ofa.data.overview import findings
     from ofa.pipeline.stage import all_stages
 
     run = make_run(recipe, run_dir)
     with run.exclusive():
         if not run.finished(all_stages()["train"]):
             run.check_inputs()
-            for finding in findings(run.data):
-                warn(finding)
+            say_findings(run)
         execute(run, "train")
 
 
