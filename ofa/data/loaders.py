@@ -18,7 +18,7 @@ from ofa.data.transforms import pil_image, resize_center_crop, seed_generators, 
 Batch = tuple[Tensor, Tensor]
 """Images and their labels `[batch]`."""
 Batches = Sequence[Batch]
-_EVAL_BATCH, _EVAL_VALUES = 250, 2**23
+_EVAL_BATCH, _EVAL_VALUES = 250, 2**22
 """Images in a batch for evaluation, and values of their pixels, at most."""
 _FLOAT_BYTES = 4
 

@@ -67,7 +67,7 @@ def test_as_many_batches_stay_in_memory_as_the_bound_allows(digits, cache_mib, k
     assert images.n_read == pytest.approx(len(images) * (1 - kept / 12), abs=10)
 
 
-@pytest.mark.parametrize(("resolution", "largest"), [(8, 250), (224, 167)])
+@pytest.mark.parametrize(("resolution", "largest"), [(8, 250), (224, 83)])
 def test_batches_of_large_images_are_smaller(digits, resolution, largest):
     assert max(map(len, eval_batches(digits, digits.train, resolution)._prepared.positions)) <= largest
 
