@@ -28,29 +28,28 @@ def data(
     from ofa.data.overview import overview
     from ofa.data.sheet import sheet as draw
     from ofa.pipeline.recipe_file import load_recipe
-    from ofa.supernet.registry import create_family
+    from ofa.pipeline.run import family_for
 
     loaded = load_recipe(recipe)
     images = load_data(loaded.data)
-    found = overview(images)
-    options = loaded.family.options | {"num_classes": len(images.labels), "in_channels": images.in_channels}
-    resolution = max(create_family(loaded.family.name, **options).resolutions)
+    shown = overview(images)
+    resolution = max(family_for(loaded, images).resolutions)
     path = sheet or Path(f"{loaded.name}-data.png")
     with replacing(path) as temporary:
         draw(images, loaded.data.augment, resolution, loaded.seed).save(temporary, "png")
-    found["sheet"] = str(path)
+    shown["sheet"] = str(path)
 
     def show() -> None:
-        rows = [(name, *counts.values()) for name, counts in list(found["classes"].items())[:_SHOWN]]
-        if len(found["classes"]) > _SHOWN:
-            rows.append((f"... ({len(found['classes'])} in all)", "", "", ""))
-        rows.append(("all", *found["images"].values()))
-        table(f"{found['name']}: images by class", ("class", *found["images"]), rows)
+        rows = [(name, *counts.values()) for name, counts in list(shown["classes"].items())[:_SHOWN]]
+        if len(shown["classes"]) > _SHOWN:
+            rows.append((f"... ({len(shown['classes'])} in all)", "", "", ""))
+        rows.append(("all", *shown["images"].values()))
+        table(f"{shown['name']}: images by class", ("class", *shown["images"]), rows)
         for side in ("height", "width"):
-            low, middle, high = found[side]
+            low, middle, high = shown[side]
             console.print(f"{side}: {low} to {high} pixels, median {middle}", highlight=False)
-        for finding in found["findings"]:
+        for finding in shown["findings"]:
             warn(finding)
-        console.print(found["sheet"], highlight=False, soft_wrap=True)
+        console.print(shown["sheet"], highlight=False, soft_wrap=True)
 
-    emit(found, as_json, show)
+    emit(shown, as_json, show)

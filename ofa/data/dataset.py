@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ofa.core.errors import DataError, listed
 from ofa.core.pictures import WHITE, Color
-from ofa.data.images import Images
+from ofa.data.images import Images, evenly
 from ofa.data.torch_dataset import dataset_images
 
 SPLITS = ("train", "validation", "test")
@@ -134,7 +134,7 @@ class Data(DataHeader):
 def _mean_and_std(name: str, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and the standard deviation of each channel, of values from 0 to 1."""
     counts = np.zeros((len(images[0][0]), 256))  # of each pixel value: takes no memory, however large images are
-    for index in np.linspace(0, len(images) - 1, min(len(images), 1000)).astype(np.int64).tolist():
+    for index in evenly(len(images), 1000).tolist():
         counts += [np.bincount(channel.flatten(), minlength=256) for channel in images[index][0].numpy()]
     values, n_pixels = np.arange(256) / 255, counts.sum(axis=1)
     mean = counts @ values / n_pixels

@@ -127,6 +127,11 @@ def stored(store: Store, labels: Sequence[int] | NDArray[np.int64]) -> StoredIma
     return StoredImages(store, np.arange(len(labels)), torch.as_tensor(np.asarray(labels, dtype=np.int64)))
 
 
+def evenly(n: int, limit: int) -> Positions:
+    """Return the positions of up to `limit` of n images, evenly spread."""
+    return np.linspace(0, n - 1, min(n, limit)).astype(np.int64)
+
+
 def short_hash(content: Any) -> int:
     """Return a hash of bytes as a number below 2^64."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ofa.core.errors import DataError
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data
-from ofa.data.images import Images
+from ofa.data.images import Images, evenly
 from ofa.data.transforms import pil_image, resize_center_crop, seed_generators, seeded, training_transform
 
 Batch = tuple[Tensor, Tensor]
@@ -140,9 +140,7 @@ def eval_batches(
 
     An image that cannot be read is a DataError when its batch is.
     """
-    positions = np.arange(len(images))
-    if limit is not None and limit < len(images):
-        positions = np.linspace(0, len(images) - 1, limit).astype(np.int64)
+    positions = evenly(len(images), len(images) if limit is None else limit)
     if batch_size is None:
         batch_size = max(1, min(_EVAL_BATCH, _EVAL_VALUES // (data.in_channels * resolution**2)))
     return EvalBatches(data, images, resolution, np.array_split(positions, -(-len(positions) // batch_size)))

@@ -4,9 +4,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa.data.dataset import SPLITS, Data
-from ofa.data.images import Images
+from ofa.data.images import Images, evenly
 
 _UNEVEN = 10
 """Times as many training images as the smallest class has, from which a class is said to be large."""
@@ -18,8 +19,8 @@ _MEASURED = 500
 
 def overview(data: Data) -> dict[str, Any]:
     """Return the numbers of images by split and class, sizes of images in pixels, and `findings`."""
-    counts = {split: np.bincount(getattr(data, split).labels, minlength=len(data.labels)) for split in SPLITS}
-    sides = np.array([data.train[i][0].shape[1:] for i in _spread(len(data.train), _MEASURED)])
+    counts = _counts(data)
+    sides = np.array([data.train[i][0].shape[1:] for i in evenly(len(data.train), _MEASURED).tolist()])
     return {
         "name": data.name,
         "channels": data.in_channels,
@@ -35,27 +36,27 @@ def overview(data: Data) -> dict[str, Any]:
 
 def findings(data: Data) -> list[str]:
     """Return, as sentences, what its source noted, images in two splits, empty classes and very uneven ones."""
-    said = list(data.notes)
+    sentences = list(data.notes)
     for (first, images), (second, others) in combinations([(split, getattr(data, split)) for split in SPLITS], 2):
         pairs = _shared(images, others)
         if pairs:
             i, j = pairs[0]
             more = "" if len(pairs) < _COMPARED else " or more"
-            said.append(
+            sentences.append(
                 f"{len(pairs)}{more} images of {second} are in {first}, too, such as {others.name(j)}, which is "
                 f"{images.name(i)}: accuracies on {second} will be too high; remove them from one of the two"
             )
-    counts = np.bincount(data.train.labels, minlength=len(data.labels))
-    for split in SPLITS:
-        present = np.bincount(getattr(data, split).labels, minlength=len(data.labels))
-        said += [f"class {data.labels[i]!r} has no images in {split}" for i in np.flatnonzero(present == 0)]
+    by_split = _counts(data)
+    for split, of_split in by_split.items():
+        sentences += [f"class {data.labels[i]!r} has no images in {split}" for i in np.flatnonzero(of_split == 0)]
+    counts = by_split["train"]
     smallest, largest = np.where(counts, counts, counts.max()).argmin(), counts.argmax()
     if counts[largest] > _UNEVEN * counts[smallest] and data.sampler == "shuffled":
-        said.append(
+        sentences.append(
             f"class {data.labels[largest]!r} has {counts[largest]} training images, {data.labels[smallest]!r} has "
             f"{counts[smallest]}; data.sampler: balanced trains as many of each"
         )
-    return said
+    return sentences
 
 
 def _shared(images: Images, others: Images) -> list[tuple[int, int]]:
@@ -65,6 +66,6 @@ def _shared(images: Images, others: Images) -> list[tuple[int, int]]:
     return [(i, j) for i, j in pairs if images[i][0].equal(others[j][0])]
 
 
-def _spread(n: int, limit: int) -> list[int]:
-    positions: list[int] = np.linspace(0, n - 1, min(n, limit)).astype(np.int64).tolist()
-    return positions
+def _counts(data: Data) -> dict[str, NDArray[np.int64]]:
+    """Return the numbers of images of each class `[n_classes]` by split."""
+    return {split: np.bincount(getattr(data, split).labels, minlength=len(data.labels)) for split in SPLITS}

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data
+from ofa.data.images import evenly
 from ofa.data.loaders import AugmentedImages
-from ofa.data.transforms import resize_center_crop
+from ofa.data.transforms import pil_image, resize_center_crop
 
 _CLASSES, _SEEN, _AUGMENTED = 10, 3, 5
 _SIDE, _GAP, _LINE = 96, 6, 16
@@ -23,7 +24,7 @@ def sheet(data: Data, augment: AugmentConfig, resolution: int, seed: int = 0) ->
     """
     labels = data.train.labels.numpy()
     present = np.unique(labels)
-    shown = present[np.linspace(0, len(present) - 1, min(len(present), _CLASSES)).astype(np.int64)]
+    shown = present[evenly(len(present), _CLASSES)]
     width = _GAP + (_SEEN + _AUGMENTED + 1) * (_SIDE + _GAP)
     image = Image.new("RGB", (width, _GAP + _LINE + len(shown) * (_SIDE + _LINE + _GAP)), "white")
     draw = ImageDraw.Draw(image)
@@ -51,7 +52,6 @@ def _denormalized(data: Data, image: Tensor) -> Tensor:
 
 def _picture(image: Tensor) -> Image.Image:
     """Return pixels `[channels, h, w]` from 0 to 255 as a picture of the sheet's size, each pixel a square."""
-    pixels = image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    picture = pil_image(image.round().clamp(0, 255).to(torch.uint8)).convert("RGB")
     nearest = picture.width < _SIDE
     return picture.resize((_SIDE, _SIDE), Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS)

@@ -9,7 +9,7 @@ import numpy as np
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
 from ofa.data.dataset import SPLITS, Data
-from ofa.data.images import Images
+from ofa.data.images import Images, Store, stored
 
 _NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
 SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
@@ -19,6 +19,14 @@ SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
 def split_named(name: str) -> str | None:
     """Return the split that a name stands for, in any case; None if it stands for none."""
     return SPLIT_OF.get(name.strip().lower())
+
+
+def source_path(config: DataConfig, wanted: str) -> Path:
+    """Return `data.folder`; a DataError that says what is wanted if it is missing or does not exist."""
+    path = config.folder
+    if path is None or not path.exists():
+        raise DataError(f"no file or folder {path}; set data.folder to {wanted}")
+    return path
 
 
 def files_by_split(path: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
@@ -63,6 +71,22 @@ def class_names(values: Iterable[str]) -> list[str]:
     return (
         sorted(different, key=int) if all(re.fullmatch(r"-?\d+", value) for value in different) else sorted(different)
     )
+
+
+def with_class_names(
+    name: str,
+    given: Mapping[str, tuple[Store, Sequence[str]]],
+    config: DataConfig,
+    classes: Sequence[str] | None = None,
+) -> Data:
+    """Return the data set of stores by split, each with the name of every image's class; see `with_all_splits`.
+
+    The classes are those that occur, as `class_names` orders them, unless they are given.
+    """
+    classes = classes or class_names(own for _, names in given.values() for own in names)
+    label_of = {own: label for label, own in enumerate(classes)}
+    splits = {split: stored(store, [label_of[own] for own in names]) for split, (store, names) in given.items()}
+    return with_all_splits(name, classes, splits, config)
 
 
 def with_all_splits(

@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 
 from ofa.core.errors import DataError
 from ofa.data.decode import Decoder, reading
-from ofa.data.images import Positions, StoredImages, short_hash, stored
+from ofa.data.images import Positions, StoredImages, evenly, short_hash, stored
 
 _LOOKED_AT = 2000
 """Images of a data set whose pixels are part of its digest; they are spread evenly."""
@@ -51,7 +51,7 @@ class DatasetStore:
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
         """See `Store.fingerprints`. Only some images are looked at: a data set may take long to read."""
         hashes = positions.astype(np.uint64)
-        for i in np.unique(np.linspace(0, len(positions) - 1, min(len(positions), _LOOKED_AT)).astype(np.int64)):
+        for i in evenly(len(positions), _LOOKED_AT).tolist():
             hashes[i] = short_hash(self.read(int(positions[i])).numpy().tobytes())
         return hashes
 
@@ -87,12 +87,12 @@ def labels_of(dataset: Any) -> NDArray[np.int64]:
         of_subset: NDArray[np.int64] = labels_of(dataset.dataset)[np.asarray(dataset.indices)]
         return of_subset
     for name in ("targets", "labels", "_labels"):
-        known = getattr(dataset, name, None)
-        if known is not None and np.ndim(known) == 1 and len(known) == len(dataset):
+        listed = getattr(dataset, name, None)
+        if listed is not None and np.ndim(listed) == 1 and len(listed) == len(dataset):
             break
     else:
-        known = [_label(dataset[i]) for i in range(len(dataset))]
-    labels = np.asarray(known)
+        listed = [_label(dataset[i]) for i in range(len(dataset))]
+    labels = np.asarray(listed)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise DataError(
             f"the labels of {type(dataset).__name__} are {labels.dtype} {list(labels.shape)}; give one integer from 0 "

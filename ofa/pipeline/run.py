@@ -14,7 +14,7 @@ from torch import nn
 from ofa.core import distributed
 from ofa.core.errors import DeviceError, RecipeError, RunError, nearest
 from ofa.core.files import write_json, write_text
-from ofa.data.dataset import Data, DataInfo
+from ofa.data.dataset import Data, DataHeader, DataInfo
 from ofa.data.load import load_data
 from ofa.data.loaders import Batches, eval_batches
 from ofa.evaluate.subnets import extract_calibrated
@@ -45,6 +45,13 @@ def open_run(folder: str | Path) -> "Run":
         return Run(validate(Recipe, content, "recipe.yaml"), folder)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecipeError) as error:
         raise RunError(f"{folder} is not a run directory with a readable recipe.yaml: {error}") from error
+
+
+def family_for(recipe: Recipe, data: DataHeader) -> Family:
+    """Return a recipe's family with the classes and channels of a data set."""
+    config = recipe.family
+    options = config.options | {"num_classes": len(data.labels), "in_channels": data.in_channels}
+    return create_family(config.name, **options).coupled(config.couple)
 
 
 class Run(StageFolder):
@@ -89,10 +96,7 @@ class Run(StageFolder):
     @cached_property
     def family(self) -> Family:
         """The recipe's family, for its data set."""
-        config = self.recipe.family
-        info = self.data_info
-        options = config.options | {"num_classes": len(info.labels), "in_channels": info.in_channels}
-        return create_family(config.name, **options).coupled(config.couple)
+        return family_for(self.recipe, self.data_info)
 
     def check_inputs(self) -> dict[str, DeviceError]:
         """Make data, family and devices and run the checks of all stages, so that errors appear before any long work.

@@ -1,6 +1,7 @@
 """NumPy arrays of images and labels: a .npz file, or a folder of .npy files. What is not compressed stays on disk."""
 
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder, reading
-from ofa.data.images import Positions, short_hash, stored
-from ofa.data.splits import class_names, split_named, with_all_splits
+from ofa.data.images import Positions, short_hash
+from ofa.data.splits import source_path, split_named, with_class_names
 
 _IMAGES, _LABELS = ("images", "image", "x"), ("labels", "label", "y")
 _LOCAL_HEADER_BYTES = 30
@@ -61,34 +62,29 @@ def arrays(config: DataConfig) -> Data:
     Raises:
         DataError: arrays are missing, broken, do not fit each other, or hold something else.
     """
-    root = config.folder
-    if root is None or not root.exists():
-        raise DataError(f"no file or folder {root}; set data.folder to a .npz file, or to a folder of .npy files")
-    found: dict[str, dict[str, Any]] = {}
+    root = source_path(config, "a .npz file, or to a folder of .npy files")
+    by_split: dict[str, dict[str, Any]] = {}
     for name, array in _arrays(root).items():
         split, kind = _meaning(name)
-        if kind in found.setdefault(split, {}):
+        if kind in by_split.setdefault(split, {}):
             raise DataError(f"{root} has two arrays of {kind} for {split}, one is {name!r}; {_NAMES}")
-        found[split][kind] = array
-    for split, parts in found.items():
+        by_split[split][kind] = array
+    for split, parts in by_split.items():
         for missing in {"images", "labels"} - set(parts):
             raise DataError(f"{root} has no array of {missing} for {split}; {_NAMES}")
-    texts = {split: _as_texts(root, split, parts["labels"]) for split, parts in found.items()}
-    classes = class_names(text for of_split in texts.values() for text in of_split)
-    label_of = {name: i for i, name in enumerate(classes)}
-    decoder, splits = Decoder(config.in_channels, config.background), {}
-    for split, parts in found.items():
-        images, labels = parts["images"], [label_of[text] for text in texts[split]]
-        if images.ndim not in (3, 4) or len(images) != len(labels):
+    decoder, stores = Decoder(config.in_channels, config.background), dict[str, tuple[ArrayStore, list[str]]]()
+    for split, parts in by_split.items():
+        images, names = parts["images"], _as_texts(root, split, parts["labels"])
+        if images.ndim not in (3, 4) or len(images) != len(names):
             raise DataError(
-                f"{root}: {split} has images of shape {list(images.shape)} and {len(labels)} labels; give images "
+                f"{root}: {split} has images of shape {list(images.shape)} and {len(names)} labels; give images "
                 "[n, h, w], [n, h, w, c] or [n, c, h, w] and a label for each"
             )
         store = ArrayStore(images, decoder, f"{split} in {root}")
-        if len(labels):
+        if names:
             store.read(0)  # shape and type are the same for all
-        splits[split] = stored(store, labels)
-    return with_all_splits(root.stem, classes, splits, config)
+        stores[split] = store, names
+    return with_class_names(root.stem, stores, config)
 
 
 def _arrays(root: Path) -> Mapping[str, NDArray[Any]]:
@@ -99,7 +95,7 @@ def _arrays(root: Path) -> Mapping[str, NDArray[Any]]:
     for file in files:
         try:
             named |= _of_npz(file) if file.suffix == ".npz" else {file.stem: np.load(file, mmap_mode="r")}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, struct.error) as error:
             raise DataError(f"cannot read the arrays in {file} ({error}); save them again with numpy.savez") from error
     return named
 
@@ -118,11 +114,8 @@ def _of_npz(file: Path) -> dict[str, NDArray[Any]]:
 def _mapped(file: Path, info: zipfile.ZipInfo) -> NDArray[Any]:
     with file.open("rb") as content:
         content.seek(info.header_offset)
-        local = content.read(_LOCAL_HEADER_BYTES)
-        lengths = (
-            int.from_bytes(local[start : start + 2], "little") for start in (26, 28)
-        )  # of the name and the extra
-        content.seek(sum(lengths), 1)
+        name_bytes, extra_bytes = struct.unpack_from("<HH", content.read(_LOCAL_HEADER_BYTES), offset=26)
+        content.seek(name_bytes + extra_bytes, 1)
         version = np.lib.format.read_magic(content)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(content)

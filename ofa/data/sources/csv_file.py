@@ -8,9 +8,8 @@ from ofa.core.errors import DataError, nearest
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder
-from ofa.data.images import stored
 from ofa.data.sources.files import FileStore
-from ofa.data.splits import SPLIT_OF, class_names, files_by_split, split_named, with_all_splits
+from ofa.data.splits import SPLIT_OF, files_by_split, source_path, split_named, with_class_names
 
 _Row = tuple[str, str, str | None]
 
@@ -33,27 +32,20 @@ def csv_file(
     Raises:
         DataError: a file, a column or an image is missing, or a split has another name.
     """
-    root = config.folder
-    if root is None or not root.exists():
-        raise DataError(
-            f"no file or folder {root}; set data.folder to a CSV file, or to a folder of one for each split"
-        )
+    root = source_path(config, "a CSV file, or to a folder of one for each split")
     columns = (image, label, split)
     rows: dict[str, list[tuple[Path, str]]] = {}
     for of_file, files in files_by_split(root, (".csv",)).items():
         for file in files:
             for path, name, own_split in _rows(file, columns, delimiter):
                 rows.setdefault(own_split or of_file, []).append((file.parent.absolute() / path, name))
-    classes = class_names(name for of_split in rows.values() for _, name in of_split)
-    decoder, label_of = Decoder(config.in_channels, config.background), {name: i for i, name in enumerate(classes)}
+    decoder = Decoder(config.in_channels, config.background)
     folder = root.absolute() if root.is_dir() else root.absolute().parent
-    splits = {
-        which: stored(
-            FileStore.of(folder, [path for path, _ in of_split], decoder), [label_of[name] for _, name in of_split]
-        )
+    stores = {
+        which: (FileStore.of(folder, [path for path, _ in of_split], decoder), [name for _, name in of_split])
         for which, of_split in rows.items()
     }
-    return with_all_splits(root.stem, classes, splits, config)
+    return with_class_names(root.stem, stores, config)
 
 
 def _rows(file: Path, columns: tuple[str, str, str], delimiter: str) -> Iterator[_Row]:

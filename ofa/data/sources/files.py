@@ -15,7 +15,7 @@ from ofa.core.errors import DataError
 from ofa.data.decode import Decoder, reading
 from ofa.data.images import Positions, short_hash
 
-EDGE_BYTES = 4096
+_EDGE_BYTES = 4096
 """Bytes at both ends of a file by which it is told apart."""
 _THREADS = 8
 _SHOWN = 20
@@ -90,9 +90,12 @@ class FileStore:
         return None
 
 
-def edge_hash(path: Path) -> int:
-    """Return a hash of the size of a file and of both of its ends; DataError if it cannot be read."""
+def edge_hash(path: Path, start: int = 0, size: int | None = None) -> int:
+    """Return a hash of the size and both ends of a file, or of `size` bytes of it; DataError if it cannot be read."""
     with reading(path), path.open("rb") as file:
-        head, size = file.read(EDGE_BYTES), file.seek(0, 2)
-        file.seek(max(0, size - EDGE_BYTES))
-        return short_hash(f"{size} ".encode() + head + file.read())
+        size = file.seek(0, 2) - start if size is None else size
+        file.seek(start)
+        head = file.read(min(size, _EDGE_BYTES))
+        file.seek(start + max(0, size - _EDGE_BYTES))
+        tail = file.read(min(size, _EDGE_BYTES))
+        return short_hash(f"{size} ".encode() + head + tail)

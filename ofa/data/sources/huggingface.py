@@ -6,8 +6,7 @@ from ofa.core.errors import DataError, one_line
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder
-from ofa.data.images import stored
-from ofa.data.splits import class_names, split_named, with_all_splits
+from ofa.data.splits import split_named, with_class_names
 from ofa.data.torch_dataset import DatasetStore
 
 
@@ -40,20 +39,16 @@ def huggingface(
         loaded: Any = datasets.load_dataset(path, subset) if path else datasets.load_from_disk(str(config.folder))
     except Exception as error:  # of all kinds
         raise DataError(f"cannot load the data set {path or config.folder} ({one_line(error)})") from error
-    found = loaded if isinstance(loaded, dict) else {"train": loaded}
-    parts = {split: part for name, part in found.items() if (split := split_named(name))}
+    by_name = loaded if isinstance(loaded, dict) else {"train": loaded}
+    parts = {split: part for name, part in by_name.items() if (split := split_named(name))}
     if not parts:
-        raise DataError(f"{path or config.folder} has the splits {sorted(found)}, but none is called train")
+        raise DataError(f"{path or config.folder} has the splits {sorted(by_name)}, but none is called train")
     for part in parts.values():
         for wanted in {image, label} - set(part.column_names):
             raise DataError(f"{path or config.folder} has no column {wanted!r}, only {part.column_names}")
     names = getattr(next(iter(parts.values())).features[label], "names", None)
     texts = {split: [names[value] if names else str(value) for value in part[label]] for split, part in parts.items()}
-    classes = list(names or class_names(text for of_split in texts.values() for text in of_split))
-    label_of, decoder = {text: i for i, text in enumerate(classes)}, Decoder(config.in_channels, config.background)
-    splits = {
-        split: stored(DatasetStore(part, decoder, image), [label_of[text] for text in texts[split]])
-        for split, part in parts.items()
-    }
+    decoder = Decoder(config.in_channels, config.background)
+    stores = {split: (DatasetStore(part, decoder, image), texts[split]) for split, part in parts.items()}
     name = str(path).rpartition("/")[2] if path else config.folder.absolute().name  # type: ignore[union-attr]  # one is given
-    return with_all_splits(name, classes, splits, config)
+    return with_class_names(name, stores, config, names)

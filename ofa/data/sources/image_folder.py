@@ -94,10 +94,11 @@ def _image_files(folder: Path, skipped: Counter[str]) -> Iterator[str]:
         skipped.update("hidden folder" for name in subfolders if _is_skipped(name))
         subfolders[:] = sorted(name for name in subfolders if not _is_skipped(name))
         for name in sorted(files):
+            suffix = os.path.splitext(name)[1].lower()
             if _is_skipped(name):
                 skipped["hidden file"] += 1
-            elif os.path.splitext(name)[1].lower() not in image_suffixes():
-                skipped[f"{os.path.splitext(name)[1].lower() or 'without suffix'} (no image)"] += 1
+            elif suffix not in image_suffixes():
+                skipped[f"{suffix or 'without suffix'} (no image)"] += 1
             else:
                 yield os.path.join(parent, name)
 

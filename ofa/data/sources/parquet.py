@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from ofa.core.errors import DataError, nearest
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder
-from ofa.data.images import Positions, StoredImages, short_hash, stored
+from ofa.data.images import Positions, short_hash
 from ofa.data.sources.files import edge_hash
-from ofa.data.splits import class_names, files_by_split, with_all_splits
+from ofa.data.splits import files_by_split, source_path, with_class_names
 
 _HASHED_BYTES = 2**30
+"""Size of the files up to which every image is hashed."""
 _KEPT_BYTES = 2**28
 """Encoded images of the row groups read last that stay in memory."""
 
@@ -69,12 +71,17 @@ class ParquetStore:
             rows = np.searchsorted(self.ends, positions, side="right")
             of_rows: NDArray[np.uint64] = of_files[self.groups[rows, 0]] ^ positions.astype(np.uint64)
             return of_rows
+        return self._hashes[positions]
+
+    @cached_property
+    def _hashes(self) -> NDArray[np.uint64]:
+        """Hashes of all images: splits that are cut from one another share them."""
         hashes = np.empty(int(self.ends[-1]), np.uint64)
         for group, end in enumerate(self.ends.tolist()):
             images = self._images(group)
             for row, content in enumerate(images, end - len(images)):
                 hashes[row] = short_hash(content.as_buffer() if content.is_valid else b"")
-        return hashes[positions]
+        return hashes
 
     def _group(self, position: int) -> int:
         return int(np.searchsorted(self.ends, position, side="right"))
@@ -110,9 +117,7 @@ def parquet(config: DataConfig, image: str = "image", label: str = "label") -> D
     Raises:
         DataError: pyarrow, a file or a column is missing, or a file is cut short.
     """
-    root = config.folder
-    if root is None or not root.exists():
-        raise DataError(f"no file or folder {root}; set data.folder to a parquet file, or to a folder of them")
+    root = source_path(config, "a parquet file, or to a folder of them")
     decoder = Decoder(config.in_channels, config.background)
     stores: dict[str, tuple[ParquetStore, list[str]]] = {}
     names: list[str] | None = None
@@ -133,19 +138,18 @@ def parquet(config: DataConfig, image: str = "image", label: str = "label") -> D
             ParquetStore(tuple(files), image, np.array(groups).reshape(-1, 2), np.array(ends), decoder),
             labels,
         )
-    classes = names or class_names(text for _, labels in stores.values() for text in labels)
-    splits = {split: _with_labels(root, store, labels, classes, names) for split, (store, labels) in stores.items()}
-    return with_all_splits(root.stem, classes, splits, config)
+    if names:
+        stores = {split: (store, _named(root, labels, names)) for split, (store, labels) in stores.items()}
+    return with_class_names(root.stem, stores, config, names)
 
 
-def _with_labels(
-    root: Path, store: ParquetStore, labels: list[str], classes: list[str], names: list[str] | None
-) -> StoredImages:
-    label_of = {text: i for i, text in enumerate(map(str, range(len(names))) if names else classes)}
+def _named(root: Path, labels: list[str], names: list[str]) -> list[str]:
+    """Return the names of classes by number."""
+    name_of = {str(number): name for number, name in enumerate(names)}
     for text in labels:
-        if text not in label_of:
-            raise DataError(f"{root} has the label {text!r}, but its classes are {classes}; mend the labels")
-    return stored(store, [label_of[text] for text in labels])
+        if text not in name_of:
+            raise DataError(f"{root} has the label {text!r}, but its classes are {names}; mend the labels")
+    return [name_of[text] for text in labels]
 
 
 def _check_columns(file: Path, schema: Any, image: str, label: str) -> None:

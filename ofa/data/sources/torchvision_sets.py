@@ -38,9 +38,9 @@ def torchvision_set(config: DataConfig, name: str, **options: Any) -> Data:
             if isinstance(error, ValueError) and split != "train":
                 continue  # not all that have the argument `split` have such a part
             raise DataError(f"torchvision's {name} cannot be loaded from {root} ({one_line(error)})") from error
-    classes = [str(one) for one in getattr(parts["train"], "classes", ())]
     labels = {split: labels_of(part) for split, part in parts.items()}
-    classes = classes or [str(label) for label in range(int(labels["train"].max()) + 1)]
+    numbers = range(int(labels["train"].max()) + 1)
+    classes = [str(one) for one in getattr(parts["train"], "classes", None) or numbers]
     decoder = Decoder(config.in_channels, config.background)
     splits = {split: stored(DatasetStore(part, decoder), labels[split]) for split, part in parts.items()}
     return with_all_splits(name, classes, splits, config)

@@ -27,17 +27,17 @@ def made(train, test=None):
 
 
 def test_images_are_counted_by_split_and_class(digits):
-    found = overview(digits)
-    assert found["images"] == {
+    seen = overview(digits)
+    assert seen["images"] == {
         "train": len(digits.train),
         "validation": len(digits.validation),
         "test": len(digits.test),
     }
-    for i, (name, counts) in enumerate(found["classes"].items()):
+    for i, (name, counts) in enumerate(seen["classes"].items()):
         assert name == digits.labels[i]
         assert counts == {split: (getattr(digits, split).labels == i).sum().item() for split in counts}
-    assert (found["height"], found["width"], found["channels"]) == ([8] * 3, [8] * 3, 1)
-    assert found["findings"] == []
+    assert (seen["height"], seen["width"], seen["channels"]) == ([8] * 3, [8] * 3, 1)
+    assert seen["findings"] == []
 
 
 def test_one_image_in_two_splits_is_said():

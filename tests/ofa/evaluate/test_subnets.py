@@ -23,7 +23,7 @@ def test_subnets_share_what_does_not_stay_in_memory(supernet, cache_mib):
     archs = [space.decode(row) for row in rows]
     images = Counted(data.validation)
     bounded = replace(data, cache_mib=cache_mib)
-    found = dict(evaluate_subnets(supernet, archs, bounded, images, calibration_images=64, max_images=100))
+    measured = dict(evaluate_subnets(supernet, archs, bounded, images, calibration_images=64, max_images=100))
     passes = {12: 1, 16: 1} if cache_mib else {12: 1, 16: 2}  # at most 8 networks share a pass
     assert images.n_read == 100 * sum(passes.values())
     for arch in (archs[1], archs[5], archs[-1]):
@@ -31,5 +31,5 @@ def test_subnets_share_what_does_not_stay_in_memory(supernet, cache_mib):
         limits = {"resolution": int(arch["resolution"]), "data": data}
         ofa.calibrate(network, ofa.eval_batches(images=data.train, limit=64, **limits))
         alone = ofa.evaluate(network, ofa.eval_batches(images=data.validation, limit=100, **limits))
-        assert found[arch].top1_percent == alone.top1_percent
-        assert found[arch].loss == pytest.approx(alone.loss, rel=1e-5)
+        assert measured[arch].top1_percent == alone.top1_percent
+        assert measured[arch].loss == pytest.approx(alone.loss, rel=1e-5)
