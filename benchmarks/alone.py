@@ -36,18 +36,17 @@ def train_alone(
     )
     schedule = Schedule(optimizer, config, len(data.train) // config.batch_size)
     loss = label_loss(config.label_smoothing)
-    ema, step = ModelEmaV3(network, config.ema_decay, use_warmup=True), 0
-    for epoch in range(sum(phase.epochs for phase in config.phases)):
-        batches = train_batches(
-            data, augment, resolution=lambda _: resolution, batch_size=config.batch_size, seed=seed, epoch=epoch
-        )
-        for images, labels in batches:
-            schedule.set(step)
-            optimizer.zero_grad()
-            loss(network(images.contiguous(memory_format=torch.channels_last)), labels).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
-            optimizer.step()
-            ema.update(network, step=step)
-            step += 1
+    ema = ModelEmaV3(network, config.ema_decay, use_warmup=True)
+    steps = range(sum(phase.epochs for phase in config.phases) * (len(data.train) // config.batch_size))
+    batches = train_batches(
+        data, augment, resolution=lambda _: resolution, batch_size=config.batch_size, seed=seed, steps=steps
+    )
+    for step, (images, labels) in zip(steps, batches, strict=True):
+        schedule.set(step)
+        optimizer.zero_grad()
+        loss(network(images.contiguous(memory_format=torch.channels_last)), labels).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
+        optimizer.step()
+        ema.update(network, step=step)
     averaged: nn.Module = ema.module
     return averaged
 

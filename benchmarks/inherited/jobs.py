@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +93,15 @@ def _gradients(task: str, seed: int) -> dict[str, list[list[float]]]:
     config = train_config(task, {"teacher": "none"})
     size = max(of.family.resolutions)
     batches = train_batches(
-        of.data, of.recipe.data.augment, resolution=lambda _: size, batch_size=config.batch_size, seed=seed, epoch=0
+        of.data,
+        of.recipe.data.augment,
+        resolution=lambda _: size,
+        batch_size=config.batch_size,
+        seed=seed,
+        steps=range(16),
     )
     archs = [of.archs[i] for i in FINETUNED_ARCHS]
-    return gradient_cosines(TrainingStep(supernet, config, len(of.data.labels)), archs, islice(batches, 16))
+    return gradient_cosines(TrainingStep(supernet, config, len(of.data.labels)), archs, batches)
 
 
 def _cost(task: str, training: str) -> float:

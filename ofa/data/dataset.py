@@ -16,6 +16,8 @@ from ofa.data.images import Images, evenly
 from ofa.data.torch_dataset import dataset_images
 
 SPLITS = ("train", "validation", "test")
+_MEASURED_SIDE = 256
+"""Shorter side in pixels at which images are measured, where they can be decoded at a reduced scale."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,16 @@ class Data(DataHeader):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize pixel values `[..., channels, height, width]` between 0 and 255 to what networks expect."""
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return (images / 255 - mean) / std
+        mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        return images.float().div(255).sub_(mean).div_(std)
 
 
 def _mean_and_std(name: str, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and the standard deviation of each channel, of values from 0 to 1."""
-    counts = np.zeros((len(images[0][0]), 256))  # of each pixel value: takes no memory, however large images are
+    counts = np.zeros((len(images.read(0)), 256))  # of each pixel value: takes no memory, however large images are
     for index in evenly(len(images), 1000).tolist():
-        counts += [np.bincount(channel.flatten(), minlength=256) for channel in images[index][0].numpy()]
+        channels = images.read(index, _MEASURED_SIDE).numpy()
+        counts += [np.bincount(channel.flatten(), minlength=256) for channel in channels]
     values, n_pixels = np.arange(256) / 255, counts.sum(axis=1)
     mean = counts @ values / n_pixels
     std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(axis=1) / (n_pixels - 1))

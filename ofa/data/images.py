@@ -21,6 +21,9 @@ class Images(Protocol):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
+    def read(self, index: int, side: int | None = None) -> Tensor:
+        """Return an image; where `side` is given, it may be smaller, but its shorter side not below `side`."""
+
     @property
     def labels(self) -> Tensor:
         """The labels of all images, integers `[n]`."""
@@ -55,6 +58,10 @@ class TensorImages:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
 
+    def read(self, index: int, side: int | None = None) -> Tensor:  # noqa: ARG002  # it is in memory already
+        """See `Images.read`."""
+        return self.images[index]
+
     @cached_property
     def fingerprints(self) -> NDArray[np.uint64]:
         """See `Images.fingerprints`."""
@@ -80,8 +87,11 @@ class Store(Protocol):
     def name(self, position: int) -> str:
         """Return what an image is called in messages, such as its path."""
 
-    def read(self, position: int) -> Tensor:
-        """Return an image as uint8 `[channels, height, width]`; DataError if it cannot be read."""
+    def read(self, position: int, side: int | None = None) -> Tensor:
+        """Return an image as uint8 `[channels, height, width]`; DataError if it cannot be read.
+
+        It may be smaller than it is stored where `side` is given, if its shorter side is not below that.
+        """
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
         """Return a number of each image that is another if the image is, for all that is practical."""
@@ -89,10 +99,10 @@ class Store(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class StoredImages:
-    """Images of a store: their positions in it, and their labels `[n]`."""
+    """Images of a store: their positions in it `[n]`, and their labels `[n]`."""
 
     store: Store
-    positions: Positions
+    positions: Tensor
     labels: Tensor
 
     def __repr__(self) -> str:
@@ -102,7 +112,11 @@ class StoredImages:
         return len(self.positions)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.store.read(int(self.positions[index])), int(self.labels[index])
+        return self.read(index), int(self.labels[index])
+
+    def read(self, index: int, side: int | None = None) -> Tensor:
+        """See `Images.read`."""
+        return self.store.read(int(self.positions[index]), side)
 
     def name(self, index: int) -> str:
         """See `Images.name`."""
@@ -110,12 +124,13 @@ class StoredImages:
 
     def subset(self, positions: Positions) -> "StoredImages":
         """Return the images at some positions."""
-        return replace(self, positions=self.positions[positions], labels=self.labels[positions])
+        chosen = torch.from_numpy(positions)
+        return replace(self, positions=self.positions[chosen], labels=self.labels[chosen])
 
     @cached_property
     def fingerprints(self) -> NDArray[np.uint64]:
         """See `Images.fingerprints`."""
-        return self.store.fingerprints(self.positions)
+        return self.store.fingerprints(self.positions.numpy())
 
     def digest(self) -> str:
         """Return a hash of the labels and the fingerprints."""
@@ -124,12 +139,18 @@ class StoredImages:
 
 def stored(store: Store, labels: Sequence[int] | NDArray[np.int64]) -> StoredImages:
     """Return all images of a store, with their labels."""
-    return StoredImages(store, np.arange(len(labels)), torch.as_tensor(np.asarray(labels, dtype=np.int64)))
+    return StoredImages(store, torch.arange(len(labels)), torch.as_tensor(np.asarray(labels, dtype=np.int64)))
 
 
 def evenly(n: int, limit: int) -> Positions:
     """Return the positions of up to `limit` of n images, evenly spread."""
     return np.linspace(0, n - 1, min(n, limit)).astype(np.int64)
+
+
+def positions_by_label(labels: NDArray[np.int64]) -> list[Positions]:
+    """Return the ascending positions of each label, from 0 to the largest; in one pass, however many labels."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(labels))[:-1])
 
 
 def short_hash(content: Any) -> int:

@@ -1,6 +1,7 @@
 """The batches that training and evaluation read: normalized floats `[batch, channels, resolution, resolution]`."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,20 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ofa.core.errors import DataError
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data
-from ofa.data.images import Images, evenly
-from ofa.data.transforms import pil_image, resize_center_crop, seed_generators, seeded, training_transform
+from ofa.data.images import Images, evenly, positions_by_label
+from ofa.data.transforms import (
+    largest_crop,
+    pil_image,
+    resize_center_crop,
+    seed_generators,
+    seeded,
+    training_transform,
+)
 
 Batch = tuple[Tensor, Tensor]
 """Images and their labels `[batch]`."""
 Batches = Sequence[Batch]
+CPU = torch.device("cpu")
 _EVAL_BATCH, _EVAL_VALUES = 250, 2**22
 """Images in a batch for evaluation, and values of their pixels, at most."""
 _FLOAT_BYTES = 4
@@ -30,31 +39,44 @@ def train_batches(
     resolution: Callable[[int], int],
     batch_size: int,
     seed: int,
-    epoch: int,
-    start: int = 0,
+    steps: range,
     part: slice = slice(None),
     workers: int = 0,
-) -> Iterator[Batch]:
-    """Yield one epoch of shuffled, augmented batches; a last, smaller batch is dropped.
+    device: torch.device = CPU,
+) -> Generator[Batch, None, None]:
+    """Yield the shuffled, augmented batches of some steps of a training; an epoch's last, smaller batch is dropped.
 
     The order of images depends on the seed and the epoch alone, and the augmentation of an image on these and its
-    index. So a resumed epoch continues as the whole one does, and any number of processes can share an epoch.
+    index. So a resumed training continues as the whole one does, and any number of processes can share it.
 
-    `resolution` maps the number of a batch in the epoch to the height and width of its images in pixels. Batches come
-    from number `start` on, and of each only the images in `part`. `workers` processes load images; with 0, this one
-    does. An image that cannot be read is a DataError.
+    `resolution` maps a step to the height and width of its images in pixels. Of each batch come the images in `part`,
+    on the device. `workers` processes load images, over all epochs, and are at most a few batches ahead; with 0, this
+    one does. An image that cannot be read is a DataError.
     """
-    order = _order(data, np.random.default_rng((seed, epoch)))
-    batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)[:, part]
-    dataset = AugmentedImages(data, augment, seed, epoch)
+    dataset = AugmentedImages(data, augment, seed)
     loader = DataLoader(
         dataset,
-        batch_sampler=([(i, resolution(n)) for i in batches[n].tolist()] for n in range(start, len(batches))),
+        batch_sampler=_numbered(data, resolution, batch_size, seed, steps, part),  # can be read once
         num_workers=workers,
-        collate_fn=dataset.batch,
+        collate_fn=default_collate,
+        pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
     )
-    yield from _reraised(loader)
+    for images, labels in _reraised(loader):
+        moved = images.to(device, non_blocking=True)  # bytes: a quarter of what floats take
+        yield data.normalize(moved) if moved.dtype == torch.uint8 else moved, labels.to(device, non_blocking=True)
+
+
+def _numbered(
+    data: Data, resolution: Callable[[int], int], batch_size: int, seed: int, steps: range, part: slice
+) -> Iterator[list[tuple[int, int, int]]]:
+    """Yield epoch, index and resolution of the images of each step's batch."""
+    steps_per_epoch = len(data.train) // batch_size
+    for epoch, own in groupby(steps, lambda step: step // steps_per_epoch):
+        order = _order(data, np.random.default_rng((seed, epoch)))
+        for step in own:
+            start = step % steps_per_epoch * batch_size
+            yield [(epoch, i, resolution(step)) for i in order[start : start + batch_size][part].tolist()]
 
 
 def _order(data: Data, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -62,8 +84,7 @@ def _order(data: Data, rng: np.random.Generator) -> NDArray[np.int64]:
     n = len(data.train)
     if data.sampler == "shuffled":
         return rng.permutation(n)
-    labels = data.train.labels.numpy()
-    of_classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    of_classes = [own for own in positions_by_label(data.train.labels.numpy()) if len(own)]
     n_each = -(-n // len(of_classes))
     repeated = [
         np.concatenate([rng.permutation(own) for _ in range(-(-n_each // len(own)))])[:n_each] for own in of_classes
@@ -169,24 +190,23 @@ def _reraised(loader: Iterable[Batch]) -> Iterator[Batch]:
         raise DataError(str(error).rpartition(f"{DataError.__name__}: ")[2]) from error
 
 
-class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
-    """The training images of an epoch, each augmented by a seed of its own."""
+class AugmentedImages(Dataset[tuple[Tensor, int]]):
+    """Training images by epoch, index and resolution, each augmented by a seed of its own.
 
-    def __init__(self, data: Data, config: AugmentConfig, seed: int, epoch: int) -> None:
-        self.data, self.config, self.seed, self.epoch = data, config, seed, epoch
+    Images are uint8 `[channels, height, width]`, or normalized where parts of them are erased.
+    """
 
-    def __getitems__(self, batch: list[tuple[int, int]]) -> list[tuple[Tensor, int]]:
-        """Return the images of a batch, given as `(index, resolution)`; restoring generators for each takes longer."""
+    def __init__(self, data: Data, config: AugmentConfig, seed: int) -> None:
+        self.data, self.config, self.seed = data, config, seed
+        self.labels = data.train.labels
+
+    def __getitems__(self, batch: list[tuple[int, int, int]]) -> list[tuple[Tensor, int]]:
+        """Return the images of a batch and their labels; restoring generators for each image takes longer."""
         augmented = []
-        with seeded(self.seed, self.epoch):
-            for index, resolution in batch:
-                image, label = self.data.train[index]
+        with seeded(self.seed):
+            for epoch, index, resolution in batch:
+                image = pil_image(self.data.train.read(index, largest_crop(self.config, resolution)))
                 transform = training_transform(self.config, resolution, mean=self.data.mean, std=self.data.std)
-                seed_generators(self.seed, self.epoch, index)
-                augmented.append((transform(pil_image(image)), label))
+                seed_generators(self.seed, epoch, index)
+                augmented.append((transform(image), int(self.labels[index])))
         return augmented
-
-    def batch(self, pairs: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-        """Return normalized images `[batch, channels, height, width]` and labels `[batch]`."""
-        images, labels = default_collate(pairs)
-        return self.data.normalize(images) if images.dtype == torch.uint8 else images, labels

@@ -31,6 +31,7 @@ def sheet(data: Data, augment: AugmentConfig, resolution: int, seed: int = 0) ->
     left = _GAP + (_SEEN + 1) * (_SIDE + _GAP)
     draw.text((_GAP, _GAP // 2), f"as the runtime sees them, {resolution} pixels", "black")
     draw.text((left, _GAP // 2), "the first one, as training sees it", "black")
+    augmented = AugmentedImages(data, augment, seed)
     for row, label in enumerate(shown.tolist()):
         top = _GAP + _LINE + row * (_SIDE + _LINE + _GAP)
         draw.text((_GAP, top), data.labels[label], "black")
@@ -39,9 +40,9 @@ def sheet(data: Data, augment: AugmentConfig, resolution: int, seed: int = 0) ->
             seen = resize_center_crop(data.train[position][0].float(), resolution)
             image.paste(_picture(seen), (_GAP + column * (_SIDE + _GAP), top + _LINE))
         for epoch in range(_AUGMENTED):
-            augmented = AugmentedImages(data, augment, seed, epoch)
-            pixels, _ = augmented.batch(augmented.__getitems__([(positions[0], resolution)]))
-            image.paste(_picture(_denormalized(data, pixels[0])), (left + epoch * (_SIDE + _GAP), top + _LINE))
+            ((pixels, _),) = augmented.__getitems__([(epoch, positions[0], resolution)])
+            seen = pixels.float() if pixels.dtype == torch.uint8 else _denormalized(data, pixels)
+            image.paste(_picture(seen), (left + epoch * (_SIDE + _GAP), top + _LINE))
     return image
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
 from ofa.data.dataset import SPLITS, Data
-from ofa.data.images import Images, Store, stored
+from ofa.data.images import Images, Store, positions_by_label, stored
 
 _NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
 SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
@@ -73,6 +74,12 @@ def class_names(values: Iterable[str]) -> list[str]:
     )
 
 
+def labels_of_names(names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the numbers of classes `[n]` by their names."""
+    label_of = {name: number for number, name in enumerate(classes)}
+    return np.fromiter(map(label_of.__getitem__, names), np.int64, len(names))
+
+
 def with_class_names(
     name: str,
     given: Mapping[str, tuple[Store, Sequence[str]]],
@@ -84,8 +91,7 @@ def with_class_names(
     The classes are those that occur, as `class_names` orders them, unless they are given.
     """
     classes = classes or class_names(own for _, names in given.values() for own in names)
-    label_of = {own: label for label, own in enumerate(classes)}
-    splits = {split: stored(store, [label_of[own] for own in names]) for split, (store, names) in given.items()}
+    splits = {split: stored(store, labels_of_names(names, classes)) for split, (store, names) in given.items()}
     return with_all_splits(name, classes, splits, config)
 
 
@@ -102,9 +108,9 @@ def with_all_splits(
     splits = dict(given)
     if not splits.get("train"):
         raise DataError(f"data set {name!r} has no training images, only {sorted(splits)}; add some")
-    trained = set(splits["train"].labels.tolist())
+    trained = splits["train"].labels.numpy()
     for split, images in splits.items():
-        for label in sorted(set(images.labels.tolist()) - trained):
+        for label in np.setdiff1d(images.labels.numpy(), trained).tolist():
             raise DataError(
                 f"data set {name!r} has images of class {classes[label]!r} in {split} but none in train; add some"
             )
@@ -124,13 +130,14 @@ def split_by_class(labels: np.ndarray, percent: float, names: Sequence[str] = ()
     """
     rng = np.random.default_rng(0)
     moved = []
-    for label in range(int(labels.max()) + 1):
-        positions = rng.permutation(np.flatnonzero(labels == label))
+    for label, own in enumerate(positions_by_label(labels)):
+        positions = rng.permutation(own)
         if len(positions) < 2:
             raise DataError(
                 f"class {names[label] if names else label!r} has too few images to split; every class needs at least "
                 "3: one each for training, validation and test"
             )
         moved.append(positions[: max(1, round(len(positions) * percent / 100))])
-    second = np.sort(np.concatenate(moved))
-    return np.setdiff1d(np.arange(len(labels)), second), second
+    in_second = np.zeros(len(labels), bool)
+    in_second[np.concatenate(moved)] = True
+    return np.flatnonzero(~in_second), np.flatnonzero(in_second)

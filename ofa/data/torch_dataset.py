@@ -42,11 +42,13 @@ class DatasetStore:
         """See `Store.name`."""
         return f"{position} of {type(self.dataset).__name__}"
 
-    def read(self, position: int) -> Tensor:
+    def read(self, position: int, side: int | None = None) -> Tensor:
         """See `Store.read`."""
         with reading(self.name(position)):
             image = _image(self.dataset[position], self.key)
-            return self.decoder.picture(image) if isinstance(image, Image.Image) else self.decoder.array(_pixels(image))
+            if isinstance(image, Image.Image):
+                return self.decoder.picture(image, side)
+            return self.decoder.array(_pixels(image))
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
         """See `Store.fingerprints`. Only some images are looked at: a data set may take long to read."""

@@ -1,5 +1,6 @@
 """Images as networks see them: resized and cropped for evaluation, augmented by timm for training."""
 
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ def resize_center_crop(images: Tensor, resolution: int) -> Tensor:
     scaled = transforms.resize(images, [resolution], antialias=True)
     cropped: Tensor = transforms.center_crop(scaled, [resolution, resolution])
     return cropped
+
+
+def largest_crop(config: AugmentConfig, resolution: int) -> int:
+    """Return the shorter side in pixels of an image whose random crops all have at least as many as the resolution."""
+    return math.ceil(resolution * math.sqrt(max(config.ratio[1], 1 / config.ratio[0]) / config.scale[0]))
 
 
 @cache

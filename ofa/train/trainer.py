@@ -4,11 +4,11 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ofa.core import distributed
 from ofa.core.errors import TrainError
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data
-from ofa.data.loaders import eval_batches, train_batches
+from ofa.data.loaders import Batch, eval_batches, train_batches
 from ofa.data.transforms import seeded
 from ofa.evaluate.calibrate import calibrate
 from ofa.space.arch import Arch, Rows
@@ -31,6 +31,7 @@ from ofa.supernet.sharing import shared_buffers
 from ofa.supernet.supernet import Supernet
 from ofa.train.checkpoints import Checkpoints
 from ofa.train.config import TrainConfig
+from ofa.train.loader_wait import LoaderWait
 from ofa.train.log import TrainLog
 from ofa.train.plan import PhaseSpan, Plan
 from ofa.train.schedule import Schedule
@@ -138,23 +139,24 @@ class _Trainer:
         ):
             # Gradients of subnets are strided views by design; torch says itself that this is not an error.
             warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-            while self.state.step < self.plan.total_steps:
-                self._train_epoch(requested, log)
+            with closing(self._batches()) as batches:
+                while self.state.step < self.plan.total_steps:
+                    self._train_epoch(batches, requested, log)
         if self.state.ema is not None:
             self.supernet.network.load_state_dict(self.state.ema.module.state_dict())
         return self.state.history
 
-    def _train_epoch(self, requested: Callable[[], bool], log: TrainLog) -> None:
+    def _train_epoch(self, batches: Iterator[Batch], requested: Callable[[], bool], log: TrainLog) -> None:
         """Train what is left of an epoch, validate and save; raises Stopped after a step if that is requested."""
-        state, plan = self.state, self.plan
-        epoch, first_batch = divmod(state.step, plan.steps_per_epoch)
-        if first_batch == 0 and plan.starts_phase(epoch):
+        state, plan, wait = self.state, self.plan, LoaderWait(self.workers)
+        epoch, done = divmod(state.step, plan.steps_per_epoch)
+        if done == 0 and plan.starts_phase(epoch):
             state.start_phase(plan, epoch)
-        for images, labels in self._batches(epoch, first_batch):
+        for images, labels in wait.timed(islice(batches, plan.steps_per_epoch - done)):
             losses, stop = self._train_step(images, labels, plan.epochs[epoch], requested())
             state.step += 1
             log.write_step(state.step, losses, state.lr)
-            message = f"epoch {epoch + 1}/{len(plan.epochs)}, loss {losses[0][1]:.3f}"
+            message = f"epoch {epoch + 1}/{len(plan.epochs)}, loss {losses[0][1]:.3f}{wait.advice()}"
             self.on_progress(state.step, plan.total_steps, message)
             ends_epoch = state.step % plan.steps_per_epoch == 0
             if ends_epoch:
@@ -167,11 +169,11 @@ class _Trainer:
                     "same command resumes from there"
                 )
 
-    def _batches(self, epoch: int, first_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        span, first_step = self.plan.epochs[epoch], epoch * self.plan.steps_per_epoch
+    def _batches(self) -> Generator[Batch, None, None]:
+        """Yield the batches of all steps that are left."""
 
-        def resolution(batch: int) -> int:
-            step = first_step + batch
+        def resolution(step: int) -> int:
+            span = self.plan.epochs[step // self.plan.steps_per_epoch]
             return span.phase.resolution(Draw(span.space, step, self._seed_and_rng(step)[1], self.seed))
 
         return train_batches(
@@ -180,10 +182,10 @@ class _Trainer:
             resolution=resolution,
             batch_size=self.config.batch_size,
             seed=self.seed,
-            epoch=epoch,
-            start=first_batch,
+            steps=range(self.state.step, self.plan.total_steps),
             part=self.part,
             workers=self.workers,
+            device=distributed.device(),
         )
 
     def _seed_and_rng(self, step: int) -> tuple[int, np.random.Generator]:
@@ -199,7 +201,6 @@ class _Trainer:
     ) -> tuple[list[tuple[str, float]], bool]:
         """Take one optimizer step; returns the kind and loss of each arch, and whether any process must stop."""
         step, device = self.state.step, distributed.device()
-        images, labels = images.to(device), labels.to(device)
         seed, rng = self._seed_and_rng(step)
         torch.manual_seed(seed)
         losses_on_batch = partial(self.training_step.losses, images=images, labels=labels)

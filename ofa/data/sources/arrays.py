@@ -41,7 +41,7 @@ class ArrayStore:
         """See `Store.name`."""
         return f"{position} of {self.where}"
 
-    def read(self, position: int) -> Tensor:
+    def read(self, position: int, side: int | None = None) -> Tensor:  # noqa: ARG002  # nothing is decoded
         """See `Store.read`."""
         with reading(self.name(position)):
             return self.decoder.array(self.images[position])

@@ -1,15 +1,28 @@
 """Tables of image files: a CSV file with a path and a label in each row."""
 
 import csv
+import os
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from ofa.core.errors import DataError, nearest
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder
-from ofa.data.sources.files import FileStore
-from ofa.data.splits import SPLIT_OF, files_by_split, source_path, split_named, with_class_names
+from ofa.data.images import stored
+from ofa.data.index import Listing, by_split, kept
+from ofa.data.sources.files import FileStore, list_files, some_paths
+from ofa.data.splits import (
+    SPLIT_OF,
+    class_names,
+    files_by_split,
+    labels_of_names,
+    source_path,
+    split_named,
+    with_all_splits,
+)
 
 _Row = tuple[str, str, str | None]
 
@@ -33,19 +46,33 @@ def csv_file(
         DataError: a file, a column or an image is missing, or a split has another name.
     """
     root = source_path(config, "a CSV file, or to a folder of one for each split")
+    files = files_by_split(root, (".csv",))
+    folder = Path(os.path.abspath(root if root.is_dir() else root.parent))
     columns = (image, label, split)
-    rows: dict[str, list[tuple[Path, str]]] = {}
-    for of_file, files in files_by_split(root, (".csv",)).items():
-        for file in files:
-            for path, name, own_split in _rows(file, columns, delimiter):
-                rows.setdefault(own_split or of_file, []).append((file.parent.absolute() / path, name))
+    what = f"csv {folder} {files} {columns} {delimiter}"
+    listing = kept(what, partial(_listing, folder, files, columns, delimiter))
     decoder = Decoder(config.in_channels, config.background)
-    folder = root.absolute() if root.is_dir() else root.absolute().parent
-    stores = {
-        which: (FileStore.of(folder, [path for path, _ in of_split], decoder), [name for _, name in of_split])
-        for which, of_split in rows.items()
+    splits = {
+        which: stored(FileStore.listed(folder, decoder, arrays), arrays["labels"])
+        for which, arrays in listing.splits.items()
     }
-    return with_class_names(root.stem, stores, config)
+    return with_all_splits(root.stem, listing.facts["classes"], splits, config, listing.notes)
+
+
+def _listing(folder: Path, files: dict[str, list[Path]], columns: tuple[str, str, str], delimiter: str) -> Listing:
+    names, labels = dict[str, list[str]](), dict[str, list[str]]()
+    for of_file, own in files.items():
+        for file in own:
+            beside = os.path.relpath(os.path.abspath(file.parent), folder)
+            for path, label, own_split in _rows(file, columns, delimiter):
+                names.setdefault(own_split or of_file, []).append(path if beside == "." else os.path.join(beside, path))
+                labels.setdefault(own_split or of_file, []).append(label)
+    classes = class_names(chain(*labels.values()))
+    splits, read = {}, [str(folder), *(str(file) for own in files.values() for file in own)]
+    for split, own_names in names.items():
+        splits[split] = list_files(folder, own_names) | {"labels": labels_of_names(labels[split], classes)}
+        read += some_paths(folder, splits[split])
+    return Listing({"classes": classes}, by_split(splits), read)
 
 
 def _rows(file: Path, columns: tuple[str, str, str], delimiter: str) -> Iterator[_Row]:

@@ -3,14 +3,19 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder, image_suffixes
-from ofa.data.images import StoredImages, stored
-from ofa.data.sources.files import FileStore
+from ofa.data.images import stored
+from ofa.data.index import Listing, by_split, kept
+from ofa.data.sources.files import FileStore, list_files, some_paths
 from ofa.data.splits import split_named, with_all_splits
 
 _SKIPPED = {"__MACOSX", "Thumbs.db", "desktop.ini"}
@@ -29,9 +34,21 @@ def image_folder(config: DataConfig) -> Data:
     root = config.folder
     if root is None or not root.is_dir():
         raise DataError(f"no folder {root}; set data.folder to a folder with one folder of images per class")
+    listing = kept(f"image_folder {root.absolute()}", partial(_listing, root))
+    classes, folders = listing.facts["classes"], listing.facts["folders"]
+    decoder = Decoder(config.in_channels, config.background)
+    splits = {
+        split: stored(FileStore.listed(root / folders[split], decoder, arrays), arrays["labels"])
+        for split, arrays in listing.splits.items()
+    }
+    return with_all_splits(root.absolute().name, classes, splits, config, listing.notes)
+
+
+def _listing(root: Path) -> Listing:
     folders, notes = _split_folders(root)
     skipped: Counter[str] = Counter()
-    listed = {split: _classes(folder, skipped) for split, folder in folders.items()}
+    read = [str(root)]
+    listed = {split: _classes(folder, skipped, read) for split, folder in folders.items()}
     classes = list(listed["train"])
     for split, files in listed.items():
         if not any(files.values()):
@@ -42,9 +59,18 @@ def image_folder(config: DataConfig) -> Data:
     if skipped:
         counts = ", ".join(f"{n} {kind}" for kind, n in skipped.most_common())
         notes.append(f"skipped in {root}: {counts}")
-    decoder = Decoder(config.in_channels, config.background)
-    splits = {split: _images(folders[split], files, decoder) for split, files in listed.items()}
-    return with_all_splits(root.absolute().name, classes, splits, config, notes)
+    splits = {}
+    for split, files in listed.items():
+        numbers = [len(of_class) for of_class in files.values()]
+        splits[split] = list_files(folders[split], chain(*files.values())) | {
+            "labels": np.repeat(np.arange(len(numbers)), numbers)
+        }
+        read += some_paths(folders[split], splits[split])
+    facts = {
+        "classes": classes,
+        "folders": {split: os.path.relpath(folder, root) for split, folder in folders.items()},
+    }
+    return Listing(facts, by_split(splits), read, notes)
 
 
 def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
@@ -72,42 +98,39 @@ def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
     ]
 
 
-def _classes(folder: Path, skipped: Counter[str]) -> dict[str, list[str]]:
-    """Return the image files of each class, relative to the folder; counts what is skipped by kind."""
-    names = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()]
+def _classes(folder: Path, skipped: Counter[str], read: list[str]) -> dict[str, list[str]]:
+    """Return the image files of each class, relative to the folder.
+
+    Counts what is skipped by kind, and adds the folders that were read.
+    """
+    entries = sorted(folder.iterdir())
+    names = [entry.name for entry in entries if entry.is_dir()]
     skipped.update("hidden folder" for name in names if _is_skipped(name))
-    skipped.update("file outside the folders of classes" for entry in folder.iterdir() if entry.is_file())
-    return {
-        name: [os.path.relpath(path, folder) for path in _image_files(folder / name, skipped)]
-        for name in names
-        if not _is_skipped(name)
-    }
+    skipped.update("file outside the folders of classes" for entry in entries if entry.is_file())
+    read.append(str(folder))
+    return {name: list(_image_files(folder, name, skipped, read)) for name in names if not _is_skipped(name)}
 
 
-def _image_files(folder: Path, skipped: Counter[str]) -> Iterator[str]:
+def _image_files(folder: Path, name: str, skipped: Counter[str], read: list[str]) -> Iterator[str]:
     seen = set()
-    for parent, subfolders, files in os.walk(folder, followlinks=True):
+    for parent, subfolders, files in os.walk(folder / name, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:  # a link leads back
             subfolders.clear()
             continue
         seen.add(real)
+        read.append(parent)
         skipped.update("hidden folder" for name in subfolders if _is_skipped(name))
         subfolders[:] = sorted(name for name in subfolders if not _is_skipped(name))
-        for name in sorted(files):
-            suffix = os.path.splitext(name)[1].lower()
-            if _is_skipped(name):
+        relative = os.path.relpath(parent, folder)
+        for file in sorted(files):
+            suffix = os.path.splitext(file)[1].lower()
+            if _is_skipped(file):
                 skipped["hidden file"] += 1
             elif suffix not in image_suffixes():
                 skipped[f"{suffix or 'without suffix'} (no image)"] += 1
             else:
-                yield os.path.join(parent, name)
+                yield os.path.join(relative, file)
 
 
 def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name in _SKIPPED
-
-
-def _images(folder: Path, files: dict[str, list[str]], decoder: Decoder) -> StoredImages:
-    names = [name for of_class in files.values() for name in of_class]
-    labels = [label for label, of_class in enumerate(files.values()) for _ in of_class]
-    return stored(FileStore.of(folder, names, decoder), labels)

@@ -56,13 +56,13 @@ class ParquetStore:
         """See `Store.name`."""
         return f"{position} in {self.files[self.groups[self._group(position), 0]]}"
 
-    def read(self, position: int) -> Tensor:
+    def read(self, position: int, side: int | None = None) -> Tensor:
         """See `Store.read`."""
         group = self._group(position)
         content = self._images(group)[position - (int(self.ends[group - 1]) if group else 0)].as_py()
         if content is None:
             raise DataError(f"the image {self.name(position)} is empty; leave its row out")
-        return self.decoder.encoded(content, self.name(position))
+        return self.decoder.encoded(content, self.name(position), side)
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
         """See `Store.fingerprints`. Of more than a gigabyte they tell files and rows: all of it takes long to read."""

@@ -5,10 +5,13 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,24 +19,27 @@ from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder, image_suffixes, reading
-from ofa.data.images import Positions
+from ofa.data.images import Positions, stored
+from ofa.data.index import Listing, by_split, kept
 from ofa.data.sources.files import edge_hash
-from ofa.data.splits import files_by_split, source_path, with_class_names
+from ofa.data.splits import class_names, files_by_split, labels_of_names, source_path, with_all_splits
 
 
 @dataclass(frozen=True, repr=False)
 class ShardStore:
-    """Encoded images in tar files.
+    """Encoded images in tar files. Tensors hold what is known of them: workers share their memory.
 
     Attributes:
         shards: the files.
-        places: shard, first byte and number of bytes of each image `[n, 3]`.
         decoder: what turns an encoded image into pixels.
+        places: shard, first byte and number of bytes of each image `[n, 3]`.
+        hashes: a number of each image's size and both ends `[n]`, uint64; see `edge_hash`.
     """
 
     shards: tuple[Path, ...]
-    places: NDArray[np.int64]
     decoder: Decoder
+    places: Tensor
+    hashes: Tensor
 
     def __repr__(self) -> str:
         return f"shards in {self.shards[0].parent}"
@@ -43,15 +49,14 @@ class ShardStore:
         shard, start, _ = self.places[position].tolist()
         return f"at byte {start} of {self.shards[shard]}"
 
-    def read(self, position: int) -> Tensor:
+    def read(self, position: int, side: int | None = None) -> Tensor:
         """See `Store.read`."""
-        return self.decoder.encoded(self._bytes(*self.places[position].tolist()), self.name(position))
+        return self.decoder.encoded(self._bytes(*self.places[position].tolist()), self.name(position), side)
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
         """See `Store.fingerprints`. They tell sizes and both ends of images: whole ones take long to read."""
-        places = self.places[positions].tolist()
-        hashes = (edge_hash(self.shards[shard], start, size) for shard, start, size in places)
-        return np.fromiter(hashes, np.uint64, len(positions))
+        hashes: NDArray[np.uint64] = self.hashes.numpy()[positions]
+        return hashes
 
     def _bytes(self, shard: int, start: int, size: int) -> bytes:
         with reading(self.shards[shard]), self.shards[shard].open("rb") as file:
@@ -74,12 +79,31 @@ def webdataset(config: DataConfig, label: str = "cls") -> Data:
         DataError: a shard is missing, compressed or cut short, or a sample has no image, several, or no label.
     """
     root = source_path(config, "a tar shard, or to a folder of them")
-    decoder, stores = Decoder(config.in_channels, config.background), dict[str, tuple[ShardStore, list[str]]]()
-    for split, shards in files_by_split(root, (".tar",)).items():
-        samples = [(n, *sample) for n, shard in enumerate(shards) for sample in _samples(shard, label)]
-        places = np.array([place for *place, _ in samples], dtype=np.int64).reshape(-1, 3)
-        stores[split] = ShardStore(tuple(shards), places, decoder), [text for *_, text in samples]
-    return with_class_names(root.stem, stores, config)
+    shards = files_by_split(root, (".tar",))
+    listing = kept(f"webdataset {root.absolute()} {shards} {label}", partial(_listing, shards, label))
+    decoder = Decoder(config.in_channels, config.background)
+    splits = {}
+    for split, arrays in listing.splits.items():
+        tensors = (torch.from_numpy(arrays[name]) for name in ("places", "hashes"))
+        splits[split] = stored(ShardStore(tuple(shards[split]), decoder, *tensors), arrays["labels"])
+    return with_all_splits(root.stem, listing.facts["classes"], splits, config, listing.notes)
+
+
+def _listing(shards: dict[str, list[Path]], label: str) -> Listing:
+    splits, names = dict[str, dict[str, NDArray[Any]]](), dict[str, list[str]]()
+    for split, own in shards.items():
+        samples = [(n, *sample) for n, shard in enumerate(own) for sample in _samples(shard, label)]
+        names[split] = [text for *_, text in samples]
+        hashes = (edge_hash(own[shard], start, size) for shard, start, size, _ in samples)
+        splits[split] = {
+            "places": np.array([place for *place, _ in samples], dtype=np.int64).reshape(-1, 3),
+            "hashes": np.fromiter(hashes, np.uint64, len(samples)),
+        }
+    classes = class_names(chain(*names.values()))
+    for split, arrays in splits.items():
+        arrays["labels"] = labels_of_names(names[split], classes)
+    read = [str(shard) for own in shards.values() for shard in own]
+    return Listing({"classes": classes}, by_split(splits), read)
 
 
 def _samples(shard: Path, label: str) -> Iterator[tuple[int, int, str]]:

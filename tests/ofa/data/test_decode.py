@@ -84,3 +84,19 @@ def test_broken_bytes_are_named():
     Image.new("RGB", (40, 40)).save(content, "png")
     with pytest.raises(DataError, match=r"cannot read the image 7 of pets \(.*\); repair or remove it"):
         Decoder().encoded(content.getvalue()[:60], "7 of pets")
+
+
+@pytest.mark.parametrize(
+    ("side", "size"), [(None, (640, 424)), (425, (640, 424)), (300, (640, 424)), (212, (320, 212)), (50, (80, 53))]
+)
+def test_a_jpeg_file_is_decoded_as_small_as_the_shorter_side_allows(tmp_path, side, size):
+    from sklearn.datasets import load_sample_image
+
+    whole = Image.fromarray(load_sample_image("china.jpg")[:424])
+    for suffix in ("jpg", "png"):
+        whole.save(tmp_path / f"a.{suffix}", quality=95)
+        decoded = Decoder().file(tmp_path / f"a.{suffix}", side)
+        width, height = size if suffix == "jpg" else whole.size
+        assert decoded.shape == (3, height, width)
+        smaller = np.asarray(whole.resize((width, height), Image.Resampling.BOX)).astype(int)
+        assert np.abs(decoded.permute(1, 2, 0).numpy() - smaller).mean() < 4

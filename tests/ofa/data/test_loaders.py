@@ -1,3 +1,4 @@
+import os
 import random
 from dataclasses import replace
 from itertools import combinations
@@ -76,8 +77,10 @@ def test_batches_of_large_images_are_smaller(digits, resolution, largest):
 
 
 def batches_of(data, config=DIGITS, resolution=16, batch_size=200, seed=3, epoch=1, start=0):
-    options = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "workers": config.workers}
-    return list(train_batches(data, config.augment, resolution=lambda batch: resolution, **options))
+    n = len(data.train) // batch_size
+    steps = range(epoch * n + start, (epoch + 1) * n)
+    options = {"batch_size": batch_size, "seed": seed, "steps": steps, "workers": config.workers}
+    return list(train_batches(data, config.augment, resolution=lambda step: resolution, **options))
 
 
 def same(first, second):
@@ -139,6 +142,34 @@ def test_an_epoch_from_a_later_start_continues_as_the_whole_one_does(digits):
         assert same(whole[start:], batches_of(digits, start=start))
 
 
+def test_the_epochs_of_a_training_are_those_that_are_read_alone(digits):
+    n = len(digits.train) // 200
+    options = {"resolution": lambda _: 16, "batch_size": 200, "seed": 3}
+    whole = list(train_batches(digits, DIGITS.augment, steps=range(2, 2 * n + 1), **options))
+    assert same(whole, [*batches_of(digits, epoch=0, start=2), *batches_of(digits), batches_of(digits, epoch=2)[0]])
+
+
+class ReadBy:
+    """Images whose pixels tell the process that reads them."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        return np.full((4, 4), os.getpid() % 256, np.uint8), i % 2
+
+
+def test_workers_stay_over_epochs():
+    data = Data("processes", train=ReadBy(8), validation=ReadBy(8), test=ReadBy(8), mean=(0.0,), std=(1.0,))
+    whole = AugmentConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    options = {"resolution": lambda _: 4, "batch_size": 4, "seed": 0, "workers": 2}
+    batches = train_batches(data, whole, steps=range(12), **options)
+    assert len({int(images[0, 0, 0, 0] * 255) for images, _ in batches}) == 2
+
+
 def test_batches_do_not_depend_on_workers(digits):
     config = DataConfig(name="digits", workers=1, augment=AugmentConfig(hflip=0.5, erase=0.5))
     main = config.model_copy(update={"workers": 0})
@@ -196,11 +227,16 @@ def test_images_of_different_sizes_share_a_batch(digits):
 def test_each_batch_has_its_own_resolution_and_processes_share_its_images(digits):
     augment = AugmentConfig(hflip=0.5, erase=0.5)
 
-    def batches(**options):
-        resolution = [8, 12, 16, 20].__getitem__
-        return list(train_batches(digits, augment, resolution=resolution, batch_size=300, seed=1, epoch=2, **options))
+    def batches(first=8, **options):
+        def resolution(step):
+            return [8, 12, 16, 20][step - 8]
 
-    whole, parts = batches(), [batches(part=slice(rank, None, 2), start=1) for rank in range(2)]
+        steps = range(first, 12)
+        return list(
+            train_batches(digits, augment, resolution=resolution, batch_size=300, seed=1, steps=steps, **options)
+        )
+
+    whole, parts = batches(), [batches(9, part=slice(rank, None, 2)) for rank in range(2)]
     assert [images.shape[-1] for images, _ in whole] == [8, 12, 16, 20]
     for (images, labels), *halves in zip(whole[1:], *parts, strict=True):
         for rank, (some, their_labels) in enumerate(halves):

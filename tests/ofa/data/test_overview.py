@@ -89,7 +89,9 @@ def test_empty_and_very_uneven_classes_are_said():
 def test_a_balanced_epoch_has_as_many_images_of_each_class(seed):
     data = replace(made(images([50, 30, 4])), sampler="balanced")
     options = {"resolution": lambda _: 6, "batch_size": 84, "seed": seed}
-    epochs = [next(train_batches(data, AugmentConfig(), epoch=epoch, **options))[1] for epoch in (0, 0, 1)]
+    epochs = [
+        next(train_batches(data, AugmentConfig(), steps=range(epoch, epoch + 1), **options))[1] for epoch in (0, 0, 1)
+    ]
     assert torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs[2])
     for labels in epochs:
@@ -99,7 +101,7 @@ def test_a_balanced_epoch_has_as_many_images_of_each_class(seed):
 def test_a_balanced_epoch_repeats_no_image_before_all_of_its_class_came():
     data = replace(made(images([20, 9, 4])), sampler="balanced")
     whole = AugmentConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0))
-    options = {"resolution": lambda _: 5, "batch_size": 33, "seed": 0, "epoch": 0}
+    options = {"resolution": lambda _: 5, "batch_size": 33, "seed": 0, "steps": range(1)}
     ((pixels, labels),) = train_batches(data, whole, **options)
     for label, n in enumerate((20, 9, 4)):
         _, counts = np.unique(pixels[labels == label].flatten(1).numpy(), axis=0, return_counts=True)

@@ -3,10 +3,13 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from timm.data.transforms import RandomResizedCropAndInterpolation
 
 from ofa.data.config import AugmentConfig
-from ofa.data.transforms import resize_center_crop, seed_generators, seeded, training_transform
+from ofa.data.transforms import largest_crop, resize_center_crop, seed_generators, seeded, training_transform
 
 
 @pytest.mark.parametrize(
@@ -83,3 +86,24 @@ def test_seeding_determines_all_global_generators_and_restores_them():
     with pytest.raises(ZeroDivisionError), seeded(3, 4):
         _ = draw()[0] / 0
     assert states() == before
+
+
+@given(
+    st.integers(8, 100),
+    st.floats(0.05, 1.0),
+    st.floats(0.5, 1.0),
+    st.floats(1.0, 2.0),
+    st.floats(1.0, 3.0),
+    st.booleans(),
+    st.integers(0, 2**31 - 1),
+)
+def test_no_crop_of_an_image_read_at_a_reduced_scale_is_smaller_than_the_resolution(
+    resolution, area, narrow, wide, longer, upright, seed
+):
+    config = AugmentConfig(scale=(area, 1.0), ratio=(narrow, wide))
+    side = largest_crop(config, resolution)
+    size = (side, int(side * longer)) if upright else (int(side * longer), side)
+    crop = RandomResizedCropAndInterpolation(resolution, scale=config.scale, ratio=config.ratio)
+    random.seed(seed)
+    _, _, height, width = crop.get_params(Image.new("L", size), crop.scale, crop.ratio)
+    assert min(height, width) >= resolution

@@ -174,7 +174,7 @@ def plain_training(family, data, settings):
     velocity = {name: torch.zeros_like(p) for name, p in parameters.items()}
     log = []
     batches = train_batches(
-        data, DIGITS.augment, resolution=lambda batch: 16, batch_size=settings.batch_size, seed=SEED, epoch=0
+        data, DIGITS.augment, resolution=lambda _: 16, batch_size=settings.batch_size, seed=SEED, steps=range(total)
     )
     for step, (images, labels) in enumerate(batches):
         rng = np.random.default_rng((SEED, step))
