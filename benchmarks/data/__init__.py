@@ -1,1 +1,1 @@
-"""Reading of large data sets: memory of evaluation."""
+"""Reading of large data sets: memory of evaluation, many files, and the speed of loading."""

@@ -15,22 +15,29 @@ import numpy as np
 import torch
 
 import ofa
+from benchmarks.data.pictures import jpeg_folder
 from benchmarks.page import table
 from ofa.data.config import DataConfig
 from ofa.evaluate.subnets import evaluate_subnets, extract_calibrated
 
+N_IMAGES, N_SUBNETS = 50_000, 20
 RESOLUTION, CALIBRATION_IMAGES = 224, 1024
 OPTIONS = {"num_classes": 10, "resolutions": [RESOLUTION], "width_mult": 0.25}
 
 
-def memory_section(folder: Path, n_images: int, n_subnets: int) -> list[str]:
-    """Measure and return the section of the page."""
-    runs = {mode: _measure(folder, mode, n_subnets) for mode in ("networks", "images")}
+def measure(folder: Path) -> dict[str, Any]:
+    """Measure networks alone, and the evaluation of networks on images."""
+    images = jpeg_folder(folder, N_IMAGES)
+    return {mode: _peak(images, mode, N_SUBNETS) for mode in ("networks", "images")}
+
+
+def section(runs: dict[str, Any]) -> list[str]:
+    """Return the section of the page."""
     own, peak = (runs[mode]["peak_mib"] for mode in ("networks", "images"))
-    rows = [
-        f"{n_images:,} | {n_subnets} | {own:.0f} | {peak:.0f} | {peak - own:.0f} "
-        f"| {n_images * 3 * RESOLUTION**2 * 4 / 2**20:,.0f} | {runs['images']['minutes']:.0f}"
-    ]
+    row = (
+        f"{N_IMAGES:,} | {N_SUBNETS} | {own:.0f} | {peak:.0f} | {peak - own:.0f} "
+        f"| {N_IMAGES * 3 * RESOLUTION**2 * 4 / 2**20:,.0f} | {runs['images']['minutes']:.0f}"
+    )
     head = "images | subnets | networks alone MiB | evaluation MiB | more, MiB | all images MiB | minutes"
     return [
         "## Memory of evaluation",
@@ -38,11 +45,11 @@ def memory_section(folder: Path, n_images: int, n_subnets: int) -> list[str]:
         "`small_mobilenet_v3`, BatchNorm re-estimated for each; peak resident memory of the process. *Networks alone* "
         "is that of a process that extracts the same subnets and runs each on one batch; *all images* is what they "
         "take as floats, all of which was held before.",
-        table(head, rows),
+        table(head, [row]),
     ]
 
 
-def _measure(folder: Path, mode: str, n_subnets: int) -> dict[str, Any]:
+def _peak(folder: Path, mode: str, n_subnets: int) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.data.memory", str(folder), mode, str(n_subnets)]
     result: dict[str, Any] = json.loads(subprocess.check_output(command, text=True))
     return result

@@ -130,8 +130,11 @@ def _edges(path: str | Path, start: int = 0, size: int | None = None) -> tuple[i
     with reading(path), open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size - start if size is None else size
         n_bytes = min(size, _EDGE_BYTES)
-        file.seek(start)
+        if start:
+            file.seek(start)
         head = file.read(n_bytes)
+        if n_bytes == size:
+            return size, head, head
         file.seek(start + size - n_bytes)
         return size, head, file.read(n_bytes)
 
