@@ -20,10 +20,14 @@ def data(
             metavar="FILE", parser=user_path, help="PNG file for the sample pictures. Default: NAME-data.png here."
         ),
     ] = None,
+    rescan: Annotated[
+        bool, typer.Option("--rescan", help="Forget what was found in large folders, and look at all files again.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a recipe's data set holds: images by class and split, sizes, findings, and a sheet of samples."""
     from ofa.core.files import replacing
+    from ofa.data.index import forget
     from ofa.data.load import load_data
     from ofa.data.overview import overview
     from ofa.data.sheet import sheet as draw
@@ -31,6 +35,8 @@ def data(
     from ofa.pipeline.run import family_for
 
     loaded = load_recipe(recipe)
+    if rescan:
+        forget()
     images = load_data(loaded.data)
     shown = overview(images)
     resolution = max(family_for(loaded, images).resolutions)

@@ -79,10 +79,19 @@ def kept(what: str, make: Callable[[], Listing]) -> Listing:
     return listing
 
 
+def forget() -> None:
+    """Remove all listings that are kept."""
+    for file in _folder().glob("index-*.npz"):
+        file.unlink(missing_ok=True)
+
+
 def index_file(what: str) -> Path:
     """Return the file for a listing, in `$XDG_CACHE_HOME/ofa`, by default `~/.cache/ofa`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ofa" / f"index-{short_hash(f'{_FORMAT} {PIL.__version__} {what}'.encode()):016x}.npz"
+    return _folder() / f"index-{short_hash(f'{_FORMAT} {PIL.__version__} {what}'.encode()):016x}.npz"
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ofa"
 
 
 def joined(names: Iterable[str]) -> NDArray[np.uint8]:

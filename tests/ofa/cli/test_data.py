@@ -42,6 +42,16 @@ def test_what_was_found_is_shown_and_a_sheet_written(command, recipe, tmp_path):
         assert image.size[0] > 800
 
 
+def test_a_rescan_forgets_what_was_found_before(command, recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept = tmp_path / "cache" / "ofa" / "index-0123456789abcdef.npz"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    for options, is_there in (((), True), (("--rescan",), False)):
+        assert command("data", recipe(), "--sheet", tmp_path / "sheet.png", *options)[0] == 0
+        assert kept.exists() == is_there
+
+
 def test_json_is_what_the_library_gives(command, recipe, tmp_path):
     sheet = tmp_path / "sheet.png"
     code, out, _ = command("data", recipe(), "--sheet", sheet, "--json")

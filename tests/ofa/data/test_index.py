@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ofa.core import files
 from ofa.data import index
-from ofa.data.index import Listing, by_split, index_file, joined, kept, separate
+from ofa.data.index import Listing, by_split, forget, index_file, joined, kept, separate
 
 
 @pytest.fixture
@@ -51,6 +51,14 @@ def test_a_listing_is_made_once_and_read_as_it_was(source, cache):
     for name, array in made.splits["train"].items():
         assert array.dtype == read.splits["train"][name].dtype
         assert np.array_equal(array, read.splits["train"][name])
+
+
+def test_forgotten_listings_are_made_again(source, cache):
+    source()
+    forget()
+    assert not list(cache.iterdir())
+    source()
+    assert source.n_made == 2
 
 
 def test_small_listings_are_not_kept(source, cache):
