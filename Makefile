@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench bench-latency bench-search bench-data bench-fashion-mnist clean
+.PHONY: demo test test-all lint bench bench-latency bench-search bench-data bench-fashion-mnist bench-emoji clean
 
 demo: .venv/ready           ## the main job on handwritten digits: train, specialize, export, bundle, report
 	$(BIN)/ofa run digits --resume
@@ -34,7 +34,11 @@ bench-data: .venv/ready     ## how large data sets are read, and its page
 	$(BIN)/python -m benchmarks.data
 
 bench-fashion-mnist: .venv/ready  ## the main job on Fashion-MNIST, under an hour on 2 cores, and its page of results
-	$(BIN)/python -m benchmarks.fashion_mnist
+	$(BIN)/python -m benchmarks.whole_run fashion_mnist
+
+bench-emoji: .venv/ready    ## the main job on emoji, which npm installs, and its page of results
+	npm install --no-save emoji-datasource-google@16 emoji-datasource-twitter@16
+	$(BIN)/python -m benchmarks.whole_run emoji
 
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "ofa needs Python 3.11 or later: make PYTHON=..."'

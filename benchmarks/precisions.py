@@ -1,6 +1,6 @@
 """Search the precision too: `python -m benchmarks.precisions [RUN_DIR]` writes docs/results/precisions.md.
 
-Trains the recipe `fashion_mnist` for a quarter of its epochs, with two targets on one device: one in float32, one whose
+Trains the recipe `fashion_mnist` for 3 epochs, with two targets on one device: one in float32, one whose
 precision is searched. Then it measures the archs of both fronts anew: as files, on the test images and on the device.
 At last, predicted accuracies in int8 are compared with those of archs that were never quantized before.
 """
@@ -32,7 +32,7 @@ RESAMPLES = 500
 INTRODUCTION = """
 # The precision is searched too
 
-This page compares two targets of one run of `fashion_mnist`, trained for 3 epochs instead of 12, on one device: `local`
+This page compares two targets of one run of `fashion_mnist`, trained for 3 epochs, on one device: `local`
 has float32 files, `auto` may have any precision that the device runs. Every arch of both fronts was written as a file
 in its precision, and that file was scored on the 10,000 test images, which no search saw, and measured on the device.
 `auto` searched after `local` and knew the accuracies that it had measured, so it also found more archs in float32.

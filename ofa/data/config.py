@@ -49,7 +49,7 @@ class DataConfig(Config):
 
     name: str
     """A registered data set: `image_folder`, `csv`, `arrays`, `webdataset`, `parquet`, `huggingface`, `digits`,
-    `fashion_mnist`; or `torchvision:NAME`; or the path of a Python file that defines `data(...)`."""
+    `emoji`, `fashion_mnist`; or `torchvision:NAME`; or the path of a Python file that defines `data(...)`."""
     folder: UserPath | None = None
     """Where the images lie: a folder, or one file. `image_folder`: the folder of `class/image`, or of
     `train/class/image` and optionally `validation` and `test` like it. `~` stands for the home directory."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,18 @@ from ofa.train.teacher import TeacherConfig
 from ofa.train.validation import Validation
 
 Progress = Callable[[int, int, str], None]
+_READ_EVERY = {"cuda": 10}
+"""Steps after which losses are read, by type of device: a GPU would have to finish each step before the next begins."""
+
+
+class _Step(NamedTuple):
+    """A step that was taken: its number from 1 on, its archs, their losses `[archs]`, and whether to stop `[1]`."""
+
+    number: int
+    lr: float
+    archs: list[Arch]
+    losses: Tensor
+    stop: Tensor
 
 
 def train(
@@ -118,6 +130,8 @@ class _Trainer:
         if config.channels_last:
             supernet.to(memory_format=torch.channels_last)
         self.plan = Plan(config.phases, supernet.family.space, len(data.train) // config.batch_size)
+        self.unread: list[_Step] = []
+        self.read_every = _READ_EVERY.get(distributed.device().type, 1)
         self.training_step = TrainingStep(supernet, config, len(data.labels))
         _calibrate_teacher(self.training_step, data)
         self.state = TrainingState(supernet, config, self.training_step)
@@ -153,12 +167,14 @@ class _Trainer:
         if done == 0 and plan.starts_phase(epoch):
             state.start_phase(plan, epoch)
         for images, labels in wait.timed(islice(batches, plan.steps_per_epoch - done)):
-            losses, stop = self._train_step(images, labels, plan.epochs[epoch], requested())
+            self.unread.append(self._train_step(images, labels, plan.epochs[epoch], requested()))
             state.step += 1
-            log.write_step(state.step, losses, state.lr)
-            message = f"epoch {epoch + 1}/{len(plan.epochs)}, loss {losses[0][1]:.3f}{wait.advice()}"
-            self.on_progress(state.step, plan.total_steps, message)
             ends_epoch = state.step % plan.steps_per_epoch == 0
+            if not ends_epoch and state.step % self.read_every:
+                continue
+            loss, stop = self._read(log)
+            message = f"epoch {epoch + 1}/{len(plan.epochs)}, loss {loss:.3f}{wait.advice()}"
+            self.on_progress(state.step, plan.total_steps, message)
             if ends_epoch:
                 self._validate(epoch, log)
             if ends_epoch or stop or time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
@@ -196,10 +212,8 @@ class _Trainer:
             rng = np.random.default_rng((self.seed, step, rank))
         return seed, rng
 
-    def _train_step(
-        self, images: Tensor, labels: Tensor, span: PhaseSpan, stop_requested: bool
-    ) -> tuple[list[tuple[str, float]], bool]:
-        """Take one optimizer step; returns the kind and loss of each arch, and whether any process must stop."""
+    def _train_step(self, images: Tensor, labels: Tensor, span: PhaseSpan, stop_requested: bool) -> "_Step":
+        """Take one optimizer step; nothing in it waits for the device."""
         step, device = self.state.step, distributed.device()
         seed, rng = self._seed_and_rng(step)
         torch.manual_seed(seed)
@@ -216,17 +230,29 @@ class _Trainer:
         losses = torch.stack(accumulate(archs, images, labels, weight, span.phase.images))
         stop = torch.tensor([float(stop_requested)], device=device)
         distributed.average_(chain(self._gradients_and_statistics(), [losses, stop]))
-        self._check_losses(archs, losses.tolist())
         if self.config.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.supernet.network.parameters(), self.config.clip_grad_norm)
         self.state.optimizer.step()
         if self.state.ema is not None:
             self.state.ema.update(self.supernet.network, step=step)
+        return _Step(step + 1, self.state.lr, archs, losses, stop)
+
+    def _read(self, log: TrainLog) -> tuple[float, bool]:
+        """Check and record the losses of the steps since the last call.
+
+        Returns the loss of the last step's first arch, and whether any process was asked to stop.
+        """
         space = self.supernet.family.space
         kinds = {space.largest: "largest", space.smallest: "smallest"}
-        named = [(kinds.get(arch, "others"), loss) for arch, loss in zip(archs, losses.tolist(), strict=True)]
-        self.state.add_losses(named)
-        return named, bool(stop > 0)
+        stop = any(bool(taken.stop > 0) for taken in self.unread)
+        for taken in self.unread:
+            losses = taken.losses.tolist()
+            self._check_losses(taken, losses)
+            named = [(kinds.get(arch, "others"), loss) for arch, loss in zip(taken.archs, losses, strict=True)]
+            self.state.add_losses(named)
+            log.write_step(taken.number, named, taken.lr)
+        self.unread.clear()
+        return losses[0], stop
 
     def _macs_m(self, space: SearchSpace, rows: Rows) -> NDArray[np.float64]:
         """Return multiply-accumulates of rows of a phase's space."""
@@ -238,15 +264,15 @@ class _Trainer:
         yield from (p.grad for p in self.supernet.parameters() if p.grad is not None)
         yield from (buffer for _, buffer in shared_buffers(self.supernet.network) if buffer.is_floating_point())
 
-    def _check_losses(self, archs: list[Arch], losses: list[float]) -> None:
-        for arch, loss in zip(archs, losses, strict=True):
+    def _check_losses(self, taken: "_Step", losses: list[float]) -> None:
+        for arch, loss in zip(taken.archs, losses, strict=True):
             if math.isfinite(loss) and loss <= self.config.max_loss:
                 continue
             paths = self.checkpoints.paths()
             last = f"the last checkpoint is {paths[0]}" if paths else "there is no checkpoint yet"
             reason = f"above train.max_loss = {self.config.max_loss:g}" if math.isfinite(loss) else "not finite"
             raise TrainError(
-                f"the loss {loss:.4g} is {reason} at step {self.state.step} of {self.plan.total_steps}, for "
+                f"the loss {loss:.4g} is {reason} at step {taken.number} of {self.plan.total_steps}, for "
                 f"{json.dumps(dict(arch))}; {last}; lower train.lr, set train.clip_grad_norm, or look for broken images"
             )
 

@@ -61,7 +61,8 @@ def test_color_is_read_where_it_is_asked_for(write, kind):
 
 
 def test_every_registered_source_is_tried_here_or_elsewhere():
-    assert set(list_data()) == {"arrays", *(kind for kind in WRITERS if "np" not in kind), "digits", "fashion_mnist"}
+    elsewhere = {"arrays", "digits", "emoji", "fashion_mnist"}
+    assert set(list_data()) == {*(kind for kind in WRITERS if "np" not in kind), *elsewhere}
 
 
 @pytest.mark.parametrize("name", ["image_folder", "csv", "arrays", "webdataset", "parquet"])

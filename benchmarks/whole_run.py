@@ -1,4 +1,4 @@
-"""Evaluate a whole run: `python -m benchmarks.fashion_mnist [RUN_DIR]` writes docs/results/fashion_mnist.md.
+"""Evaluate a whole run of a recipe: `python -m benchmarks.whole_run RECIPE [RUN_DIR]` writes docs/results/RECIPE.md.
 
 Runs the recipe, or resumes the run, then compares its front with random archs: both are measured on the test images,
 which the search never saw, and as whole networks on the run's device.
@@ -25,13 +25,14 @@ from ofa.pipeline.stage import Progress
 from ofa.search.pareto import hypervolume, non_dominated
 
 N_RANDOM, SUBSETS, RESAMPLES = 200, 3, 500
+TITLES = {"fashion_mnist": "Fashion-MNIST", "emoji": "Emoji"}
 INTRODUCTION = """
-# Fashion-MNIST, end to end
+# {title}, end to end
 
-This page shows what one run of the recipe `fashion_mnist` yields: the exported levels, the quality of the accuracy
+This page shows what one run of the recipe `{recipe}` yields: the exported levels, the quality of the accuracy
 predictor, the time of each stage, and the front that the search found, compared with random subnets.
 
-Made by `make bench-fashion-mnist`. Accuracies of the levels are those of the exported ONNX files on the 10,000 test
+Made by `make bench-{target}`. Accuracies of the levels are those of the exported ONNX files on the {n_test:,} test
 images. Latencies are measured with onnxruntime, 1 thread, batch 1.
 """
 
@@ -39,8 +40,8 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-def main(folder: Path) -> None:
-    subprocess.run([sys.executable, "-m", "ofa", "run", "fashion_mnist", "--run", folder, "--resume"], check=True)
+def main(recipe: str, folder: Path) -> None:
+    subprocess.run([sys.executable, "-m", "ofa", "run", recipe, "--run", folder, "--resume"], check=True)
     run = ofa.open_run(folder)
     space = run.family.space
     front = [space.arch(entry["arch"]) for entry in run.target().read_json("front.json")["front"]]
@@ -49,7 +50,10 @@ def main(folder: Path) -> None:
     with progress("measure") as on_progress:
         measurements = measure(run, [*front, *random], on_progress)
     sections = comparison(*measurements, n_front=len(front), rng=rng)
-    write_page("fashion_mnist", INTRODUCTION, *run_sections(run), *sections)
+    introduction = INTRODUCTION.format(
+        title=TITLES[recipe], recipe=recipe, target=recipe.replace("_", "-"), n_test=len(run.data.test)
+    )
+    write_page(recipe, introduction, *run_sections(run), *sections)
 
 
 def measure(run: Run, archs: list[ofa.Arch], on_progress: Progress) -> tuple[Floats, Mask, Floats]:
@@ -137,4 +141,4 @@ difference over {RESAMPLES} bootstrap resamples of the test images."""
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/fashion_mnist"))
+    main(sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else f"runs/{sys.argv[1]}"))
