@@ -91,7 +91,7 @@ def index_file(what: str) -> Path:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ofa"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "ofa"
 
 
 def joined(names: Iterable[str]) -> NDArray[np.uint8]:

@@ -75,8 +75,8 @@ def _numbered(
     for epoch, own in groupby(steps, lambda step: step // steps_per_epoch):
         order = _order(data, np.random.default_rng((seed, epoch)))
         for step in own:
-            start = step % steps_per_epoch * batch_size
-            yield [(epoch, i, resolution(step)) for i in order[start : start + batch_size][part].tolist()]
+            start, size = step % steps_per_epoch * batch_size, resolution(step)
+            yield [(epoch, i, size) for i in order[start : start + batch_size][part].tolist()]
 
 
 def _order(data: Data, rng: np.random.Generator) -> NDArray[np.int64]:
