@@ -55,7 +55,6 @@ def _listing(root: Path) -> Listing:
             raise DataError(f"{folders[split]} is not a folder with one folder of images per class: it holds no images")
         if list(files) != classes:
             raise DataError(f"{folders[split]} has the classes {list(files)}, but the training images have {classes}")
-        notes += [f"{folders[split] / name} holds no images" for name, its_files in files.items() if not its_files]
     if skipped:
         counts = ", ".join(f"{n} {kind}" for kind, n in skipped.most_common())
         notes.append(f"skipped in {root}: {counts}")

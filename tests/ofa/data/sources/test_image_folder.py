@@ -11,6 +11,7 @@ from ofa.data.config import DataConfig
 from ofa.data.decode import Decoder
 from ofa.data.images import stored
 from ofa.data.load import load_data
+from ofa.data.overview import findings
 from ofa.data.sources.files import FileStore
 
 
@@ -302,7 +303,7 @@ def test_a_class_without_images_in_one_split_is_said(tmp_path, fill):
     for path in (root / "test" / "dog").iterdir():
         path.unlink()
     data = load_data(folder_config(root))
-    assert data.notes == (f"{root / 'test' / 'dog'} holds no images",)
+    assert findings(data)[-1] == "class 'dog' has no images in test"
     assert data.labels == ("cat", "dog")
 
 
