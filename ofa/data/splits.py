@@ -23,11 +23,11 @@ def split_named(name: str) -> str | None:
 
 
 def source_path(config: DataConfig, wanted: str) -> Path:
-    """Return `data.folder`; a DataError that says what is wanted if it is missing or does not exist."""
+    """Return `data.folder` as an absolute path; a DataError that says what is wanted if there is no such path."""
     path = config.folder
     if path is None or not path.exists():
         raise DataError(f"no file or folder {path}; set data.folder to {wanted}")
-    return path
+    return path.absolute()
 
 
 def files_by_split(path: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:

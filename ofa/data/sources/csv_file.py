@@ -47,7 +47,7 @@ def csv_file(
     """
     root = source_path(config, "a CSV file, or to a folder of one for each split")
     files = files_by_split(root, (".csv",))
-    folder = Path(os.path.abspath(root if root.is_dir() else root.parent))
+    folder = root if root.is_dir() else root.parent
     columns = (image, label, split)
     what = f"csv {folder} {files} {columns} {delimiter}"
     listing = kept(what, partial(_listing, folder, files, columns, delimiter))
@@ -63,12 +63,12 @@ def _listing(folder: Path, files: dict[str, list[Path]], columns: tuple[str, str
     names, labels = dict[str, list[str]](), dict[str, list[str]]()
     for of_file, own in files.items():
         for file in own:
-            beside = os.path.relpath(os.path.abspath(file.parent), folder)
+            beside = os.path.relpath(file.parent, folder)
             for path, label, own_split in _rows(file, columns, delimiter):
                 names.setdefault(own_split or of_file, []).append(path if beside == "." else os.path.join(beside, path))
                 labels.setdefault(own_split or of_file, []).append(label)
     classes = class_names(chain(*labels.values()))
-    splits, read = {}, [str(folder), *(str(file) for own in files.values() for file in own)]
+    splits, read = {}, list(map(str, chain(*files.values())))
     for split, own_names in names.items():
         splits[split] = list_files(folder, own_names) | {"labels": labels_of_names(labels[split], classes)}
         read += some_paths(folder, splits[split])

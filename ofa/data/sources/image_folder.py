@@ -34,14 +34,15 @@ def image_folder(config: DataConfig) -> Data:
     root = config.folder
     if root is None or not root.is_dir():
         raise DataError(f"no folder {root}; set data.folder to a folder with one folder of images per class")
-    listing = kept(f"image_folder {root.absolute()}", partial(_listing, root))
+    root = root.absolute()
+    listing = kept(f"image_folder {root}", partial(_listing, root))
     classes, folders = listing.facts["classes"], listing.facts["folders"]
     decoder = Decoder(config.in_channels, config.background)
     splits = {
         split: stored(FileStore.listed(root / folders[split], decoder, arrays), arrays["labels"])
         for split, arrays in listing.splits.items()
     }
-    return with_all_splits(root.absolute().name, classes, splits, config, listing.notes)
+    return with_all_splits(root.name, classes, splits, config, listing.notes)
 
 
 def _listing(root: Path) -> Listing:

@@ -80,7 +80,7 @@ def webdataset(config: DataConfig, label: str = "cls") -> Data:
     """
     root = source_path(config, "a tar shard, or to a folder of them")
     shards = files_by_split(root, (".tar",))
-    listing = kept(f"webdataset {root.absolute()} {shards} {label}", partial(_listing, shards, label))
+    listing = kept(f"webdataset {root} {shards} {label}", partial(_listing, shards, label))
     decoder = Decoder(config.in_channels, config.background)
     splits = {}
     for split, arrays in listing.splits.items():
@@ -102,7 +102,7 @@ def _listing(shards: dict[str, list[Path]], label: str) -> Listing:
     classes = class_names(chain(*names.values()))
     for split, arrays in splits.items():
         arrays["labels"] = labels_of_names(names[split], classes)
-    read = [str(shard) for own in shards.values() for shard in own]
+    read = list(map(str, chain(*shards.values())))
     return Listing({"classes": classes}, by_split(splits), read)
 
 

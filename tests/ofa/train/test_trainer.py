@@ -281,9 +281,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny, data, tmp_path, monk
 
     monkeypatch.setattr(ofa.train.step, "resize_center_crop", broken)
     settings = config(phases=[{"strategy": "full", "epochs": 2}], checkpoint_seconds=1e9)
-    before = (
-        rf"the loss nan is not finite at step {at} of 8, for .*\"resolution\": 16.*{checkpoint}; lower train\.lr"
-    )
+    before = rf"the loss nan is not finite at step {at} of 8, for .*\"resolution\": 16.*{checkpoint}; lower train\.lr"
     with pytest.raises(TrainError, match=before):
         train(ofa.Supernet(tiny), data, settings, tmp_path)
 

@@ -55,3 +55,14 @@ def test_what_is_known_of_files_is_not_copied_into_each_worker(source):
     tripled = images.subset(torch.arange(len(images)).repeat(300).numpy())
     assert len(tripled) > 10_000
     assert len(ForkingPickler.dumps(tripled)) < sent + 200
+
+
+def test_files_are_looked_at_once_from_whichever_folder_a_run_starts(source, tmp_path, monkeypatch):
+    config, looks = source
+    monkeypatch.chdir(tmp_path)
+    relative = config.model_copy(update={"folder": config.folder.relative_to(tmp_path)})
+    first = load_data(relative)
+    monkeypatch.chdir(tmp_path.parent)
+    again = load_data(config)
+    assert len(looks) == 1
+    assert first.info == again.info
