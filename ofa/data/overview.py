@@ -54,7 +54,8 @@ def findings(data: Data) -> list[str]:
     if counts[largest] > _UNEVEN * counts[smallest] and data.sampler == "shuffled":
         sentences.append(
             f"class {data.labels[largest]!r} has {counts[largest]} training images, {data.labels[smallest]!r} has "
-            f"{counts[smallest]}; data.sampler: balanced trains as many of each"
+            f"{counts[smallest]}; data.sampler: balanced trains as many of each, train.class_weights: balanced weighs "
+            "them the same"
         )
     return sentences
 

@@ -34,6 +34,9 @@ class TrainConfig(Config):
     """Epochs over which the learning rate rises linearly."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of a label that is spread over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: the labels' loss of an image is divided by its class's share of the training images, so that all
+    classes weigh the same. Another way to the same end is `data.sampler: balanced`."""
     teacher: Literal["largest", "average", "full", "none"] | TeacherConfig = "largest"
     """The teacher of the distillation loss. `largest`: the largest network in the same step (in-place distillation),
     where the strategy trains it. `average`: the largest network with the moving average of the weights, which teaches

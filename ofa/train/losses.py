@@ -37,26 +37,41 @@ class DistillConfig(Config):
         return self
 
 
-def label_loss(smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
+def label_loss(smoothing: float = 0.0, class_weights: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a function `(logits, labels) -> scalar`: cross-entropy with smoothed labels, averaged over the batch.
 
-    Labels that are probabilities are used unchanged, since timm's mixup smooths its own.
+    Labels that are probabilities are used unchanged, since timm's mixup smooths its own. Weights `[classes]`, if given,
+    multiply the loss of each image before the average, those of all classes in proportion if an image is mixed.
     """
     class_loss, probability_loss = LabelSmoothingCrossEntropy(smoothing), SoftTargetCrossEntropy()
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        value: Tensor = (class_loss if labels.dim() == 1 else probability_loss)(logits, labels)
-        return value
+        if class_weights is None:
+            value: Tensor = (class_loss if labels.dim() == 1 else probability_loss)(logits, labels)
+            return value
+        if labels.dim() == 1:
+            losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+            return (class_weights[labels] * losses).mean()
+        return (labels @ class_weights * F.cross_entropy(logits, labels, reduction="none")).mean()
 
     return loss
 
 
-def distillation_loss(config: DistillConfig, smoothing: float = 0.0) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return weights of classes `[classes]` that give each the same share of the sum over labels `[n]`; mean 1."""
+    counts = torch.bincount(labels, minlength=num_classes).float()
+    return (len(labels) / (counts * (counts > 0).sum())).where(counts > 0, 0.0)
+
+
+def distillation_loss(
+    config: DistillConfig, labels_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Return a function `(student_logits, teacher_logits, labels) -> scalar`; no gradient reaches the teacher.
 
-    It adds the teacher's loss and the labels', which is smoothed as in `label_loss`.
+    It adds the teacher's loss and the labels', by default `label_loss()`.
     """
-    teacher_loss, labels_loss, temperature = _LOSSES[config.loss], label_loss(smoothing), config.temperature
+    labels_loss = labels_loss or label_loss()
+    teacher_loss, temperature = _LOSSES[config.loss], config.temperature
 
     def loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         value = teacher_loss(student_logits / temperature, teacher_logits.detach() / temperature)

@@ -20,13 +20,15 @@ from ofa.train.teacher import TeacherConfig, average_logits, load_teacher, teach
 class TrainingStep:
     """Runs archs of a supernet on a batch, on the supernet's device, and accumulates their gradients in the supernet.
 
-    The number of classes in the data is for a teacher from elsewhere.
+    The number of classes in the data is for a teacher from elsewhere. Class weights `[classes]` are for `label_loss`.
 
     Raises:
         TrainError, CheckpointError: the teacher cannot be loaded.
     """
 
-    def __init__(self, supernet: Supernet, config: TrainConfig, num_classes: int) -> None:
+    def __init__(
+        self, supernet: Supernet, config: TrainConfig, num_classes: int, class_weights: Tensor | None = None
+    ) -> None:
         self.supernet, self.config = supernet, config
         self.device = next(supernet.parameters()).device
         self.teacher: nn.Module | None = None
@@ -36,8 +38,9 @@ class TrainingStep:
             family = supernet.family
             teacher = load_teacher(config.teacher, num_classes, family.in_channels, max(family.resolutions))
             self.teacher, self.teacher_resolution = teacher.to(self.device), config.teacher.resolution
-        self.label_loss = label_loss(config.label_smoothing)
-        self.distillation_loss = distillation_loss(config.distill, config.label_smoothing)
+        weights = None if class_weights is None else class_weights.to(self.device)
+        self.label_loss = label_loss(config.label_smoothing, weights)
+        self.distillation_loss = distillation_loss(config.distill, self.label_loss)
         modules = supernet.network.modules()
         self._has_dropout = any(getattr(module, "p", 0) > 0 or isinstance(module, DropPath) for module in modules)
         self._compiled: dict[Arch, Any] = {}

@@ -33,6 +33,7 @@ from ofa.train.checkpoints import Checkpoints
 from ofa.train.config import TrainConfig
 from ofa.train.loader_wait import LoaderWait
 from ofa.train.log import TrainLog
+from ofa.train.losses import balanced_weights
 from ofa.train.plan import PhaseSpan, Plan
 from ofa.train.schedule import Schedule
 from ofa.train.state import TrainingState
@@ -132,7 +133,8 @@ class _Trainer:
         self.plan = Plan(config.phases, supernet.family.space, len(data.train) // config.batch_size)
         self.unread: list[_Step] = []
         self.read_every = _READ_EVERY.get(distributed.device().type, 1)
-        self.training_step = TrainingStep(supernet, config, len(data.labels))
+        weights = _class_weights(config, data)
+        self.training_step = TrainingStep(supernet, config, len(data.labels), weights)
         _calibrate_teacher(self.training_step, data)
         self.state = TrainingState(supernet, config, self.training_step)
         self.schedule = Schedule(self.state.optimizer, config, self.plan.steps_per_epoch)
@@ -317,6 +319,16 @@ def _images_per_process(config: TrainConfig, n_train: int) -> int:
             f"most {share // 2} parts, or a larger train.batch_size"
         )
     return share
+
+
+def _class_weights(config: TrainConfig, data: Data) -> Tensor | None:
+    if config.class_weights == "none":
+        return None
+    if data.sampler == "balanced":
+        raise TrainError(
+            "train.class_weights = balanced and data.sampler = balanced would both even out the classes; choose one"
+        )
+    return balanced_weights(data.train.labels, len(data.labels))
 
 
 def _mixup(augment: AugmentConfig, config: TrainConfig, num_classes: int, images_per_process: int) -> Mixup | None:

@@ -79,7 +79,8 @@ def test_empty_and_very_uneven_classes_are_said():
     data = made(images([50, 50, 4]), test=images([2, 0, 2], 2))
     assert findings(data) == [
         "class 'dog' has no images in test",
-        "class 'cat' has 50 training images, 'emu' has 4; data.sampler: balanced trains as many of each",
+        "class 'cat' has 50 training images, 'emu' has 4; data.sampler: balanced trains as many of "
+        "each, train.class_weights: balanced weighs them the same",
     ]
     assert findings(replace(data, sampler="balanced")) == ["class 'dog' has no images in test"]
     assert findings(made(images([40, 50, 5]))) == []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from timm.loss import SoftTargetCrossEntropy
 
-from ofa.train.losses import DistillConfig, alpha_divergence, distillation_loss, label_loss
+from ofa.train.losses import DistillConfig, alpha_divergence, balanced_weights, distillation_loss, label_loss
 
 ALPHAS = [-2.0, -1.0, -0.3, 0.5, 1.0, 2.0]
 LOSSES = ["soft", "hard", "alpha"]
@@ -52,6 +52,37 @@ def test_probabilities_are_taken_as_they_are():
     assert torch.isclose(label_loss(0.3)(student, mixed), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_equal_weights_of_classes_change_nothing(smoothing):
+    student, teacher = pair()
+    ones = torch.ones(5, dtype=torch.float64)
+    for labels in (LABELS, teacher.detach().softmax(-1)):
+        weighted = label_loss(smoothing, ones)(student, labels)
+        assert torch.isclose(weighted, label_loss(smoothing)(student, labels), rtol=1e-12)
+
+
+def test_weights_of_classes_multiply_the_loss_of_each_image():
+    student, _ = pair()
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0], dtype=torch.float64)
+    alone = [label_loss(0.1)(student[i : i + 1], LABELS[i : i + 1]) for i in range(6)]
+    expected = sum(float(weights[label]) * loss for label, loss in zip(LABELS.tolist(), alone, strict=True)) / 6
+    assert torch.isclose(label_loss(0.1, weights)(student, LABELS), expected, rtol=1e-12)
+    half = 0.5 * torch.nn.functional.one_hot(LABELS, 5) + 0.5 * torch.nn.functional.one_hot(LABELS.flip(0), 5)
+    mixed = label_loss(0.0, weights)(student, half.double())
+    by_hand = ((half.double() @ weights) * -(half * student.log_softmax(-1)).sum(1)).mean()
+    assert torch.isclose(mixed, by_hand, rtol=1e-12)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=50))
+def test_balanced_weights_give_each_class_the_same_share(labels):
+    labels = torch.tensor(labels)
+    weights = balanced_weights(labels, 8)
+    shares = [float(weights[labels[labels == label]].sum()) for label in labels.unique()]
+    assert shares == pytest.approx([len(labels) / len(shares)] * len(shares))
+    assert weights.isfinite().all()
+    assert weights[7] == 0
+
+
 # A teacher
 
 
@@ -65,7 +96,7 @@ def test_hard_takes_the_teachers_top_class_for_the_label():
     student, teacher = pair()
     config = DistillConfig(loss="hard", labels_weight=0.0)
     expected = label_loss()(student, teacher.argmax(1))
-    assert torch.isclose(distillation_loss(config, 0.5)(student, teacher, LABELS), expected, rtol=1e-12)
+    assert torch.isclose(distillation_loss(config, label_loss(0.5))(student, teacher, LABELS), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["soft", "alpha"])
@@ -88,7 +119,7 @@ def test_teacher_and_labels_are_weighed_and_summed(loss):
     both = DistillConfig(loss=loss, teacher_weight=0.3, labels_weight=0.7)
     alone = distillation_loss(DistillConfig(loss=loss, labels_weight=0.0))(student, teacher, LABELS)
     expected = 0.3 * alone + 0.7 * label_loss(0.1)(student, LABELS)
-    assert torch.isclose(distillation_loss(both, 0.1)(student, teacher, LABELS), expected, rtol=1e-12)
+    assert torch.isclose(distillation_loss(both, label_loss(0.1))(student, teacher, LABELS), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("labels", [LABELS, logits(6, 5, 3).detach().softmax(1)])
@@ -231,7 +262,7 @@ def test_extreme_logits_give_finite_losses_and_gradients(shape, seed, loss, temp
     student, teacher = (1e4 * (2 * torch.randint(2, shape, generator=generator) - 1).float() for _ in range(2))
     student.requires_grad_()
     config = DistillConfig(loss=loss, temperature=1.0 if loss == "hard" else temperature)
-    value = distillation_loss(config, 0.1)(student, teacher, torch.zeros(shape[0], dtype=torch.int64))
+    value = distillation_loss(config, label_loss(0.1))(student, teacher, torch.zeros(shape[0], dtype=torch.int64))
     assert value.isfinite()
     assert gradient(value, student).isfinite().all()
 

@@ -286,6 +286,21 @@ def test_a_loss_that_is_not_finite_stops_the_training(tiny, data, tmp_path, monk
         train(ofa.Supernet(tiny), data, settings, tmp_path)
 
 
+def test_classes_of_few_images_weigh_more_where_that_is_asked_for(tiny, data, tmp_path):
+    labels = data.train.labels
+    uneven = replace(data, train=data.train.subset(np.flatnonzero((labels != 3) | (torch.arange(150) % 5 == 0))))
+    settings = config(phases=[{"strategy": "full", "epochs": 1}], batch_size=16)
+    plain = run(tiny, uneven, settings, tmp_path / "plain")
+    weighted = run(tiny, uneven, settings.model_copy(update={"class_weights": "balanced"}), tmp_path / "weighted")
+    assert not torch.equal(plain["head.classifier.bias"], weighted["head.classifier.bias"])
+    assert weighted["head.classifier.bias"][3] > plain["head.classifier.bias"][3]
+
+
+def test_classes_are_not_evened_out_twice(tiny, data, tmp_path):
+    with pytest.raises(TrainError, match=r"train\.class_weights = balanced and data\.sampler = balanced would both"):
+        train(ofa.Supernet(tiny), replace(data, sampler="balanced"), config(class_weights="balanced"), tmp_path)
+
+
 def test_more_images_in_a_batch_than_there_are(tiny, data, tmp_path):
     with pytest.raises(TrainError, match=r"train\.batch_size = 151 is more than the 150 training images; lower it"):
         train(ofa.Supernet(tiny), data, config(batch_size=151), tmp_path)
