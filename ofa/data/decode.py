@@ -1,4 +1,4 @@
-"""From an image as it is stored to the pixels that networks see, before any resizing."""
+"""From an image as it is stored to the picture that networks see, before any resizing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ _NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 @dataclass(frozen=True)
 class Decoder:
-    """Turns images into uint8 tensors `[in_channels, height, width]`.
+    """Turns images into PIL images of one kind: gray or RGB.
 
     The orientation that a camera noted in EXIF is applied, transparency is blended onto the background, and gray and
     color are converted to what the network takes. Of several frames the first is taken.
@@ -36,18 +36,18 @@ class Decoder:
     in_channels: int = 3
     background: Color = WHITE
 
-    def file(self, path: str | Path, side: int | None = None) -> Tensor:
+    def file(self, path: str | Path, side: int | None = None) -> Image.Image:
         """Decode an image file, where `side` is given at a reduced scale; DataError if it cannot be read."""
         with reading(path), Image.open(path) as image:
             return self.picture(image, side)
 
-    def encoded(self, content: bytes, name: str, side: int | None = None) -> Tensor:
+    def encoded(self, content: bytes, name: str, side: int | None = None) -> Image.Image:
         """Decode the bytes of an image file, called `name` in errors, like `file`."""
         with reading(name), Image.open(BytesIO(content)) as image:
             return self.picture(image, side)
 
-    def picture(self, image: Image.Image, side: int | None = None) -> Tensor:
-        """Convert a PIL image; raises what Pillow does, and ValueError for more than 8 bits per channel.
+    def picture(self, image: Image.Image, side: int | None = None) -> Image.Image:
+        """Convert any PIL image; raises what Pillow does, and ValueError for more than 8 bits per channel.
 
         A JPEG file that is not decoded yet is decoded at 1/2, 1/4 or 1/8 of its size where `side` is given: at the
         smallest of them that leaves its shorter side at `side` or above, in a fraction of the time.
@@ -56,10 +56,9 @@ class Decoder:
             raise ValueError(f"its mode is {image.mode}; scale it to 8 bits per channel")
         if side is not None:
             image.draft(None, (side, side))  # the mode stays
-        pixels = np.array(upright_opaque(image, self.in_channels, self.background))
-        return torch.from_numpy(pixels.reshape(*pixels.shape[:2], self.in_channels)).permute(2, 0, 1).contiguous()
+        return upright_opaque(image, self.in_channels, self.background)
 
-    def array(self, pixels: Any) -> Tensor:
+    def array(self, pixels: Any) -> Image.Image:
         """Convert uint8 values `[h, w]`, `[h, w, c]` or `[c, h, w]`, with c of 1, 3 or 4; ValueError for others."""
         values = np.asarray(pixels)
         if values.dtype != np.uint8:
@@ -75,6 +74,18 @@ class Decoder:
         if values.ndim == 3 and values.shape[2] == 1:
             values = values[:, :, 0]
         return self.picture(Image.fromarray(np.ascontiguousarray(values)))
+
+
+def pixels_of(picture: Image.Image) -> Tensor:
+    """Return a gray or RGB picture as uint8 `[channels, height, width]`."""
+    pixels = np.array(picture)
+    return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
+
+
+def picture_of(pixels: Tensor) -> Image.Image:
+    """Return uint8 `[channels, height, width]`, of 1 or 3 channels, as a gray or RGB picture."""
+    values = pixels.permute(1, 2, 0).numpy()
+    return Image.fromarray(values[:, :, 0] if len(pixels) == 1 else values)
 
 
 @contextmanager

@@ -9,7 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
+
+from ofa.data.decode import picture_of, pixels_of
 
 Positions = NDArray[np.int64]
 
@@ -21,8 +24,11 @@ class Images(Protocol):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
-    def read(self, index: int, side: int | None = None) -> Tensor:
-        """Return an image; where `side` is given, it may be smaller, but its shorter side not below `side`."""
+    def picture(self, index: int, side: int | None = None) -> Image:
+        """Return an image as a gray or RGB picture, as augmentation takes it.
+
+        It may be smaller than it is stored where `side` is given, if its shorter side is not below that.
+        """
 
     @property
     def labels(self) -> Tensor:
@@ -58,9 +64,9 @@ class TensorImages:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
 
-    def read(self, index: int, side: int | None = None) -> Tensor:  # noqa: ARG002  # it is in memory already
-        """See `Images.read`."""
-        return self.images[index]
+    def picture(self, index: int, side: int | None = None) -> Image:  # noqa: ARG002  # it is in memory already
+        """See `Images.picture`."""
+        return picture_of(self.images[index])
 
     @cached_property
     def fingerprints(self) -> NDArray[np.uint64]:
@@ -87,11 +93,8 @@ class Store(Protocol):
     def name(self, position: int) -> str:
         """Return what an image is called in messages, such as its path."""
 
-    def read(self, position: int, side: int | None = None) -> Tensor:
-        """Return an image as uint8 `[channels, height, width]`; DataError if it cannot be read.
-
-        It may be smaller than it is stored where `side` is given, if its shorter side is not below that.
-        """
+    def picture(self, position: int, side: int | None = None) -> Image:
+        """See `Images.picture`; DataError if the image cannot be read."""
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
         """Return a number of each image that is another if the image is, for all that is practical."""
@@ -112,11 +115,11 @@ class StoredImages:
         return len(self.positions)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.read(index), int(self.labels[index])
+        return pixels_of(self.picture(index)), int(self.labels[index])
 
-    def read(self, index: int, side: int | None = None) -> Tensor:
-        """See `Images.read`."""
-        return self.store.read(int(self.positions[index]), side)
+    def picture(self, index: int, side: int | None = None) -> Image:
+        """See `Images.picture`."""
+        return self.store.picture(int(self.positions[index]), side)
 
     def name(self, index: int) -> str:
         """See `Images.name`."""

@@ -16,7 +16,6 @@ from ofa.data.dataset import Data
 from ofa.data.images import Images, evenly, positions_by_label
 from ofa.data.transforms import (
     largest_crop,
-    pil_image,
     resize_center_crop,
     seed_generators,
     seeded,
@@ -205,8 +204,8 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         augmented = []
         with seeded(self.seed):
             for epoch, index, resolution in batch:
-                image = pil_image(self.data.train.read(index, largest_crop(self.config, resolution)))
+                picture = self.data.train.picture(index, largest_crop(self.config, resolution))
                 transform = training_transform(self.config, resolution, mean=self.data.mean, std=self.data.std)
                 seed_generators(self.seed, epoch, index)
-                augmented.append((transform(image), int(self.labels[index])))
+                augmented.append((transform(picture), int(self.labels[index])))
         return augmented

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data
+from ofa.data.decode import picture_of
 from ofa.data.images import evenly
 from ofa.data.loaders import AugmentedImages
-from ofa.data.transforms import pil_image, resize_center_crop
+from ofa.data.transforms import resize_center_crop
 
 _CLASSES, _SEEN, _AUGMENTED = 10, 3, 5
 _SIDE, _GAP, _LINE = 96, 6, 16
@@ -53,6 +54,6 @@ def _denormalized(data: Data, image: Tensor) -> Tensor:
 
 def _picture(image: Tensor) -> Image.Image:
     """Return pixels `[channels, h, w]` from 0 to 255 as a picture of the sheet's size, each pixel a square."""
-    picture = pil_image(image.round().clamp(0, 255).to(torch.uint8)).convert("RGB")
+    picture = picture_of(image.round().clamp(0, 255).to(torch.uint8)).convert("RGB")
     nearest = picture.width < _SIDE
     return picture.resize((_SIDE, _SIDE), Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS)

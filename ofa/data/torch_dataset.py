@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ofa.core.errors import DataError
-from ofa.data.decode import Decoder, reading
+from ofa.data.decode import Decoder, pixels_of, reading
 from ofa.data.images import Positions, StoredImages, evenly, short_hash, stored
 
 _LOOKED_AT = 2000
@@ -42,8 +42,8 @@ class DatasetStore:
         """See `Store.name`."""
         return f"{position} of {type(self.dataset).__name__}"
 
-    def read(self, position: int, side: int | None = None) -> Tensor:
-        """See `Store.read`."""
+    def picture(self, position: int, side: int | None = None) -> Image.Image:
+        """See `Store.picture`."""
         with reading(self.name(position)):
             image = _image(self.dataset[position], self.key)
             if isinstance(image, Image.Image):
@@ -54,7 +54,7 @@ class DatasetStore:
         """See `Store.fingerprints`. Only some images are looked at: a data set may take long to read."""
         hashes = positions.astype(np.uint64)
         for i in evenly(len(positions), _LOOKED_AT).tolist():
-            hashes[i] = short_hash(self.read(int(positions[i])).numpy().tobytes())
+            hashes[i] = short_hash(pixels_of(self.picture(int(positions[i]))).numpy().tobytes())
         return hashes
 
 

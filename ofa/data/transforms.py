@@ -65,12 +65,6 @@ def training_transform(
     return transform
 
 
-def pil_image(image: Tensor) -> Image.Image:
-    """Return an image uint8 `[channels, height, width]`, of 1 or 3 channels, for PIL."""
-    pixels = image.permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels[:, :, 0] if len(image) == 1 else pixels)
-
-
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     """Keep the highest bits of each pixel. timm asks for 0 bits at times, which Pillow refuses."""
     if bits == 0:

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from export.preprocess import Preprocess
 from ofa.core.errors import DataError
-from ofa.data.decode import Decoder
+from ofa.data.decode import Decoder, pixels_of
 
 ROOT = Path(__file__).parents[2]
 GRAY = Preprocess(24, 1, (0.29,), (0.35,))
@@ -67,7 +67,7 @@ def as_pil(picture):
 
 def as_in_training(picture, preprocess):
     """The same as a picture of the model's mode, as training decodes it."""
-    decoded = Decoder(preprocess.in_channels, preprocess.background).picture(as_pil(picture))
+    decoded = pixels_of(Decoder(preprocess.in_channels, preprocess.background).picture(as_pil(picture)))
     return preprocess([decoded.permute(1, 2, 0).numpy()])
 
 

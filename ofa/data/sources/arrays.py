@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from PIL.Image import Image
 
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
@@ -41,8 +41,8 @@ class ArrayStore:
         """See `Store.name`."""
         return f"{position} of {self.where}"
 
-    def read(self, position: int, side: int | None = None) -> Tensor:  # noqa: ARG002  # nothing is decoded
-        """See `Store.read`."""
+    def picture(self, position: int, side: int | None = None) -> Image:  # noqa: ARG002  # nothing is decoded
+        """See `Store.picture`."""
         with reading(self.name(position)):
             return self.decoder.array(self.images[position])
 
@@ -82,7 +82,7 @@ def arrays(config: DataConfig) -> Data:
             )
         store = ArrayStore(images, decoder, f"{split} in {root}")
         if names:
-            store.read(0)  # shape and type are the same for all
+            store.picture(0)  # shape and type are the same for all
         stores[split] = store, names
     return with_class_names(root.stem, stores, config)
 

@@ -69,8 +69,8 @@ class FileStore:
         """See `Store.name`."""
         return str(self.path(position))
 
-    def read(self, position: int, side: int | None = None) -> Tensor:
-        """See `Store.read`."""
+    def picture(self, position: int, side: int | None = None) -> Image.Image:
+        """See `Store.picture`."""
         return self.decoder.file(self.path(position), side)
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:

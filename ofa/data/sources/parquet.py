@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from PIL.Image import Image
 
 from ofa.core.errors import DataError, nearest
 from ofa.data.config import DataConfig
@@ -56,8 +56,8 @@ class ParquetStore:
         """See `Store.name`."""
         return f"{position} in {self.files[self.groups[self._group(position), 0]]}"
 
-    def read(self, position: int, side: int | None = None) -> Tensor:
-        """See `Store.read`."""
+    def picture(self, position: int, side: int | None = None) -> Image:
+        """See `Store.picture`."""
         group = self._group(position)
         content = self._images(group)[position - (int(self.ends[group - 1]) if group else 0)].as_py()
         if content is None:

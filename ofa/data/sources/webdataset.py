@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from ofa.core.errors import DataError
@@ -49,8 +50,8 @@ class ShardStore:
         shard, start, _ = self.places[position].tolist()
         return f"at byte {start} of {self.shards[shard]}"
 
-    def read(self, position: int, side: int | None = None) -> Tensor:
-        """See `Store.read`."""
+    def picture(self, position: int, side: int | None = None) -> Image:
+        """See `Store.picture`."""
         return self.decoder.encoded(self._bytes(*self.places[position].tolist()), self.name(position), side)
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ofa.core.errors import DataError
-from ofa.data.decode import Decoder, image_suffixes
+from ofa.data.decode import Decoder, image_suffixes, pixels_of
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def test_the_orientation_that_a_camera_noted_is_applied(tmp_path, photo, orienta
     photo.save(tmp_path / "a.png", exif=exif)
     with Image.open(tmp_path / "a.png") as opened:
         upright = ImageOps.exif_transpose(opened)
-    decoded = Decoder().file(tmp_path / "a.png")
+    decoded = pixels_of(Decoder().file(tmp_path / "a.png"))
     assert decoded.shape == (3, *((32, 48) if orientation < 5 else (48, 32)))
     assert np.array_equal(decoded.permute(1, 2, 0).numpy(), np.asarray(upright))
 
@@ -36,7 +36,8 @@ def test_transparency_is_blended_onto_the_background(photo, mode):
     opaque = photo.convert(mode.removesuffix("A"))
     transparent = opaque.convert("RGBA")
     transparent.putalpha(Image.fromarray(alpha))
-    decoded = Decoder(background=(250, 10, 30)).picture(transparent if mode == "RGBA" else transparent.convert(mode))
+    decoder = Decoder(background=(250, 10, 30))
+    decoded = pixels_of(decoder.picture(transparent if mode == "RGBA" else transparent.convert(mode)))
     color = np.asarray(opaque.convert("RGB")).astype(float)
     share = alpha[..., None] / 255
     expected = share * color + (1 - share) * [250, 10, 30]
@@ -48,14 +49,14 @@ def test_transparency_is_blended_onto_the_background(photo, mode):
 def test_a_transparent_color_of_a_palette_is_blended(tmp_path, photo):
     indexed = photo.convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
     indexed.save(tmp_path / "a.gif", transparency=int(np.asarray(indexed)[3, 4]))
-    decoded = Decoder(background=(1, 2, 3)).file(tmp_path / "a.gif")
+    decoded = pixels_of(Decoder(background=(1, 2, 3)).file(tmp_path / "a.gif"))
     assert decoded[:, 3, 4].tolist() == [1, 2, 3]
 
 
 def test_the_first_of_several_frames_is_taken(tmp_path, photo):
     frames = [photo.convert("L"), Image.new("L", photo.size, 7)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    decoded = Decoder(1).file(tmp_path / "a.gif")
+    decoded = pixels_of(Decoder(1).file(tmp_path / "a.gif"))
     assert np.abs(decoded[0].numpy().astype(int) - np.asarray(frames[0])).max() <= 1
 
 
@@ -68,9 +69,9 @@ def test_all_formats_that_pillow_reads_are_taken(tmp_path, photo, suffix, in_cha
     photo.save(path)
     with Image.open(path) as opened:
         expected = np.asarray(opened.convert("RGB" if in_channels == 3 else "L")).reshape(32, 48, in_channels)
-    decoded = Decoder(in_channels).file(path)
+    decoded = pixels_of(Decoder(in_channels).file(path))
     assert np.array_equal(decoded.permute(1, 2, 0).numpy(), expected)
-    assert torch.equal(Decoder(in_channels).encoded(path.read_bytes(), "a"), decoded)
+    assert torch.equal(pixels_of(Decoder(in_channels).encoded(path.read_bytes(), "a")), decoded)
 
 
 @pytest.mark.parametrize("mode", ["I", "F", "I;16"])
@@ -95,7 +96,7 @@ def test_a_jpeg_file_is_decoded_as_small_as_the_shorter_side_allows(tmp_path, si
     whole = Image.fromarray(load_sample_image("china.jpg")[:424])
     for suffix in ("jpg", "png"):
         whole.save(tmp_path / f"a.{suffix}", quality=95)
-        decoded = Decoder().file(tmp_path / f"a.{suffix}", side)
+        decoded = pixels_of(Decoder().file(tmp_path / f"a.{suffix}", side))
         width, height = size if suffix == "jpg" else whole.size
         assert decoded.shape == (3, height, width)
         smaller = np.asarray(whole.resize((width, height), Image.Resampling.BOX)).astype(int)
