@@ -61,17 +61,13 @@ class FileStore:
     def __repr__(self) -> str:
         return f"files in {self.root}"
 
-    def path(self, position: int) -> Path:
-        """Return the path of a file."""
-        return Path(_path(self.root, self.names.numpy(), self.ends.numpy(), position))
-
     def name(self, position: int) -> str:
-        """See `Store.name`."""
-        return str(self.path(position))
+        """See `Store.name`. It is the path of the file."""
+        return _path(self.root, self.names.numpy(), self.ends.numpy(), position)
 
     def picture(self, position: int, side: int | None = None) -> Image.Image:
         """See `Store.picture`."""
-        return self.decoder.file(self.path(position), side)
+        return self.decoder.file(self.name(position), side)
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
         """See `Store.fingerprints`. They tell sizes and both ends of files: whole files take long to read."""

@@ -1,5 +1,6 @@
 import json
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def load(folder, **options):
 
 
 def names(images):
-    return {images.store.path(position).name for position in images.positions.tolist()}
+    return {Path(images.store.name(position)).name for position in images.positions.tolist()}
 
 
 def test_all_pictures_of_an_emoji_are_in_one_split(modules):
@@ -54,7 +55,7 @@ def test_all_pictures_of_an_emoji_are_in_one_split(modules):
     for images in splits:
         assert {data.labels[label] for label in images.labels.tolist()} == set(CLASSES)
         for i in range(len(images)):
-            assert images.store.path(int(images.positions[i])).name.startswith(data.labels[int(images.labels[i])])
+            assert Path(images.store.name(int(images.positions[i]))).name.startswith(data.labels[int(images.labels[i])])
 
 
 def test_an_emoji_that_looks_like_another_one_is_left_out(modules):

@@ -1,5 +1,6 @@
 import struct
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def all_labels(images):
 
 
 def paths_of(images):
-    return [images.store.path(position) for position in images.positions.tolist()]
+    return [Path(images.store.name(position)) for position in images.positions.tolist()]
 
 
 def folder_config(folder, **options):
