@@ -201,11 +201,15 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
 
     def __getitems__(self, batch: list[tuple[int, int, int]]) -> list[tuple[Tensor, int]]:
         """Return the images of a batch and their labels; restoring generators for each image takes longer."""
-        augmented = []
+        data, augmented = self.data, []
+        transforms = {
+            resolution: training_transform(self.config, resolution, mean=data.mean, std=data.std)
+            for resolution in {resolution for *_, resolution in batch}
+        }
+        sides = {resolution: largest_crop(self.config, resolution) for resolution in transforms}
         with seeded(self.seed):
             for epoch, index, resolution in batch:
-                picture = self.data.train.picture(index, largest_crop(self.config, resolution))
-                transform = training_transform(self.config, resolution, mean=self.data.mean, std=self.data.std)
+                picture = data.train.picture(index, sides[resolution])
                 seed_generators(self.seed, epoch, index)
-                augmented.append((transform(picture), int(self.labels[index])))
+                augmented.append((transforms[resolution](picture), int(self.labels[index])))
         return augmented
