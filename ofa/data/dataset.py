@@ -130,7 +130,7 @@ class Data(DataHeader):
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize pixel values `[..., channels, height, width]` between 0 and 255 to what networks expect."""
         mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (self.mean, self.std))
-        return images.float().div(255).sub_(mean).div_(std)
+        return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
 
 def _mean_and_std(name: str, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
