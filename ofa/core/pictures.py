@@ -8,7 +8,7 @@ WHITE: Color = (255, 255, 255)
 
 
 def upright_opaque(image: Image.Image, in_channels: int, background: Color = WHITE) -> Image.Image:
-    """Return an image of 8 bits per channel as gray (1 channel) or RGB (3 channels).
+    """Return an image of 8 bits per channel as gray (1 channel) or RGB (3 channels); itself if it is that already.
 
     It is turned as its EXIF orientation says, and what is transparent is blended onto the background. Raises what
     Pillow does for an image that is broken, or that it cannot convert.

@@ -135,11 +135,9 @@ class Data(DataHeader):
 
 def _mean_and_std(name: str, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and the standard deviation of each channel, of values from 0 to 1."""
-    counts = np.zeros(
-        (len(images.picture(0).getbands()), 256)
-    )  # of each pixel value: takes no memory, however large images are
-    for index in evenly(len(images), 1000).tolist():
-        counts += np.reshape(images.picture(index, _MEASURED_SIDE).histogram(), counts.shape)
+    positions = evenly(len(images), 1000).tolist()
+    histograms = (np.array(images.picture(i, _MEASURED_SIDE).histogram()) for i in positions)
+    counts = np.reshape(sum(histograms), (-1, 256))  # of each pixel value: takes no memory, however large images are
     values, n_pixels = np.arange(256) / 255, counts.sum(axis=1)
     mean = counts @ values / n_pixels
     std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(axis=1) / (n_pixels - 1))

@@ -127,8 +127,8 @@ class StoredImages:
 
     def subset(self, positions: Positions) -> "StoredImages":
         """Return the images at some positions."""
-        chosen = torch.from_numpy(positions)
-        return replace(self, positions=self.positions[chosen], labels=self.labels[chosen])
+        rows = torch.from_numpy(positions)
+        return replace(self, positions=self.positions[rows], labels=self.labels[rows])
 
     @cached_property
     def fingerprints(self) -> NDArray[np.uint64]:

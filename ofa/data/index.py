@@ -5,7 +5,7 @@ import os
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ofa.core.files import replacing
 from ofa.data.images import short_hash
 
-_FORMAT = 1
+_FORMAT = 2
 _WORTH_KEEPING = 10_000
 """Images from which on a listing is kept; fewer are looked at again in a second."""
 _SETTLED_NS = 2 * 10**9
@@ -94,16 +94,6 @@ def _folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "ofa"
 
 
-def joined(names: Iterable[str]) -> NDArray[np.uint8]:
-    """Return texts as one array, which takes a fraction of a list's memory; see `separate`."""
-    return np.frombuffer("\0".join(names).encode(errors="surrogateescape"), np.uint8)
-
-
-def separate(names: NDArray[np.uint8]) -> list[str]:
-    """Return the texts that `joined` was given."""
-    return names.tobytes().decode(errors="surrogateescape").split("\0")
-
-
 def _stamps(paths: list[str]) -> NDArray[np.int64] | None:
     """Return sizes and times of change in ns `[n, 2]`; None if a path is missing."""
     try:
@@ -115,12 +105,8 @@ def _stamps(paths: list[str]) -> NDArray[np.int64] | None:
 
 def _write(file: Path, listing: Listing, stamps: NDArray[np.int64]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {
-        "_facts": joined([json.dumps(listing.facts), json.dumps(listing.notes)]),
-        "_read": joined(listing.read),
-        "_stamps": stamps,
-        **listing.arrays,
-    }
+    texts = json.dumps([listing.facts, listing.read, listing.notes]).encode()
+    arrays: dict[str, Any] = {"_texts": np.frombuffer(texts, np.uint8), "_stamps": stamps, **listing.arrays}
     with replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays, allow_pickle=False)
 
@@ -130,8 +116,8 @@ def _read(file: Path) -> Listing | None:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
-        facts, notes = map(json.loads, separate(arrays.pop("_facts")))
-        read, stamps = separate(arrays.pop("_read")), arrays.pop("_stamps")
+        facts, read, notes = json.loads(arrays.pop("_texts").tobytes())
+        stamps = arrays.pop("_stamps")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     now = _stamps(read)

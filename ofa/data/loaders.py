@@ -197,7 +197,6 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, data: Data, config: AugmentConfig, seed: int) -> None:
         self.data, self.config, self.seed = data, config, seed
-        self.labels = data.train.labels
 
     def __getitems__(self, batch: list[tuple[int, int, int]]) -> list[tuple[Tensor, int]]:
         """Return the images of a batch and their labels; restoring generators for each image takes longer."""
@@ -211,5 +210,5 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
             for epoch, index, resolution in batch:
                 picture = data.train.picture(index, sides[resolution])
                 seed_generators(self.seed, epoch, index)
-                augmented.append((transforms[resolution](picture), int(self.labels[index])))
+                augmented.append((transforms[resolution](picture), int(data.train.labels[index])))
         return augmented

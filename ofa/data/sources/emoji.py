@@ -41,8 +41,8 @@ def emoji(
     """
     root = config.folder or Path("node_modules")
     packages = {folder.name.removeprefix(_PACKAGE): folder for folder in sorted(root.glob(f"{_PACKAGE}*"))}
-    chosen = sorted(packages) if vendors is None else vendors
-    for vendor in chosen or ["google"]:
+    vendors = sorted(packages) if vendors is None else vendors
+    for vendor in vendors or ["google"]:
         if vendor not in packages:
             raise DataError(
                 f"no package {_PACKAGE}{vendor} in {root}; run `npm install {_PACKAGE}{vendor}` and set data.folder to "
@@ -53,8 +53,8 @@ def emoji(
             f"label = {label!r} and min_emoji = {min_emoji!r} are not both allowed; label is subcategory or category, "
             "min_emoji 3 or more"
         )
-    emojis = _emojis(packages[chosen[0]] / "emoji.json", label, min_emoji)
-    drawn = [(i, vendor) for vendor in chosen for i, one in enumerate(emojis) if one.get(f"has_img_{vendor}")]
+    emojis = _emojis(packages[vendors[0]] / "emoji.json", label, min_emoji)
+    drawn = [(i, vendor) for vendor in vendors for i, one in enumerate(emojis) if one.get(f"has_img_{vendor}")]
     files = [f"{_PACKAGE}{vendor}/img/{vendor}/64/{emojis[i]['image']}" for i, vendor in drawn]
     store = FileStore.of(root, files, Decoder(config.in_channels, config.background))
     emoji_of, is_again = np.array([i for i, _ in drawn]), np.ones(len(drawn), bool)
@@ -79,8 +79,8 @@ def _emojis(file: Path, label: str, min_emoji: int) -> list[dict[str, Any]]:
     try:
         emojis: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
         numbers = Counter(one[label] for one in emojis)
-        chosen = [one for one in emojis if numbers[one[label]] >= min_emoji]
-        in_order = sorted(chosen, key=lambda one: (one["sort_order"], one["image"]))
+        of_large_classes = [one for one in emojis if numbers[one[label]] >= min_emoji]
+        in_order = sorted(of_large_classes, key=lambda one: (one["sort_order"], one["image"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot read {file} ({error!r}); install the package again") from error
     if not in_order:

@@ -111,9 +111,9 @@ def _classes(folder: Path, skipped: Counter[str], read: list[str]) -> dict[str, 
     return {name: list(_image_files(folder, name, skipped, read)) for name in names if not _is_skipped(name)}
 
 
-def _image_files(folder: Path, name: str, skipped: Counter[str], read: list[str]) -> Iterator[str]:
+def _image_files(folder: Path, class_name: str, skipped: Counter[str], read: list[str]) -> Iterator[str]:
     seen = set()
-    for parent, subfolders, files in os.walk(folder / name, followlinks=True):
+    for parent, subfolders, files in os.walk(folder / class_name, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:  # a link leads back
             subfolders.clear()
             continue

@@ -4,12 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ofa.core import files
 from ofa.data import index
-from ofa.data.index import Listing, by_split, forget, index_file, joined, kept, separate
+from ofa.data.index import Listing, by_split, forget, index_file, kept
 
 
 @pytest.fixture
@@ -143,10 +141,9 @@ def test_listings_of_another_name_format_or_pillow_are_others(monkeypatch):
     assert len(names) == 4
 
 
-texts = st.text(st.characters(exclude_characters="\0", codec=None), min_size=1)
-
-
-@given(st.lists(texts, min_size=1))
-def test_joined_texts_are_separate_again(names):
-    names = [os.fsdecode(os.fsencode(name.encode("utf-8", "replace"))) for name in names]
-    assert separate(joined(names)) == names
+@pytest.mark.parametrize("name", ["plain", "with\nlines", "ä ö \u2603", os.fsdecode(b"no \xff utf-8"), '"quoted\\"'])
+def test_a_listing_holds_whatever_a_file_is_called(source, name):
+    source.path = source.path.rename(source.path.with_name(name))
+    first, second = source(), source()
+    assert source.n_made == 1
+    assert first.read == second.read == [str(source.path)]
