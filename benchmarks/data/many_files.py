@@ -37,11 +37,11 @@ def section(starts: dict[str, Any]) -> list[str]:
         rows.append(" | ".join([f"{n:,}", name.partition(", ")[2], *seconds, *per_file]))
     return [
         "## Many files",
-        f"JPEG files of 32 pixels in {OPTIONS['num_classes']} folders of classes, on a warm disk. *Imports* is the time "
-        "from the start of the process until torch, timm and the supernet are there, *list* the time to find, check and "
-        "split the files, *first step* the time from the start of the process to the end of the first training step. "
-        "Memory is that of the process after it has the list, and what a worker that loads images has for itself alone, "
-        "each less that with few files.",
+        f"JPEG files of 32 pixels in {OPTIONS['num_classes']} folders of classes, on a warm disk. *Imports* is the "
+        "time from the start of the process until torch, timm and the supernet are there; *list* is the time to "
+        "find, check and split the files; *first step* is the time from the start of the process to the end of the "
+        "first training step. Memory is that of the process after it has the list, and what a worker that loads "
+        "images has for itself alone, each less that with few files.",
         table("files | start | imports s | list s | first step s | bytes per file | bytes per file and worker", rows),
     ]
 

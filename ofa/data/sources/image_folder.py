@@ -121,7 +121,7 @@ def _image_files(folder: Path, class_name: str, skipped: Counter[str], read: lis
         read.append(parent)
         skipped.update("hidden folder" for name in subfolders if _is_skipped(name))
         subfolders[:] = sorted(name for name in subfolders if not _is_skipped(name))
-        relative = os.path.relpath(parent, folder)
+        relative = os.path.join(os.path.relpath(parent, folder), "")
         for file in sorted(files):
             suffix = os.path.splitext(file)[1].lower()
             if _is_skipped(file):
@@ -129,7 +129,7 @@ def _image_files(folder: Path, class_name: str, skipped: Counter[str], read: lis
             elif suffix not in image_suffixes():
                 skipped[f"{suffix or 'without suffix'} (no image)"] += 1
             else:
-                yield os.path.join(relative, file)
+                yield relative + file
 
 
 def _is_skipped(name: str) -> bool:
