@@ -130,13 +130,19 @@ class Data(DataHeader):
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize pixel values `[..., channels, height, width]` between 0 and 255 to what networks expect."""
         mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (self.mean, self.std))
-        return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+        values = images.to(torch.float32, copy=True)
+        rows = values
+        if values.stride(-3) == 1:  # channels last in memory: whole rows at once take half the time
+            rows = values.movedim(-3, -1).flatten(-2)
+            mean, std = (of_channels.flatten().repeat(values.shape[-1]) for of_channels in (mean, std))
+        rows.div_(255).sub_(mean).div_(std)
+        return values
 
 
 def _mean_and_std(name: str, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and the standard deviation of each channel, of values from 0 to 1."""
     positions = evenly(len(images), 1000).tolist()
-    histograms = (np.array(images.picture(i, _MEASURED_SIDE).histogram()) for i in positions)
+    histograms = (np.array(images.picture(i, lambda _: _MEASURED_SIDE).histogram()) for i in positions)
     counts = np.reshape(sum(histograms), (-1, 256))  # of each pixel value: takes no memory, however large images are
     values, n_pixels = np.arange(256) / 255, counts.sum(axis=1)
     mean = counts @ values / n_pixels

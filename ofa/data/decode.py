@@ -1,6 +1,6 @@
 """From an image as it is stored to the picture that networks see, before any resizing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +16,8 @@ from torch import Tensor
 from ofa.core.errors import DataError
 from ofa.core.pictures import WHITE, Color, upright_opaque
 
+Side = Callable[[Image.Image], int]
+"""The shorter side in pixels that is needed of a picture, which may not be decoded yet."""
 _ARRAY_CHANNELS = (1, 3, 4)
 _NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow opens, but reads only with another program, or not at all."""
@@ -36,26 +38,27 @@ class Decoder:
     in_channels: int = 3
     background: Color = WHITE
 
-    def file(self, path: str | Path, side: int | None = None) -> Image.Image:
+    def file(self, path: str | Path, side: Side | None = None) -> Image.Image:
         """Decode an image file, where `side` is given at a reduced scale; DataError if it cannot be read."""
         with reading(path), Image.open(path) as image:
             return self.picture(image, side)
 
-    def encoded(self, content: bytes, name: str, side: int | None = None) -> Image.Image:
+    def encoded(self, content: bytes, name: str, side: Side | None = None) -> Image.Image:
         """Decode the bytes of an image file, called `name` in errors, like `file`."""
         with reading(name), Image.open(BytesIO(content)) as image:
             return self.picture(image, side)
 
-    def picture(self, image: Image.Image, side: int | None = None) -> Image.Image:
+    def picture(self, image: Image.Image, side: Side | None = None) -> Image.Image:
         """Convert any PIL image; raises what Pillow does, and ValueError for more than 8 bits per channel.
 
         A JPEG file that is not decoded yet is decoded at 1/2, 1/4 or 1/8 of its size where `side` is given: at the
-        smallest of them that leaves its shorter side at `side` or above, in a fraction of the time.
+        smallest of them that leaves its shorter side at what `side` says or above, in a fraction of the time.
         """
         if image.mode[0] in "IF":
             raise ValueError(f"its mode is {image.mode}; scale it to 8 bits per channel")
         if side is not None:
-            image.draft(None, (side, side))  # the mode stays
+            shorter = side(image)
+            image.draft(None, (shorter, shorter))  # the mode stays
         return upright_opaque(image, self.in_channels, self.background)
 
     def array(self, pixels: Any) -> Image.Image:

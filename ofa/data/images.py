@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from ofa.data.decode import picture_of, pixels_of
+from ofa.data.decode import Side, picture_of, pixels_of
 
 Positions = NDArray[np.int64]
 
@@ -24,10 +24,10 @@ class Images(Protocol):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
-    def picture(self, index: int, side: int | None = None) -> Image:
+    def picture(self, index: int, side: Side | None = None) -> Image:
         """Return an image as a gray or RGB picture, as augmentation takes it.
 
-        It may be smaller than it is stored where `side` is given, if its shorter side is not below that.
+        It may be smaller than it is stored where `side` is given, if its shorter side is not below what that says.
         """
 
     @property
@@ -64,7 +64,7 @@ class TensorImages:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
 
-    def picture(self, index: int, side: int | None = None) -> Image:  # noqa: ARG002  # it is in memory already
+    def picture(self, index: int, side: Side | None = None) -> Image:  # noqa: ARG002  # it is in memory already
         """See `Images.picture`."""
         return picture_of(self.images[index])
 
@@ -93,7 +93,7 @@ class Store(Protocol):
     def name(self, position: int) -> str:
         """Return what an image is called in messages, such as its path."""
 
-    def picture(self, position: int, side: int | None = None) -> Image:
+    def picture(self, position: int, side: Side | None = None) -> Image:
         """See `Images.picture`; DataError if the image cannot be read."""
 
     def fingerprints(self, positions: Positions) -> NDArray[np.uint64]:
@@ -117,7 +117,7 @@ class StoredImages:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return pixels_of(self.picture(index)), int(self.labels[index])
 
-    def picture(self, index: int, side: int | None = None) -> Image:
+    def picture(self, index: int, side: Side | None = None) -> Image:
         """See `Images.picture`."""
         return self.store.picture(int(self.positions[index]), side)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ofa.core.errors import DataError
-from ofa.data.decode import Decoder, pixels_of, reading
+from ofa.data.decode import Decoder, Side, pixels_of, reading
 from ofa.data.images import Positions, StoredImages, evenly, short_hash, stored
 
 _LOOKED_AT = 2000
@@ -42,7 +42,7 @@ class DatasetStore:
         """See `Store.name`."""
         return f"{position} of {type(self.dataset).__name__}"
 
-    def picture(self, position: int, side: int | None = None) -> Image.Image:
+    def picture(self, position: int, side: Side | None = None) -> Image.Image:
         """See `Store.picture`."""
         with reading(self.name(position)):
             image = _image(self.dataset[position], self.key)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from timm.data import create_transform
+from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -30,9 +31,19 @@ def resize_center_crop(images: Tensor, resolution: int) -> Tensor:
     return cropped
 
 
-def largest_crop(config: AugmentConfig, resolution: int) -> int:
-    """Return the shorter side in pixels of an image whose random crops all have at least as many as the resolution."""
-    return math.ceil(resolution * math.sqrt(max(config.ratio[1], 1 / config.ratio[0]) / config.scale[0]))
+def needed_side(config: AugmentConfig, resolution: int, picture: Image.Image) -> int:
+    """Return the shorter side at which the next random crop of a picture has as many pixels as the resolution.
+
+    It draws the crop that `training_transform` draws next from Python's generator, and leaves that as it was.
+    """
+    shorter = min(picture.size)
+    if shorter < 2 * resolution:  # half of it is too small for any crop
+        return shorter
+    state = random.getstate()
+    _, _, height, width = RandomResizedCropAndInterpolation.get_params(picture, config.scale, config.ratio)
+    random.setstate(state)
+    side: int = math.ceil(shorter * resolution / min(height, width))
+    return side
 
 
 @cache

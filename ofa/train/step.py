@@ -110,7 +110,8 @@ class TrainingStep:
         return logits.float()
 
     def _laid_out(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=layout)
 
     def _network(self, arch: Arch) -> Any:
         space = self.supernet.family.space

@@ -15,7 +15,7 @@ from PIL.Image import Image
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
-from ofa.data.decode import Decoder, reading
+from ofa.data.decode import Decoder, Side, reading
 from ofa.data.images import Positions, short_hash
 from ofa.data.splits import source_path, split_named, with_class_names
 
@@ -41,7 +41,7 @@ class ArrayStore:
         """See `Store.name`."""
         return f"{position} of {self.where}"
 
-    def picture(self, position: int, side: int | None = None) -> Image:  # noqa: ARG002  # nothing is decoded
+    def picture(self, position: int, side: Side | None = None) -> Image:  # noqa: ARG002  # nothing is decoded
         """See `Store.picture`."""
         with reading(self.name(position)):
             return self.decoder.array(self.images[position])

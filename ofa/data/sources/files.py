@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ofa.core.errors import DataError
-from ofa.data.decode import Decoder, reading
+from ofa.data.decode import Decoder, Side, reading
 from ofa.data.images import Positions, evenly, short_hash
 
 _EDGE_BYTES = 4096
@@ -67,7 +67,7 @@ class FileStore:
         """See `Store.name`. It is the path of the file."""
         return _path(self.root, self.names.numpy(), self.ends.numpy(), position)
 
-    def picture(self, position: int, side: int | None = None) -> Image.Image:
+    def picture(self, position: int, side: Side | None = None) -> Image.Image:
         """See `Store.picture`."""
         return self.decoder.file(self.name(position), side)
 

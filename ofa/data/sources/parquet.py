@@ -16,7 +16,7 @@ from PIL.Image import Image
 from ofa.core.errors import DataError, nearest
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
-from ofa.data.decode import Decoder
+from ofa.data.decode import Decoder, Side
 from ofa.data.images import Positions, short_hash
 from ofa.data.sources.files import edge_hash
 from ofa.data.splits import files_by_split, source_path, with_class_names
@@ -56,7 +56,7 @@ class ParquetStore:
         """See `Store.name`."""
         return f"{position} in {self.files[self.groups[self._group(position), 0]]}"
 
-    def picture(self, position: int, side: int | None = None) -> Image:
+    def picture(self, position: int, side: Side | None = None) -> Image:
         """See `Store.picture`."""
         group = self._group(position)
         content = self._images(group)[position - (int(self.ends[group - 1]) if group else 0)].as_py()

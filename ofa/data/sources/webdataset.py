@@ -19,7 +19,7 @@ from torch import Tensor
 from ofa.core.errors import DataError
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
-from ofa.data.decode import Decoder, image_suffixes, reading
+from ofa.data.decode import Decoder, Side, image_suffixes, reading
 from ofa.data.images import Positions, stored
 from ofa.data.index import Listing, by_split, kept
 from ofa.data.sources.files import edge_hash
@@ -50,7 +50,7 @@ class ShardStore:
         shard, start, _ = self.places[position].tolist()
         return f"at byte {start} of {self.shards[shard]}"
 
-    def picture(self, position: int, side: int | None = None) -> Image:
+    def picture(self, position: int, side: Side | None = None) -> Image:
         """See `Store.picture`."""
         return self.decoder.encoded(self._bytes(*self.places[position].tolist()), self.name(position), side)
 

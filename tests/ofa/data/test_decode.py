@@ -96,7 +96,7 @@ def test_a_jpeg_file_is_decoded_as_small_as_the_shorter_side_allows(tmp_path, si
     whole = Image.fromarray(load_sample_image("china.jpg")[:424])
     for suffix in ("jpg", "png"):
         whole.save(tmp_path / f"a.{suffix}", quality=95)
-        decoded = pixels_of(Decoder().file(tmp_path / f"a.{suffix}", side))
+        decoded = pixels_of(Decoder().file(tmp_path / f"a.{suffix}", None if side is None else lambda _: side))
         width, height = size if suffix == "jpg" else whole.size
         assert decoded.shape == (3, height, width)
         smaller = np.asarray(whole.resize((width, height), Image.Resampling.BOX)).astype(int)

@@ -3,13 +3,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
 from ofa.data.config import AugmentConfig
-from ofa.data.transforms import largest_crop, resize_center_crop, seed_generators, seeded, training_transform
+from ofa.data.transforms import needed_side, resize_center_crop, seed_generators, seeded, training_transform
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,12 @@ def test_no_crop_of_an_image_read_at_a_reduced_scale_is_smaller_than_the_resolut
     resolution, area, narrow, wide, longer, upright, seed
 ):
     config = AugmentConfig(scale=(area, 1.0), ratio=(narrow, wide))
-    side = largest_crop(config, resolution)
-    size = (side, int(side * longer)) if upright else (int(side * longer), side)
-    crop = RandomResizedCropAndInterpolation(resolution, scale=config.scale, ratio=config.ratio)
+    shorter = resolution * 3
+    stored = Image.new("L", (shorter, int(shorter * longer)) if upright else (int(shorter * longer), shorter))
     random.seed(seed)
-    _, _, height, width = crop.get_params(Image.new("L", size), crop.scale, crop.ratio)
-    assert min(height, width) >= resolution
+    side = needed_side(config, resolution, stored)
+    scale = side / shorter
+    assume(scale <= 1)  # an area that small is enlarged at any scale
+    _, _, height, width = RandomResizedCropAndInterpolation.get_params(stored, config.scale, config.ratio)
+    assert min(height, width) * scale >= resolution
+    assert min(height, width) * (side - 1) / shorter < resolution
