@@ -20,6 +20,8 @@ from ofa.data.loaders import train_batches
 
 RESOLUTION, BATCH_SIZE, WORKERS = 224, 32, 2
 ROUNDS, WARM_UP, BATCHES = 7, 4, 30
+AHEAD = 4
+"""Batches that workers load beyond those that are counted, as in a training that goes on."""
 CASES = {"224 to 500": (N_IMAGES, SIDES), "450 to 900": (1_000, (450, 900)), "1,000 to 2,000": (1_000, (1000, 2000))}
 """Number of test images of the folder, and range of the files' sides in pixels; the first is that of `memory`."""
 AUGMENT = AugmentConfig(hflip=0.5)
@@ -68,7 +70,7 @@ def _ours(folder: Path) -> Callable[[], Iterator[Any]]:
         batch_size=BATCH_SIZE,
         seed=0,
         workers=WORKERS,
-        steps=range(WARM_UP + BATCHES),
+        steps=range(WARM_UP + BATCHES + AHEAD),
     )
 
 
