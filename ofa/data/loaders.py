@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from ofa.core.errors import DataError
 from ofa.data.config import AugmentConfig
@@ -26,6 +27,7 @@ from ofa.data.transforms import (
 Batch = tuple[Tensor, Tensor]
 """Images and their labels `[batch]`."""
 Batches = Sequence[Batch]
+Augmented = Image | Tensor
 CPU = torch.device("cpu")
 _EVAL_BATCH, _EVAL_VALUES = 250, 2**22
 """Images in a batch for evaluation, and values of their pixels, at most."""
@@ -182,12 +184,16 @@ class _PreparedImages(Dataset[Batch]):
         return self.data.normalize(batch), torch.tensor([label for _, label in pairs])
 
 
-def _stacked(images: list[tuple[Tensor, int]]) -> Batch:
-    """Return one batch. In memory it is `[batch, height, width, channels]`, as pictures are: stacked in a third of the
-    time, and what most networks train on.
-    """
-    pixels, labels = default_collate([(image.permute(1, 2, 0), label) for image, label in images])
-    return pixels.permute(0, 3, 1, 2), labels
+def _stacked(images: list[tuple[Augmented, int]]) -> Batch:
+    """Return one batch. In memory it is `[batch, height, width, channels]`, as pictures are and as most train."""
+    every, labels = zip(*images, strict=True)
+    first = every[0]
+    if isinstance(first, Tensor):
+        return torch.stack(every).contiguous(memory_format=torch.channels_last), torch.tensor(labels)
+    pixels = torch.empty((len(every), first.height, first.width, len(first.getbands())), dtype=torch.uint8)
+    for row, picture in zip(pixels.numpy(), every, strict=True):
+        row[:] = np.asarray(picture).reshape(row.shape)
+    return pixels.permute(0, 3, 1, 2), torch.tensor(labels)
 
 
 def _reraised(loader: Iterable[Batch]) -> Iterator[Batch]:
@@ -198,16 +204,16 @@ def _reraised(loader: Iterable[Batch]) -> Iterator[Batch]:
         raise DataError(str(error).rpartition(f"{DataError.__name__}: ")[2]) from error
 
 
-class AugmentedImages(Dataset[tuple[Tensor, int]]):
+class AugmentedImages(Dataset[tuple[Augmented, int]]):
     """Training images by epoch, index and resolution, each augmented by a seed of its own.
 
-    Images are uint8 `[channels, height, width]`, or normalized where parts of them are erased.
+    Images are pictures, or normalized tensors `[channels, height, width]` where parts of them are erased.
     """
 
     def __init__(self, data: Data, config: AugmentConfig, seed: int) -> None:
         self.data, self.config, self.seed = data, config, seed
 
-    def __getitems__(self, batch: list[tuple[int, int, int]]) -> list[tuple[Tensor, int]]:
+    def __getitems__(self, batch: list[tuple[int, int, int]]) -> list[tuple[Augmented, int]]:
         """Return the images of a batch and their labels; restoring generators for each image takes longer."""
         data, augmented = self.data, []
         transforms = {

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data
-from ofa.data.decode import picture_of
+from ofa.data.decode import picture_of, pixels_of
 from ofa.data.images import evenly
 from ofa.data.loaders import AugmentedImages
 from ofa.data.transforms import resize_center_crop
@@ -41,9 +41,9 @@ def sheet(data: Data, augment: AugmentConfig, resolution: int, seed: int = 0) ->
             seen = resize_center_crop(data.train[position][0].float(), resolution)
             image.paste(_picture(seen), (_GAP + column * (_SIDE + _GAP), top + _LINE))
         for epoch in range(_AUGMENTED):
-            ((pixels, _),) = augmented.__getitems__([(epoch, positions[0], resolution)])
-            seen = pixels.float() if pixels.dtype == torch.uint8 else _denormalized(data, pixels)
-            image.paste(_picture(seen), (left + epoch * (_SIDE + _GAP), top + _LINE))
+            ((drawn, _),) = augmented.__getitems__([(epoch, positions[0], resolution)])
+            pixels = _denormalized(data, drawn) if isinstance(drawn, Tensor) else pixels_of(drawn)
+            image.paste(_picture(pixels), (left + epoch * (_SIDE + _GAP), top + _LINE))
     return image
 
 
@@ -54,6 +54,6 @@ def _denormalized(data: Data, image: Tensor) -> Tensor:
 
 def _picture(image: Tensor) -> Image.Image:
     """Return pixels `[channels, h, w]` from 0 to 255 as a picture of the sheet's size, each pixel a square."""
-    picture = picture_of(image.round().clamp(0, 255).to(torch.uint8)).convert("RGB")
+    picture = picture_of(image.float().round().clamp(0, 255).to(torch.uint8)).convert("RGB")
     nearest = picture.width < _SIDE
     return picture.resize((_SIDE, _SIDE), Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS)

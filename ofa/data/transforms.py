@@ -50,10 +50,10 @@ def needed_side(config: AugmentConfig, resolution: int, picture: Image.Image) ->
 def training_transform(
     config: AugmentConfig, resolution: int, *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Any:
-    """Return timm's transform from a PIL image to an augmented tensor `[channels, height, width]`.
+    """Return timm's transform from a PIL image to an augmented one.
 
-    It is normalized where parts of it are erased, which fills them with the mean. Otherwise it holds integers from 0
-    to 255: normalizing a whole batch takes a fraction of the time.
+    Where parts of it are erased, which fills them with the mean, it ends with a normalized tensor `[channels, height,
+    width]`. Otherwise it ends with a PIL image: normalizing a whole batch takes a fraction of the time.
     """
     transform = create_transform(
         resolution,
@@ -69,6 +69,8 @@ def training_transform(
         normalize=config.erase > 0,
         re_prob=config.erase,
     )
+    if config.erase == 0:
+        transform.transforms.pop()  # what makes a tensor of it
     for step in transform.transforms:
         for operation in chain(getattr(step, "ops", ()), *getattr(step, "policy", ())):
             if operation.name.startswith("Posterize"):

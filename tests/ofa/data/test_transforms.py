@@ -44,7 +44,8 @@ def test_every_policy_augments_gray_and_color_images_even_to_0_bits(policy, mode
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 18, 3), dtype=np.uint8)).convert(mode)
     for seed in range(60):
         with seeded(seed):
-            assert transform(image).shape == (channels, 16, 16)
+            augmented = transform(image)
+            assert (augmented.mode, augmented.size) == (mode, (16, 16))
 
 
 @pytest.mark.parametrize("policy", ["rand-m10-inc1", "rand-m0"])
