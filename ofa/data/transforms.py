@@ -90,7 +90,7 @@ def seeded(*seeds: int) -> Iterator[None]:
     """Seed the global generators, which augmentation draws from, and restore their states at the end."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
-        seed_generators(*seeds)
+        seed_generators(one_seed(*seeds))
         yield
     finally:
         random.setstate(states[0])
@@ -98,9 +98,13 @@ def seeded(*seeds: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def seed_generators(*seeds: int) -> None:
+def one_seed(*seeds: int) -> int:
+    """Return a seed that depends on all of the given ones."""
+    return int(np.random.SeedSequence(seeds).generate_state(1)[0])
+
+
+def seed_generators(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch."""
-    seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     torch.default_generator.manual_seed(seed)  # torch.manual_seed also records the call for GPUs, which takes longer
