@@ -1,6 +1,6 @@
 """Peak memory of evaluating subnets on many large images.
 
-Each measurement is the peak of a process of its own, which runs this module with `FOLDER MODE N_SUBNETS`.
+Each measurement is the peak of a process of its own, which runs this module with `FOLDER MODE`.
 """
 
 import json
@@ -8,11 +8,12 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
 import ofa
 from benchmarks.data.pictures import jpeg_folder
@@ -20,47 +21,55 @@ from benchmarks.page import table
 from ofa.data.config import DataConfig
 from ofa.evaluate.subnets import evaluate_subnets, extract_calibrated
 
-N_IMAGES, N_SUBNETS = 50_000, 20
-RESOLUTION, CALIBRATION_IMAGES = 224, 1024
-OPTIONS = {"num_classes": 10, "resolutions": [RESOLUTION], "width_mult": 0.25}
+N_IMAGES, RESOLUTION, CALIBRATION_IMAGES = 50_000, 224, 1024
+WIDTHS = tuple(range(8, 48, 2))
+"""Channels of the subnets: of one convolution each, so that time and memory are those of the images."""
 
 
 def measure(folder: Path) -> dict[str, Any]:
     """Measure networks alone, and the evaluation of networks on images."""
     images = jpeg_folder(folder, N_IMAGES)
-    return {mode: _peak(images, mode, N_SUBNETS) for mode in ("networks", "images")}
+    return {mode: _peak(images, mode) for mode in ("networks", "images")}
 
 
 def section(runs: dict[str, Any]) -> list[str]:
     """Return the section of the page."""
     own, peak = (runs[mode]["peak_mib"] for mode in ("networks", "images"))
     row = (
-        f"{N_IMAGES:,} | {N_SUBNETS} | {own:.0f} | {peak:.0f} | {peak - own:.0f} "
+        f"{N_IMAGES:,} | {len(WIDTHS)} | {own:.0f} | {peak:.0f} | {peak - own:.0f} "
         f"| {N_IMAGES * 3 * RESOLUTION**2 * 4 / 2**20:,.0f} | {runs['images']['minutes']:.0f}"
     )
     head = "images | subnets | networks alone MiB | evaluation MiB | more, MiB | all images MiB | minutes"
     return [
         "## Memory of evaluation",
         f"JPEG files of {RESOLUTION} to 500 pixels, evaluated at {RESOLUTION} pixels by subnets of "
-        "`small_mobilenet_v3`, BatchNorm re-estimated for each; peak resident memory of the process. *Networks alone* "
+        "one convolution, BatchNorm re-estimated for each; peak resident memory of the process. *Networks alone* "
         "is that of a process that extracts the same subnets and runs each on one batch; *all images* is what they "
         "take as floats, all of which was held before.",
         table(head, [row]),
     ]
 
 
-def _peak(folder: Path, mode: str, n_subnets: int) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.data.memory", str(folder), mode, str(n_subnets)]
+def _peak(folder: Path, mode: str) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.data.memory", str(folder), mode]
     result: dict[str, Any] = json.loads(subprocess.check_output(command, text=True))
     return result
 
 
-def main(folder: Path, mode: str, n_subnets: int) -> None:
+def build(arch: Mapping[str, Any]) -> nn.Module:
+    """Return a network of one convolution."""
+    width = arch["width"]
+    convolution = nn.Conv2d(3, width, 8, stride=8, bias=False)
+    return nn.Sequential(
+        convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
+    )
+
+
+def main(folder: Path, mode: str) -> None:
     """Evaluate the subnets on all test images, or run them on one batch; print the peak memory."""
     start = time.monotonic()
-    supernet = ofa.Supernet(ofa.create_family("small_mobilenet_v3", **OPTIONS))
-    rows = supernet.family.space.sample(n_subnets, np.random.default_rng(0))
-    archs = [supernet.family.space.decode(row) for row in rows]
+    family = ofa.Family.from_builder(ofa.SearchSpace([ofa.Choice("width", WIDTHS)]), build, resolution=RESOLUTION)
+    supernet, archs = ofa.Supernet(family), [family.space.arch({"width": width}) for width in WIDTHS]
     data = ofa.load_data(DataConfig(name="image_folder", folder=folder))
     if mode == "images":
         limits = {"calibration_images": CALIBRATION_IMAGES}
@@ -76,4 +85,4 @@ def main(folder: Path, mode: str, n_subnets: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2])
