@@ -93,6 +93,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"ofa.{name}")
     if name in _HOME:
         return getattr(import_module(f"ofa.{_HOME[name]}"), name)
+    if name.startswith("_"):  # what tools ask every object for
+        raise AttributeError(f"module 'ofa' has no attribute {name!r}")
     for point in entry_points(group=_PUBLIC, name=name):
         return point.load()
     from ofa.core.errors import nearest
