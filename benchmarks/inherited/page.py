@@ -42,8 +42,8 @@ def _task_sections(name: str, seeds: range) -> list[str]:
     _plot(name, macs_m[:N_SPREAD], alone, {one: percent[:, :N_SPREAD] for one, percent in inherited.items()})
     ours = inherited[recipe]
     rows = [
-        f"{macs_m[i]:.2f} | {task.archs[i]['resolution']} | {mean_std(ours[:, i])} | {mean_std(alone[:, i])} "
-        f"| {ours[:, i].mean() - alone[:, i].mean():+.2f}"
+        f"{macs_m[i]:.2f} | {task.archs[i]['resolution']} | {mean_std(ours[:, i])} | {_known(alone[:, i])} "
+        f"| {_signed(ours[:, i].mean() - _means(alone)[i])}"
         for i in range(N_SPREAD)
     ]
     costs = {cost_key(name, one): "" for one in inherited} | read(COSTS) | {cost_key(name, SANDWICH): 1.0}
@@ -52,12 +52,13 @@ def _task_sections(name: str, seeds: range) -> list[str]:
         for training, percent in inherited.items()
     ]
     all_alone = alone_percent(name, seeds, N_SPREAD + N_RANDOM)
+    all_alone = all_alone[~np.isnan(all_alone).any(axis=1)]
     complete = min(len(ours), len(all_alone))
     ranking = [agreement(ours[:complete], all_alone[:complete])] if complete else []
     return [
         f"## `{task.family.name}`, recipe `{task.recipe.name}`",
         f"{N_SPREAD} archs at even distances in log MACs; {len(ours)} seeds of supernets, trained by `{recipe}` as in "
-        f"the recipe, and {len(alone)} of networks alone:",
+        f"the recipe, and {len(alone)} of networks alone{'; empty: not trained yet' if np.isnan(alone).any() else ''}:",
         table("MACs M | pixels | inherited % | alone % | gap", rows),
         f"![inherited and alone](inherited-{name}.svg)",
         *([f"With {N_RANDOM} random archs beside them:", *ranking] if ranking else []),
@@ -76,11 +77,11 @@ def _finetuning(name: str, macs_m: Floats, inherited: Floats, alone: Floats, see
         if not results:
             continue
         percent = np.array([one["test"] for one in results])
-        gains = [percent.mean() - others[:, arch].mean() for others in (inherited, alone)]
+        gains = [_signed(percent.mean() - _means(others)[arch]) for others in (inherited, alone)]
         minutes = np.mean([one["minutes"] for one in results])
         rows.append(
             f"{macs_m[arch]:.2f} | {epochs} | {len(results)} | {mean_std(percent)} "
-            f"| {gains[0]:+.2f} | {gains[1]:+.2f} | {minutes:.1f}"
+            f"| {gains[0]} | {gains[1]} | {minutes:.1f}"
         )
     if not rows:
         return []
@@ -110,18 +111,39 @@ def _gradients(name: str, macs_m: Floats) -> list[str]:
 
 
 def gap_cells(inherited: Floats, alone: Floats) -> str:
-    """Return cells with the mean gap, the worst, all of them in order of size, and the largest fall along the sizes."""
+    """Return cells with the mean gap, the worst, all of them in order of size, and the largest fall along the sizes.
+
+    Archs that were not trained alone, NaN in `alone`, are left out of the first two and `?` in the third.
+    """
     means = inherited.mean(0)
-    gaps = means - alone.mean(0)
+    gaps = means - _means(alone)
     falls = np.maximum(0, -np.diff(means))
-    of_sizes = " ".join(f"{gap:+.1f}" for gap in gaps)
-    return f"{gaps.mean():+.2f} | {gaps.min():+.2f} | {of_sizes} | {falls.max():.2f}"
+    of_sizes = " ".join("?" if np.isnan(gap) else f"{gap:+.1f}" for gap in gaps)
+    return f"{np.nanmean(gaps):+.2f} | {np.nanmin(gaps):+.2f} | {of_sizes} | {falls.max():.2f}"
+
+
+def _means(percent: Floats) -> Floats:
+    """Return means over the seeds that are there, NaN for archs that no seed has."""
+    means: Floats = np.ma.masked_invalid(percent).mean(axis=0).filled(np.nan)
+    return means
+
+
+def _known(percent: Floats) -> str:
+    """Return the mean and spread over the seeds of one arch that are there, if any."""
+    there = percent[~np.isnan(percent)]
+    return mean_std(there) if len(there) else ""
+
+
+def _signed(gap: float) -> str:
+    return "" if np.isnan(gap) else f"{gap:+.2f}"
 
 
 def _plot(name: str, macs_m: Floats, alone: Floats, inherited: dict[str, Floats]) -> None:
     figure, axes = plt.subplots(figsize=(6.5, 4.5))
     for label, percent in {"trained alone": alone, **inherited}.items():
-        axes.errorbar(macs_m, percent.mean(0), std(percent), marker="o", capsize=3, label=label)
+        there = ~np.isnan(percent).any(axis=0)
+        of_seeds = percent[:, there]
+        axes.errorbar(macs_m[there], of_seeds.mean(0), std(of_seeds), marker="o", capsize=3, label=label)
     axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=TASKS[name].family.name)
     axes.legend(fontsize=8)
     save_plot(figure, f"inherited-{name}")

@@ -45,11 +45,13 @@ def supernet_key(training: str, seed: int) -> str:
 
 
 def alone_percent(task: str, seeds: range, n_archs: int) -> Floats:
-    """Return test accuracies `[complete seeds, archs]` of the first archs trained alone."""
+    """Return test accuracies `[seeds with any, archs]` of the first archs trained alone; NaN where one was not yet."""
     results = read(alone_path(task))
     keys = [[alone_key(arch, seed) for arch in range(n_archs)] for seed in seeds]
-    rows = [[results[key]["test"] for key in row] for row in keys if all(key in results for key in row)]
-    return np.array(rows).reshape(len(rows), n_archs)
+    rows = [[results[key]["test"] if key in results else np.nan for key in row] for row in keys]
+    every = np.array(rows, dtype=np.float64).reshape(len(rows), n_archs)
+    kept: Floats = every[~np.isnan(every).all(axis=1)]
+    return kept
 
 
 def inherited_percent(task: str, training: str, seeds: range) -> Floats:

@@ -14,3 +14,9 @@ def test_cells_are_mean_gap_worst_gap_gaps_in_order_and_largest_fall():
 def test_accuracy_that_only_rises_has_no_fall():
     rising = np.array([[90.0, 91.0, 92.0]])
     assert gap_cells(rising, rising).endswith(" | 0.00")
+
+
+def test_archs_that_were_not_trained_alone_are_left_out():
+    inherited = np.array([[90.0, 91.0, 92.0]])
+    alone = np.array([[90.0, np.nan, 92.4], [90.2, np.nan, np.nan]])  # of the last arch one seed only
+    assert gap_cells(inherited, alone) == "-0.25 | -0.40 | -0.1 ? -0.4 | 0.00"
