@@ -38,7 +38,7 @@ def data(
     if rescan:
         forget()
     images = load_data(loaded.data)
-    shown = overview(images)
+    shown = overview(images, weighed=loaded.train.class_weights == "balanced")
     resolution = max(family_for(loaded, images).resolutions)
     path = sheet or Path(f"{loaded.name}-data.png")
     with replacing(path) as temporary:

@@ -69,8 +69,9 @@ def say_findings(run: Run) -> None:
     from ofa.core import distributed
     from ofa.data.overview import findings
 
-    for finding in findings(run.data) if distributed.rank() == 0 else ():
-        warn(finding)
+    if distributed.rank() == 0:
+        for finding in findings(run.data, weighed=run.recipe.train.class_weights == "balanced"):
+            warn(finding)
 
 
 def execute(run: Run, name: str, target: str | None = None) -> None:

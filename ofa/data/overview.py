@@ -17,7 +17,7 @@ _MEASURED = 500
 """Images, spread evenly, whose sizes are looked at."""
 
 
-def overview(data: Data) -> dict[str, Any]:
+def overview(data: Data, *, weighed: bool = False) -> dict[str, Any]:
     """Return the numbers of images by split and class, sizes of images in pixels, and `findings`."""
     counts = _counts(data)
     sides = np.array([data.train[i][0].shape[1:] for i in evenly(len(data.train), _MEASURED).tolist()])
@@ -30,12 +30,15 @@ def overview(data: Data) -> dict[str, Any]:
         },
         "height": [int(side) for side in np.percentile(sides[:, 0], (0, 50, 100))],
         "width": [int(side) for side in np.percentile(sides[:, 1], (0, 50, 100))],
-        "findings": findings(data),
+        "findings": findings(data, weighed=weighed),
     }
 
 
-def findings(data: Data) -> list[str]:
-    """Return, as sentences, what its source noted, images in two splits, empty classes and very uneven ones."""
+def findings(data: Data, *, weighed: bool = False) -> list[str]:
+    """Return, as sentences, what its source noted, images in two splits, empty classes and very uneven ones.
+
+    `weighed` says that the training weighs classes by their numbers of images, which uneven ones need.
+    """
     sentences = list(data.notes)
     for (first, images), (second, others) in combinations([(split, getattr(data, split)) for split in SPLITS], 2):
         pairs = _shared(images, others)
@@ -51,7 +54,7 @@ def findings(data: Data) -> list[str]:
         sentences += [f"class {data.labels[i]!r} has no images in {split}" for i in np.flatnonzero(of_split == 0)]
     counts = by_split["train"]
     smallest, largest = np.where(counts, counts, counts.max()).argmin(), counts.argmax()
-    if counts[largest] > _UNEVEN * counts[smallest] and data.sampler == "shuffled":
+    if counts[largest] > _UNEVEN * counts[smallest] and data.sampler == "shuffled" and not weighed:
         sentences.append(
             f"class {data.labels[largest]!r} has {counts[largest]} training images, {data.labels[smallest]!r} has "
             f"{counts[smallest]}; data.sampler: balanced trains as many of each, train.class_weights: balanced weighs "

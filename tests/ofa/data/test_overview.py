@@ -83,6 +83,7 @@ def test_empty_and_very_uneven_classes_are_said():
         "each, train.class_weights: balanced weighs them the same",
     ]
     assert findings(replace(data, sampler="balanced")) == ["class 'dog' has no images in test"]
+    assert findings(data, weighed=True) == ["class 'dog' has no images in test"]
     assert findings(made(images([40, 50, 5]))) == []
 
 
