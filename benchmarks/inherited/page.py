@@ -57,8 +57,8 @@ def _task_sections(name: str, seeds: range) -> list[str]:
     ranking = [agreement(ours[:complete], all_alone[:complete])] if complete else []
     return [
         f"## `{task.family.name}`, recipe `{task.recipe.name}`",
-        f"{N_SPREAD} archs at even distances in log MACs; {len(ours)} seeds of supernets, trained by `{recipe}` as in "
-        f"the recipe, and {len(alone)} of networks alone{'; empty: not trained yet' if np.isnan(alone).any() else ''}:",
+        f"{N_SPREAD} archs at even distances in log MACs. Seeds: {len(ours)} of supernets, trained by `{recipe}` as in "
+        f"the recipe, {len(alone)} of networks alone. Empty cells: not trained yet.",
         table("MACs M | pixels | inherited % | alone % | gap", rows),
         f"![inherited and alone](inherited-{name}.svg)",
         *([f"With {N_RANDOM} random archs beside them:", *ranking] if ranking else []),

@@ -59,7 +59,7 @@ def inherited_percent(task: str, training: str, seeds: range) -> Floats:
     results = read(supernets_path(task))
     keys = [supernet_key(training, seed) for seed in seeds]
     rows = [[one["test"] for one in results[key]] for key in keys if key in results]
-    return np.array(rows).reshape(len(rows), -1)
+    return np.array(rows) if rows else np.empty((0, 0))
 
 
 def finetuned(task: str, arch: int, epochs: int, seeds: range) -> list[dict[str, float]]:

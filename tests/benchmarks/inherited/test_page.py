@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from benchmarks.inherited import results
 from benchmarks.inherited.page import gap_cells
+from ofa.core.files import write_json
 
 
 def test_cells_are_mean_gap_worst_gap_gaps_in_order_and_largest_fall():
@@ -20,3 +22,14 @@ def test_archs_that_were_not_trained_alone_are_left_out():
     inherited = np.array([[90.0, 91.0, 92.0]])
     alone = np.array([[90.0, np.nan, 92.4], [90.2, np.nan, np.nan]])  # of the last arch one seed only
     assert gap_cells(inherited, alone) == "-0.25 | -0.40 | -0.1 ? -0.4 | 0.00"
+
+
+def test_accuracies_are_rows_of_the_seeds_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results.FOLDER.mkdir(parents=True)
+    assert results.inherited_percent("cnn", "spread", range(3)).shape[0] == 0
+    assert results.alone_percent("cnn", range(3), 2).shape == (0, 2)
+    write_json(results.alone_path("cnn"), {"arch 1, seed 2": {"validation": 90.0, "test": 91.0}})
+    write_json(results.supernets_path("cnn"), {"spread, seed 1": [{"test": 90.0}, {"test": 92.0}]})
+    assert results.inherited_percent("cnn", "spread", range(3)).tolist() == [[90.0, 92.0]]
+    assert np.array_equal(results.alone_percent("cnn", range(3), 2), [[np.nan, 91.0]], equal_nan=True)
