@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict, replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -66,6 +67,15 @@ def test_channels_are_normalized_each_by_its_own_values(data):
     for channel in range(2):
         plain = (image[channel] / 255 - data.mean[channel]) / data.std[channel]
         torch.testing.assert_close(normal[channel], plain.float())
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_normalized_values_do_not_depend_on_the_layout_in_memory(data, order, kind):
+    images = torch.randint(0, 256, (3, 2, 5, 4), generator=torch.Generator().manual_seed(0)).to(kind)
+    laid_out = images.permute(order).contiguous().permute([order.index(dim) for dim in range(4)])
+    assert torch.equal(data.normalize(laid_out), data.normalize(images))
+    assert torch.equal(laid_out, images)  # unchanged
 
 
 def test_a_single_class_or_a_constant_channel_is_refused():
