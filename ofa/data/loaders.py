@@ -222,7 +222,7 @@ class AugmentedImages(Dataset[tuple[Augmented, int]]):
             for resolution in {resolution for *_, resolution in batch}
         }
         sides = {resolution: partial(needed_side, self.config, resolution) for resolution in transforms}
-        seeds = [one_seed(self.seed, epoch, index) for epoch, index, _ in batch]  # a third of the time of one by one
+        seeds = [one_seed(self.seed, epoch, index) for epoch, index, _ in batch]  # faster than between images
         with seeded(self.seed):
             for seed, (_, index, resolution) in zip(seeds, batch, strict=True):
                 seed_generators(seed)
