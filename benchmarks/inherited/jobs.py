@@ -1,5 +1,6 @@
 """One training of the comparison: `python -m benchmarks.inherited.jobs SETTINGS RESULT`."""
 
+import fcntl
 import json
 import sys
 import tempfile
@@ -51,16 +52,14 @@ def _alone(task: str, arch: int, seed: int, lr: float | None = None) -> dict[str
 
 def _supernet(task: str, training: str, seed: int) -> list[dict[str, float]]:
     """Train a supernet, or go on with it; returns the accuracies by split of each arch of the task."""
-    of, folder = TASKS[task], _folder(task, training, seed)
-    supernet = ofa.Supernet(of.family, seed=seed)
-    _train(task, supernet, train_config(task, TRAININGS[training][task]), folder, seed=seed)
-    supernet.save(folder / "supernet.safetensors")
+    of = TASKS[task]
+    supernet = ofa.Supernet.load(_trained_supernet(task, training, seed), of.family)
     return [_scorer(task)(supernet.extract(arch), int(arch["resolution"])) for arch in of.archs]
 
 
 def _finetuned(task: str, arch: int, epochs: int, seed: int) -> dict[str, float]:
     """Finetune a subnet of the recipe's supernet as the stage does; returns accuracies by split, processor minutes."""
-    of, supernet_path = TASKS[task], _folder(task, RECIPES[task], seed) / "supernet.safetensors"
+    of, supernet_path = TASKS[task], _trained_supernet(task, RECIPES[task], seed)
     checked_arch = of.archs[arch]
     resolution = int(checked_arch["resolution"])
     start = time.process_time()
@@ -137,6 +136,20 @@ def _train(task: str, supernet: ofa.Supernet, config: ofa.TrainConfig, folder: P
     of = TASKS[task]
     macs_m = ofa.macs_m(of.family)
     ofa.train(supernet, of.data, config, folder=folder, augment=of.recipe.data.augment, macs_m=macs_m, **options)
+
+
+def _trained_supernet(task: str, training: str, seed: int) -> Path:
+    """Return the weights of a training, which is done first if they are not there, by one process for all."""
+    folder = _folder(task, training, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "supernet.safetensors"
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not weights.exists():
+            supernet = ofa.Supernet(TASKS[task].family, seed=seed)
+            _train(task, supernet, train_config(task, TRAININGS[training][task]), folder, seed=seed)
+            supernet.save(weights)
+    return weights
 
 
 def _folder(task: str, name: str, seed: int) -> Path:
