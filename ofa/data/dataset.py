@@ -18,6 +18,9 @@ from ofa.data.torch_dataset import dataset_images
 SPLITS = ("train", "validation", "test")
 _MEASURED_SIDE = 256
 """Shorter side in pixels at which images are measured, where they can be decoded at a reduced scale."""
+_CACHED_VALUES = 2**15
+"""Values that are normalized at once on CPUs: they stay in the cache, and torch takes one thread for so few, where
+several would fight with the workers for the cores."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,16 @@ class Data(DataHeader):
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize pixel values `[..., channels, height, width]` between 0 and 255 to what networks expect."""
         mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (self.mean, self.std))
-        values = rows = images.to(torch.float32, copy=True)
+        values = torch.empty_like(images, dtype=torch.float32)
         n_channels, _, width = values.shape[-3:]
+        blocks = [(values, images)]
         if values.stride()[-3:] == (1, width * n_channels, n_channels):  # the last in memory: whole rows take less time
-            rows = values.movedim(-3, -1).flatten(-2)
+            rows, pixels = (of.movedim(-3, -1).flatten(-2).flatten(0, -2) for of in (values, images))
             mean, std = (of_channels.flatten().repeat(width) for of_channels in (mean, std))
-        rows.div_(255).sub_(mean).div_(std)
+            n = max(1, _CACHED_VALUES // len(mean)) if images.device.type == "cpu" else len(rows)
+            blocks = list(zip(torch.split(rows, n), torch.split(pixels, n), strict=True))
+        for out, of_block in blocks:
+            out.copy_(of_block).div_(255).sub_(mean).div_(std)
         return values
 
 

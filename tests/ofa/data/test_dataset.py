@@ -71,8 +71,9 @@ def test_channels_are_normalized_each_by_its_own_values(data):
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
-def test_normalized_values_do_not_depend_on_the_layout_in_memory(data, order, kind):
-    images = torch.randint(0, 256, (3, 2, 5, 4), generator=torch.Generator().manual_seed(0)).to(kind)
+@pytest.mark.parametrize("size", [(5, 4), (150, 149)])
+def test_normalized_values_do_not_depend_on_the_layout_in_memory(data, order, kind, size):
+    images = torch.randint(0, 256, (3, 2, *size), generator=torch.Generator().manual_seed(0)).to(kind)
     laid_out = images.permute(order).contiguous().permute([order.index(dim) for dim in range(4)])
     assert torch.equal(data.normalize(laid_out), data.normalize(images))
     assert torch.equal(laid_out, images)  # unchanged
