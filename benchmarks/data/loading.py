@@ -12,7 +12,6 @@ import torch
 from timm.data import ImageDataset, create_loader
 
 import ofa
-from benchmarks.data.memory import N_IMAGES
 from benchmarks.data.pictures import SIDES, jpeg_folder
 from benchmarks.page import median_range, table
 from ofa.data.config import AugmentConfig, DataConfig
@@ -22,16 +21,17 @@ RESOLUTION, BATCH_SIZE, WORKERS = 224, 32, 2
 ROUNDS, WARM_UP, BATCHES = 7, 4, 30
 AHEAD = 4
 """Batches that workers load beyond those that are counted, as in a training that goes on."""
-CASES = {"224 to 500": (N_IMAGES, SIDES), "450 to 900": (1_000, (450, 900)), "1,000 to 2,000": (1_000, (1000, 2000))}
-"""Number of test images of the folder, and range of the files' sides in pixels; the first is that of `memory`."""
+CASES = {"224 to 500": SIDES, "450 to 900": (450, 900), "1,000 to 2,000": (1000, 2000)}
+"""Range of the files' sides in pixels."""
+N_TEST_IMAGES = 1_000  # which are not read here
 AUGMENT = AugmentConfig(hflip=0.5)
 
 
 def measure(folder: Path) -> dict[str, Any]:
     """Return images per second of both loaders, in interleaved rounds."""
     speeds: dict[str, Any] = {}
-    for name, (n, sides) in CASES.items():
-        images = jpeg_folder(folder, n, sides)
+    for name, sides in CASES.items():
+        images = jpeg_folder(folder, N_TEST_IMAGES, sides)
         loaders = {"ours": _ours(images), "timm": _timm(images)}
         speeds[name] = {loader: [] for loader in loaders}
         for _ in range(ROUNDS):
