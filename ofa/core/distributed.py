@@ -8,7 +8,6 @@ from typing import TypeVar
 from uuid import uuid4
 
 import torch
-from torch import Tensor
 from torch import distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # public, but not declared so
 from torch.distributed.rendezvous import rendezvous
@@ -82,20 +81,6 @@ def barrier() -> None:
     """Wait until every process has arrived here."""
     if dist.is_initialized():
         dist.barrier()
-
-
-def average_(tensors: Iterable[Tensor]) -> None:
-    """Replace float tensors on one device by their means over all processes, in place, in one all-reduce."""
-    if not dist.is_initialized():
-        return  # before the iterable is consumed
-    tensors = list(tensors)
-    flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
-    dist.all_reduce(flat)
-    flat /= world_size()
-    with torch.no_grad():
-        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view(tensor.shape))
 
 
 def share_out(

@@ -58,6 +58,7 @@ class TrainingStep:
         labels: Tensor,
         weight: float = 1.0,
         part: Callable[[int], slice] = lambda i: slice(None),
+        before_last: Callable[[nn.Module], None] = lambda subnet: None,
     ) -> list[Tensor]:
         """Add the gradients of the archs' losses to the supernet's.
 
@@ -67,6 +68,7 @@ class TrainingStep:
             labels: classes `[batch]`, or probabilities `[batch, classes]`.
             weight: weight of the losses of all archs but the largest.
             part: which images the arch at a position of `archs` is trained on; its loss is weighted by their share.
+            before_last: called with the last arch's subnet before its backward pass.
 
         Returns:
             The unweighted loss of each arch.
@@ -83,12 +85,15 @@ class TrainingStep:
         losses = []
         for i, arch in enumerate(archs):
             own = part(i)
-            logits = self._logits(arch, images[own], dropout=targets is None)
+            network = self._network(arch)
+            logits = self._logits(network, images[own], int(arch["resolution"]), dropout=targets is None)
             if targets is None:
                 loss = self.label_loss(logits, labels[own])
             else:
                 loss = self.distillation_loss(logits, targets[own], labels[own])
             share = len(logits) / len(images)
+            if i == len(archs) - 1:
+                before_last(network)
             (share * (loss if arch == largest else weight * loss)).backward()  # type: ignore[no-untyped-call]  # torch's is not typed
             losses.append(loss.detach())
             if arch == largest and self.teacher is None and self.config.teacher == "largest":
@@ -99,11 +104,11 @@ class TrainingStep:
     def losses(self, archs: Iterable[Arch], images: Tensor, labels: Tensor) -> list[float]:
         """Return the losses of archs against the labels, without gradients."""
         self.supernet.train()
-        return [float(self.label_loss(self._logits(arch, images, dropout=False), labels)) for arch in archs]
+        logits = (self._logits(self._network(arch), images, int(arch["resolution"]), dropout=False) for arch in archs)
+        return [float(self.label_loss(of_arch, labels)) for of_arch in logits]
 
-    def _logits(self, arch: Arch, images: Tensor, dropout: bool) -> Tensor:
-        resized = self._laid_out(resize_center_crop(images, int(arch["resolution"])))
-        network = self._network(arch)
+    def _logits(self, network: nn.Module, images: Tensor, resolution: int, dropout: bool) -> Tensor:
+        resized = self._laid_out(resize_center_crop(images, resolution))
         mode = dropout_mode(network, dropout, self.config.drop_path) if self._has_dropout else nullcontext()
         with self._autocast(), mode:
             logits: Tensor = network(resized)

@@ -1,4 +1,4 @@
-"""The training loop: ask the strategy for archs, accumulate their gradients, one all-reduce, one optimizer step."""
+"""The training loop: ask for archs, accumulate their gradients, average over processes, one optimizer step."""
 
 import json
 import math
@@ -31,6 +31,7 @@ from ofa.supernet.sharing import shared_buffers
 from ofa.supernet.supernet import Supernet
 from ofa.train.checkpoints import Checkpoints
 from ofa.train.config import TrainConfig
+from ofa.train.gradient_buckets import GradientBuckets
 from ofa.train.loader_wait import LoaderWait
 from ofa.train.log import TrainLog
 from ofa.train.losses import balanced_weights
@@ -136,6 +137,7 @@ class _Trainer:
         weights = _class_weights(config, data)
         self.training_step = TrainingStep(supernet, config, len(data.labels), weights)
         _calibrate_teacher(self.training_step, data)
+        self.buckets = GradientBuckets(supernet.parameters())
         self.state = TrainingState(supernet, config, self.training_step)
         self.schedule = Schedule(self.state.optimizer, config, self.plan.steps_per_epoch)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.checkpoints)
@@ -229,9 +231,10 @@ class _Trainer:
         self.supernet.zero_grad()
         weight = span.loss_weight(step, self.plan.steps_per_epoch)
         accumulate = self.training_step.accumulate_gradients
-        losses = torch.stack(accumulate(archs, images, labels, weight, span.phase.images))
+        losses = torch.stack(accumulate(archs, images, labels, weight, span.phase.images, self.buckets.start))
         stop = torch.tensor([float(stop_requested)], device=device)
-        distributed.average_(chain(self._gradients_and_statistics(), [losses, stop]))
+        statistics = (buffer for _, buffer in shared_buffers(self.supernet.network) if buffer.is_floating_point())
+        self.buckets.finish(chain(statistics, [losses, stop]))
         if self.config.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.supernet.network.parameters(), self.config.clip_grad_norm)
         self.state.optimizer.step()
@@ -261,10 +264,6 @@ class _Trainer:
         assert self.macs_m is not None  # see `train`
         whole = self.supernet.family.space
         return self.macs_m(rows if space is whole else whole.rows(map(space.decode, rows)))
-
-    def _gradients_and_statistics(self) -> Iterator[Tensor]:
-        yield from (p.grad for p in self.supernet.parameters() if p.grad is not None)
-        yield from (buffer for _, buffer in shared_buffers(self.supernet.network) if buffer.is_floating_point())
 
     def _check_losses(self, taken: "_Step", losses: list[float]) -> None:
         for arch, loss in zip(taken.archs, losses, strict=True):

@@ -444,9 +444,9 @@ def test_losses_of_smaller_archs_rise_from_nothing(tiny, data, tmp_path, monkeyp
     weights = []
     learn = ofa.train.step.TrainingStep.accumulate_gradients
 
-    def note(self, archs, images, labels, weight, part):
+    def note(self, archs, images, labels, weight, *rest):
         weights.append(weight)
-        return learn(self, archs, images, labels, weight, part)
+        return learn(self, archs, images, labels, weight, *rest)
 
     monkeypatch.setattr(ofa.train.step.TrainingStep, "accumulate_gradients", note)
     phases = [{"strategy": "full", "epochs": 1}, {"strategy": "sandwich", "epochs": 2, "ramp_epochs": 1.5}]
