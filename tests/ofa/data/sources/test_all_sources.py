@@ -1,5 +1,7 @@
 """What holds for every source: the same pictures give the same data, wherever they lie."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import torch
@@ -86,15 +88,32 @@ def test_an_unknown_source_or_option_is_one_error_that_says_what_there_is():
         load_data(DataConfig(name="csv", options={"labels": "x"}))
 
 
+def trained(config, folder, workers=0, stop_at=None):
+    """The weights that a source's pictures give in two epochs, stopped after a step and started again if asked to."""
+    options = {"num_classes": 3, "in_channels": 1, "resolutions": [12], "width_mult": 0.5}
+    family = ofa.create_family("small_mobilenet_v3", **options)
+    phases = [{"strategy": "sandwich", "epochs": 2}]
+    settings = TrainConfig(phases=phases, batch_size=6, validated_archs=0, checkpoint_seconds=0.0)
+
+    def progress(done, *_):
+        if done == stop_at:
+            raise InterruptedError
+
+    for on_progress in (progress, lambda *_: None) if stop_at else (progress,):
+        supernet = ofa.Supernet(family, seed=0)
+        with suppress(InterruptedError):
+            ofa.train(
+                supernet, load_data(config), settings, folder=folder, seed=0, workers=workers, on_progress=on_progress
+            )
+    return supernet.state_dict()
+
+
 @pytest.mark.slow
-def test_the_same_pictures_train_the_same_weights_from_every_source(write, tmp_path):
+def test_the_same_pictures_train_the_same_weights_from_every_source_killed_in_mid_epoch_or_not(write, tmp_path):
     weights = []
     for kind in ("image_folder", "csv", "npz", "webdataset", "parquet"):
-        data = load_data(write(kind))
-        options = {"num_classes": 3, "in_channels": 1, "resolutions": [12], "width_mult": 0.5}
-        supernet = ofa.Supernet(ofa.create_family("small_mobilenet_v3", **options), seed=0)
-        config = TrainConfig(phases=[{"strategy": "sandwich", "epochs": 1}], batch_size=12, validated_archs=0)
-        ofa.train(supernet, data, config, folder=tmp_path / f"run {kind}", seed=0)
-        weights.append(supernet.state_dict())
+        config = write(kind)
+        weights.append(trained(config, tmp_path / f"{kind} whole"))
+        weights.append(trained(config, tmp_path / f"{kind} killed", workers=2, stop_at=5))
     for other in weights[1:]:
         assert all(torch.equal(tensor, other[name]) for name, tensor in weights[0].items())
