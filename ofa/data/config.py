@@ -1,8 +1,8 @@
 """Which images to use, and how to split and augment them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from ofa.core.config import Config, UserPath
 
@@ -42,6 +42,18 @@ class AugmentConfig(Config):
     """Alpha of mixup over a batch, such as 0.8; 0 disables it."""
     cutmix: float = Field(0.0, ge=0, le=100)
     """Alpha of cutmix, such as 1.0; 0 disables it. With mixup and cutmix, each batch uses one of them."""
+    on_device: bool = False
+    """Resizes, flips and erases where the network is trained, so that workers only decode and crop: for a GPU that
+    waits for images. `auto_augment` must be left out, as its policies work on pictures in the workers."""
+
+    @model_validator(mode="after")
+    def _policies_work_on_pictures(self) -> Self:
+        if self.on_device and self.auto_augment is not None:
+            raise ValueError(
+                f"on_device = true goes without auto_augment = {self.auto_augment}, whose policies work on pictures in "
+                "the workers; leave one of them out"
+            )
+        return self
 
 
 class DataConfig(Config):

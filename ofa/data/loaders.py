@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ofa.core.errors import DataError
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data
+from ofa.data.device_augment import Crop, Crops, augmented, packed, random_crop
 from ofa.data.images import Images, evenly, positions_by_label
 from ofa.data.transforms import (
     needed_side,
@@ -28,7 +29,8 @@ from ofa.data.transforms import (
 Batch = tuple[Tensor, Tensor]
 """Images and their labels `[batch]`."""
 Batches = Sequence[Batch]
-Augmented = Image | Tensor
+Augmented = Image | Tensor | Crop
+T = TypeVar("T")
 CPU = torch.device("cpu")
 _EVAL_BATCH, _EVAL_VALUES = 250, 2**22
 """Images in a batch for evaluation, and values of their pixels, at most."""
@@ -66,8 +68,14 @@ def train_batches(
         generator=torch.Generator(),  # the loader draws a seed, by default from the global generator
     )
     for images, labels in _reraised(loader):
-        moved = images.to(device, non_blocking=True)  # bytes: a quarter of what floats take
-        yield data.normalize(moved) if moved.dtype == torch.uint8 else moved, labels.to(device, non_blocking=True)
+        yield _on_device(data, images, device), labels.to(device, non_blocking=True)
+
+
+def _on_device(data: Data, images: Tensor | Crops, device: torch.device) -> Tensor:
+    if isinstance(images, Crops):
+        return augmented(images, device, data.normalize)
+    moved = images.to(device, non_blocking=True)  # bytes: a quarter of what floats take
+    return data.normalize(moved) if moved.dtype == torch.uint8 else moved
 
 
 def _numbered(
@@ -185,10 +193,12 @@ class _PreparedImages(Dataset[Batch]):
         return self.data.normalize(batch), torch.tensor([label for _, label in pairs])
 
 
-def _stacked(images: list[tuple[Augmented, int]]) -> Batch:
+def _stacked(images: list[tuple[Augmented, int]]) -> tuple[Tensor | Crops, Tensor]:
     """Return one batch. In memory it is `[batch, height, width, channels]`, as pictures are and as most train."""
     every, labels = zip(*images, strict=True)
     first = every[0]
+    if isinstance(first, Crop):
+        return packed(list(every)), torch.tensor(labels)
     if isinstance(first, Tensor):
         return torch.stack(every).contiguous(memory_format=torch.channels_last), torch.tensor(labels)
     pixels = torch.empty((len(every), first.height, first.width, len(first.getbands())), dtype=torch.uint8)
@@ -197,7 +207,7 @@ def _stacked(images: list[tuple[Augmented, int]]) -> Batch:
     return pixels.permute(0, 3, 1, 2), torch.tensor(labels)
 
 
-def _reraised(loader: Iterable[Batch]) -> Iterator[Batch]:
+def _reraised(loader: Iterable[T]) -> Iterator[T]:
     """Yield batches; of a worker's DataError, which comes with a traceback, the message alone is raised."""
     try:
         yield from loader
@@ -208,7 +218,8 @@ def _reraised(loader: Iterable[Batch]) -> Iterator[Batch]:
 class AugmentedImages(Dataset[tuple[Augmented, int]]):
     """Training images by epoch, index and resolution, each augmented by a seed of its own.
 
-    Images are pictures, or normalized tensors `[channels, height, width]` where parts of them are erased.
+    Images are pictures; normalized tensors `[channels, height, width]` where parts of them are erased; or crops if the
+    rest is done on the device.
     """
 
     def __init__(self, data: Data, config: AugmentConfig, seed: int) -> None:
@@ -216,10 +227,9 @@ class AugmentedImages(Dataset[tuple[Augmented, int]]):
 
     def __getitems__(self, batch: list[tuple[int, int, int]]) -> list[tuple[Augmented, int]]:
         """Return the images of a batch and their labels; restoring generators for each image takes longer."""
-        data, augmented = self.data, []
+        data, images = self.data, list[tuple[Augmented, int]]()
         transforms = {
-            resolution: training_transform(self.config, resolution, mean=data.mean, std=data.std)
-            for resolution in {resolution for *_, resolution in batch}
+            resolution: self._transform(resolution) for resolution in {resolution for *_, resolution in batch}
         }
         sides = {resolution: partial(needed_side, self.config, resolution) for resolution in transforms}
         seeds = [one_seed(self.seed, epoch, index) for epoch, index, _ in batch]  # faster than between images
@@ -227,5 +237,13 @@ class AugmentedImages(Dataset[tuple[Augmented, int]]):
             for seed, (_, index, resolution) in zip(seeds, batch, strict=True):
                 seed_generators(seed)
                 picture = data.train.picture(index, sides[resolution])
-                augmented.append((transforms[resolution](picture), int(data.train.labels[index])))
-        return augmented
+                images.append((transforms[resolution](picture), int(data.train.labels[index])))
+        return images
+
+    def _transform(self, resolution: int) -> Callable[[Image], Augmented]:
+        if self.config.on_device:
+            return random_crop(self.config, resolution)
+        transform: Callable[[Image], Augmented] = training_transform(
+            self.config, resolution, mean=self.data.mean, std=self.data.std
+        )
+        return transform

@@ -8,6 +8,7 @@ from torch import Tensor
 from ofa.data.config import AugmentConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import picture_of, pixels_of
+from ofa.data.device_augment import Crop
 from ofa.data.images import evenly
 from ofa.data.loaders import AugmentedImages
 from ofa.data.transforms import resize_center_crop
@@ -32,7 +33,7 @@ def sheet(data: Data, augment: AugmentConfig, resolution: int, seed: int = 0) ->
     left = _GAP + (_SEEN + 1) * (_SIDE + _GAP)
     draw.text((_GAP, _GAP // 2), f"as the runtime sees them, {resolution} pixels", "black")
     draw.text((left, _GAP // 2), "the first one, as training sees it", "black")
-    augmented = AugmentedImages(data, augment, seed)
+    augmented = AugmentedImages(data, augment.model_copy(update={"on_device": False}), seed)
     for row, label in enumerate(shown.tolist()):
         top = _GAP + _LINE + row * (_SIDE + _LINE + _GAP)
         draw.text((_GAP, top), data.labels[label], "black")
@@ -42,6 +43,7 @@ def sheet(data: Data, augment: AugmentConfig, resolution: int, seed: int = 0) ->
             image.paste(_picture(seen), (_GAP + column * (_SIDE + _GAP), top + _LINE))
         for epoch in range(_AUGMENTED):
             ((drawn, _),) = augmented.__getitems__([(epoch, positions[0], resolution)])
+            assert not isinstance(drawn, Crop)
             pixels = _denormalized(data, drawn) if isinstance(drawn, Tensor) else pixels_of(drawn)
             image.paste(_picture(pixels), (left + epoch * (_SIDE + _GAP), top + _LINE))
     return image

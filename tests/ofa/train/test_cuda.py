@@ -44,13 +44,16 @@ def plain():
     return ofa.create_family("small_mobilenet_v3", **options)
 
 
-def test_batches_are_those_of_the_cpu(data):
+@pytest.mark.parametrize("on_device", [False, True])
+def test_batches_are_those_of_the_cpu(data, on_device):
     options = {"resolution": lambda _: 16, "batch_size": 32, "seed": 0, "steps": range(5), "workers": 2}
-    on_cpu = train_batches(data, DIGITS.augment, **options)
-    on_gpu = train_batches(data, DIGITS.augment, device=torch.device("cuda"), **options)
+    augment = DIGITS.augment.model_copy(update={"on_device": on_device})
+    on_cpu = train_batches(data, augment, **options)
+    on_gpu = train_batches(data, augment, device=torch.device("cuda"), **options)
+    level = 1.01 / 255 / min(data.std) if on_device else 1e-5  # images are rounded after they are resized
     for (images, labels), (moved, same) in zip(on_cpu, on_gpu, strict=True):
         assert moved.is_cuda
-        torch.testing.assert_close(moved.cpu(), images)
+        torch.testing.assert_close(moved.cpu(), images, atol=level, rtol=1e-5)
         assert torch.equal(same.cpu(), labels)
 
 
