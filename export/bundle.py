@@ -19,6 +19,8 @@ from ofa.pipeline.levels import Level, from_json
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "ofa-bundle", 3
+SHARED_FORMAT = "onnx"
+"""The model format whose files can share their weights."""
 _ADVICE = "copy or make the bundle again"
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ class BundledLevel(Level):
 
 @dataclass(frozen=True)
 class Weights:
-    """The file of the tensors that the levels' models are cut from, and its checksum."""
+    """The file of the tensors that the levels' ONNX models are cut from, and its checksum."""
 
     file: str
     sha256: str
@@ -59,10 +61,10 @@ class Bundle:
         return tuple(level for level in self.levels if level.target == target)
 
     def read_model(self, level: BundledLevel) -> bytes:
-        """Return the ONNX file of a level; BundleError if a file is missing, or has changed since it was bundled."""
+        """Return the file of a level; BundleError if a file is missing, or has changed since it was bundled."""
         path = self.folder / level.file
         model = read_file(path, _ADVICE)
-        if self.weights is not None:
+        if self.weights is not None and level.format == SHARED_FORMAT:
             try:
                 model = assemble(model, _tensors(self.folder / self.weights.file))
             except BundleError as error:

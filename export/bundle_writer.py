@@ -10,7 +10,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from export.bundle import FORMAT, MANIFEST, VERSION, Bundle, BundledLevel, Weights, load_bundle, read_file
+from export.bundle import (
+    FORMAT,
+    MANIFEST,
+    SHARED_FORMAT,
+    VERSION,
+    Bundle,
+    BundledLevel,
+    Weights,
+    load_bundle,
+    read_file,
+)
 from export.errors import local_path
 from export.formats.sharing import share
 from ofa.core.errors import BundleError
@@ -30,8 +40,8 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle whole or not at all; an older bundle in `folder` stays until the new one is complete.
 
-    The levels of each target go from the slowest to the fastest; their ONNX files are relative to `source`. Accuracies
-    need not be ordered: on a small test split, either of two close levels may be ahead.
+    The levels of each target go from the slowest to the fastest; their files are relative to `source`. Accuracies need
+    not be ordered: on a small test split, either of two close levels may be ahead.
 
     Args:
         folder: of the new bundle.
@@ -40,7 +50,7 @@ def write_bundle(
         name: of the bundle.
         labels: class names in the order of the logits.
         targets: description of the device that each target's latencies were measured on.
-        shared: whether to store the tensors that levels share once; otherwise each level is an ONNX file.
+        shared: whether to store the tensors that ONNX levels share once; files of other formats are stored as they are.
 
     Raises:
         BundleError: there are no levels or labels, levels are out of order, a file is missing, or the folder holds
@@ -78,14 +88,16 @@ def _write_models(
     folder: Path, levels: Sequence[BundledLevel], models: Sequence[bytes], shared: bool
 ) -> tuple[Weights | None, list[BundledLevel]]:
     """Write the files of the levels, and of the tensors that they share, and return what the manifest says of them."""
-    weights, files = None, list(models)
-    if shared:
-        tensors, files = share(models)
+    weights, files = None, dict(enumerate(models))
+    sharing = [i for i, level in enumerate(levels) if shared and level.format == SHARED_FORMAT]
+    if sharing:
+        tensors, graphs = share([models[i] for i in sharing])
         weights = Weights("weights.bin", _write(folder / "weights.bin", tensors))
+        files |= dict(zip(sharing, graphs, strict=True))
     bundled = []
-    for i, (level, model, content) in enumerate(zip(levels, models, files, strict=True)):
-        file = f"level-{i}.{'graph' if shared else 'onnx'}"
-        _write(folder / file, content)
+    for i, (level, model) in enumerate(zip(levels, models, strict=True)):
+        file = f"level-{i}{'.graph' if i in sharing else Path(level.file).suffix}"
+        _write(folder / file, files[i])
         bundled.append(replace(level, file=file, sha256=hashlib.sha256(model).hexdigest()))
     return weights, bundled
 

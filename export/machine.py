@@ -27,9 +27,13 @@ def processor() -> str:
 
 
 def is_this_machine(description: Mapping[str, Any]) -> bool:
-    """Return whether a device's description, as a latency table records it, is of ONNX Runtime on such a machine."""
-    here = {"runtime": "onnxruntime", "processor": processor(), "os": operating_system()}
-    return all(description.get(key) == value for key, value in here.items())
+    """Return whether a device's description, as a latency table records it, is of such a machine.
+
+    Its runtime must be one that the runtime of bundles uses.
+    """
+    here = {"processor": processor(), "os": operating_system()}
+    runs = description.get("runtime") in ("onnxruntime", "mnn")
+    return runs and all(description.get(key) == value for key, value in here.items())
 
 
 def time_runs(run: Callable[[], object], n: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Serving a bundle on a device, by NumPy, Pillow, ONNX Runtime and psutil, without torch; see `docs/bundle.md`."""
+"""Serving a bundle on a device, by NumPy, Pillow, psutil and ONNX Runtime or MNN: no torch; see `docs/bundle.md`."""
 
 import threading
 import time
@@ -6,16 +6,17 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from export.bundle import load_bundle
+from export.bundle import BundledLevel, load_bundle
 from export.errors import check_number
 from export.machine import is_this_machine
+from export.mnn_session import MnnModel
 from export.policies.battery import Battery, read_battery
 from export.policies.policy import BatteryPolicy, Policy
 from export.policies.served import Served
@@ -45,7 +46,7 @@ class Prediction:
 @dataclass(frozen=True)
 class _Serving:
     level: int
-    session: ort.InferenceSession
+    model: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     preprocess: Preprocess
 
 
@@ -127,7 +128,7 @@ class Runtime(AbstractContextManager["Runtime"]):
         serving = self._current()
         batch = serving.preprocess(images)
         start = time.perf_counter()
-        logits = run(serving.session, batch)
+        logits = serving.model(batch)
         latency_ms = (time.perf_counter() - start) * 1e3
         self._served.add(serving.level, len(batch), latency_ms)
         probabilities = softmax(logits)
@@ -209,13 +210,21 @@ class Runtime(AbstractContextManager["Runtime"]):
         side, n_labels = preprocess.resolution, len(self.bundle.labels)
         name = f"level {level} of {self.bundle.folder}"
         try:
-            loaded = session(self.bundle.read_model(self.levels[level]), self._threads)
-            logits = run(loaded, np.zeros((1, preprocess.in_channels, side, side), dtype=np.float32))
+            model = self._model(self.levels[level])
+            logits = model(np.zeros((1, preprocess.in_channels, side, side), dtype=np.float32))
         except DeviceError as error:
             raise BundleError(f"{name} does not run here: {error}") from error
         if logits.shape != (1, n_labels):
             raise BundleError(f"{name} returns {logits.shape[1:]} logits for {n_labels} labels; make the bundle again")
-        return _Serving(level, loaded, preprocess)
+        return _Serving(level, model, preprocess)
+
+    def _model(self, level: BundledLevel) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        content = self.bundle.read_model(level)  # its checksum, too
+        if level.format == "onnx":
+            return partial(run, session(content, self._threads))
+        if level.format == "mnn":
+            return MnnModel(self.bundle.folder / level.file, self._threads)
+        raise BundleError(f"{level.file} has the format {level.format!r}, which this runtime does not serve")
 
 
 def boot_time_s() -> float:

@@ -113,7 +113,7 @@ class Device(Protocol):
     """A kind of hardware and runtime whose latencies are measured.
 
     A device that runs more than float32 has a class attribute `precisions`, a tuple of the values of its option
-    `precision`.
+    `precision`; one that runs other files than ONNX has `formats`, a tuple of the names of their formats.
 
     Attributes:
         name: registered name, such as `ort-cpu`.

@@ -35,6 +35,16 @@ def device_precisions(name: str) -> tuple[str, ...]:
     return tuple(getattr(factory, "precisions", ("float32",)))
 
 
+def device_formats(name: str) -> tuple[str, ...]:
+    """Return the model formats whose files a device runs; only `onnx` for one that does not say.
+
+    Raises:
+        DeviceError: unknown name.
+    """
+    factory = load_plugin(_GROUP, name, "device", DeviceError)
+    return tuple(getattr(factory, "formats", ("onnx",)))
+
+
 def describe_devices() -> dict[str, str]:
     """Return what each registered device does, by name: the first clause of its docstring."""
     docstrings = {name: load_plugin(_GROUP, name, "device", DeviceError).__doc__ or "" for name in list_devices()}

@@ -18,7 +18,7 @@ from ofa.cost.latency.table import LatencyTable
 from ofa.devices.device import Device, Model, Timing
 from ofa.devices.format import Format, create_format
 from ofa.devices.measure import measure
-from ofa.devices.registry import create_device, device_precisions
+from ofa.devices.registry import create_device, device_formats, device_precisions
 from ofa.pipeline.folder import StageFolder
 from ofa.pipeline.levels import Level, read_records
 from ofa.pipeline.lock import locked
@@ -87,10 +87,15 @@ class Target(StageFolder):
 
         Raises:
             ExportError: the model format is unknown or refuses an option.
-            DeviceError: the device is unknown or cannot run here, or does not run a precision.
+            DeviceError: the device is unknown or cannot run here, or does not run a precision or the format.
             TableError: the latency table is missing, malformed, or of another family, precision or batch.
         """
         _ = self.format
+        if self.config.table is None and self.config.format not in (runs := device_formats(self.config.device)):
+            raise DeviceError(
+                f"target {self.name!r}: {self.config.device} does not run files of the format {self.config.format!r}; "
+                f"set format: {' or '.join(runs)}, or choose another device"
+            )
         for precision in self.precisions:
             if self.config.table is None:
                 self.device(precision)

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 import export.runtime
 from export.bundle import load_bundle
+from export.formats.mnn_format import write_mnn
 from export.machine import operating_system, processor
 from export.policies.battery import Battery
 from export.policies.endurance import EndurancePolicy
@@ -302,6 +304,34 @@ with Runtime(Path(sys.argv[1])) as runtime:
 """
     result = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("2\n", "")
+
+
+def test_levels_of_another_format_are_served_beside_shared_ones(levels, source, write, images, tmp_path):
+    pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+    for file in (level.file for level in levels):
+        shutil.copy(source / file, tmp_path / file)
+    write_mnn(tmp_path / levels[1].file, tmp_path / "middle.mnn")
+    mixed = [levels[0], replace(levels[1], file="middle.mnn", format="mnn"), levels[2]]
+    bundle = write(tmp_path / "bundle", mixed, source=tmp_path)
+    assert [level.file for level in bundle.levels] == ["level-0.graph", "level-1.mnn", "level-2.graph"]
+    expected = alone(write(tmp_path / "onnx", levels, source=tmp_path).folder, 1, images)
+    battery = Moving()
+    with Runtime(bundle.folder, battery=battery, poll_seconds=0) as runtime:
+        for percent, level in ((100, 0), (60, 1), (5, 2), (60, 1)):
+            battery.set(percent)
+            prediction = runtime.predict(images)
+            assert prediction.level == level
+        assert np.abs(prediction.probabilities - expected).max() < 1e-4
+    (bundle.folder / "level-1.mnn").write_bytes(b"another")
+    with pytest.raises(BundleError, match=r"level-1\.mnn does not match its checksum"):
+        load_bundle(bundle.folder)
+
+
+def test_a_format_that_no_runtime_serves_is_one_error(levels, source, write, tmp_path):
+    shutil.copy(source / levels[0].file, tmp_path / "model.foo")
+    folder = write(tmp_path / "bundle", [replace(levels[0], file="model.foo", format="foo")], source=tmp_path).folder
+    with pytest.raises(BundleError, match=r"level-0\.foo has the format 'foo', which this runtime does not serve"):
+        Runtime(folder)
 
 
 HERE = {"runtime": "onnxruntime", "processor": processor(), "os": operating_system()}

@@ -170,6 +170,12 @@ def test_what_a_target_cannot_be_is_one_error(finished, table, tmp_path):
             DeviceError,
             "does not run int8_dynamic; choose from",
         ),
+        (
+            {"format": "mnn"},
+            DeviceError,
+            "target 'x': ort-cpu does not run files of the format 'mnn'; set format: onnx, or choose another device",
+        ),
+        ({"device": "mnn-cpu"}, DeviceError, "mnn-cpu does not run files of the format 'onnx'; set format: mnn"),
         ({"table": tmp_path / "none.json"}, TableError, "none.json is not a readable latency table"),
         ({"table": tmp_path / "wrong.json"}, TableError, "is a table of family 'ofa_mobilenet_v3'"),
         ({"table": table, "batch": 8}, TableError, "was measured with batch 1, target 'x' has batch 8"),
@@ -332,3 +338,17 @@ def test_networks_are_compared_on_each_other_target(finished, table, monkeypatch
 
 def refuse(*_, **__):
     raise DeviceError("the device is gone")
+
+
+@pytest.mark.slow
+def test_another_runtime_is_profiled_exported_for_and_served(finished):
+    pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+    target = open_run(finished).specialize(TargetConfig(name="mnn", device="mnn-cpu", format="mnn", levels=2))
+    assert target.latency_table("float32").device["runtime"] == "mnn"
+    for level in target.levels:
+        assert (level.format, Path(level.file).suffix, level.measured) == ("mnn", ".mnn", True)
+        assert level.same_top1_percent == 100
+        assert level.max_abs_diff < 1e-3
+    with Runtime(target.path("bundle")) as runtime:
+        assert [level.file for level in runtime.levels] == [f"level-{i}.mnn" for i in range(len(target.levels))]
+        assert runtime.target == "mnn"
