@@ -5,10 +5,12 @@ Each supernet is trained for some steps first, as untrained networks give logits
 
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.page import table, write_page
@@ -45,28 +47,39 @@ for any image, is not written.
 
 
 def measured_row(name: str, data: Data) -> str:
-    resolutions = tuple(r for r in create_family(name).resolutions if r <= MAX_RESOLUTION) or (96, 128)
-    family = create_family(name, num_classes=len(data.labels), in_channels=data.in_channels, resolutions=resolutions)
-    supernet = train(Supernet(family), data)
-    archs = [family.space.decode(arch) for arch in family.space.sample(N_ARCHS, np.random.default_rng(0))]
     parities: list[Parity] = []
     with tempfile.TemporaryDirectory() as folder:
-        for resolution in family.resolutions:
-            training = eval_batches(data, data.train, resolution, limit=128, batch_size=32)
-            images = [images for images, _ in eval_batches(data, data.test, resolution, batch_size=60)]
-            for arch in archs:
-                if arch["resolution"] == resolution:
-                    network = supernet.extract(arch)
-                    calibrate(network, training)
-                    parity = export_onnx(network, family.input_shape(arch), Path(folder, "model.onnx"), images=images)
-                    assert parity is not None  # as images are given
-                    parities.append(parity)
+        for network, shape, images in networks(name, data):
+            parity = export_onnx(network, shape, Path(folder, "model.onnx"), images=images)
+            assert parity is not None  # as images are given
+            parities.append(parity)
+    resolutions = _resolutions(name)
     diffs = [parity.max_abs_diff for parity in parities]
     largest, same = max(parity.max_abs_logit for parity in parities), min(parity.same_top1 for parity in parities)
     return (
         f"`{name}` | {', '.join(map(str, resolutions))} | {len(diffs)} | {max(diffs):.1e} | {np.median(diffs):.1e} "
         f"| {largest:.1f} | {100 * same:.0f}%"
     )
+
+
+def networks(name: str, data: Data) -> Iterator[tuple[nn.Module, tuple[int, ...], list[Tensor]]]:
+    """Yield random networks of a family that was trained a little, their input shapes, and the test images for them."""
+    resolutions = _resolutions(name)
+    family = create_family(name, num_classes=len(data.labels), in_channels=data.in_channels, resolutions=resolutions)
+    supernet = train(Supernet(family), data)
+    archs = [family.space.decode(arch) for arch in family.space.sample(N_ARCHS, np.random.default_rng(0))]
+    for resolution in family.resolutions:
+        training = eval_batches(data, data.train, resolution, limit=128, batch_size=32)
+        images = [images for images, _ in eval_batches(data, data.test, resolution, batch_size=60)]
+        for arch in archs:
+            if arch["resolution"] == resolution:
+                network = supernet.extract(arch)
+                calibrate(network, training)
+                yield network, family.input_shape(arch), images
+
+
+def _resolutions(name: str) -> tuple[int, ...]:
+    return tuple(r for r in create_family(name).resolutions if r <= MAX_RESOLUTION) or (96, 128)
 
 
 def train(supernet: Supernet, data: Data) -> Supernet:
