@@ -18,10 +18,11 @@ from ofa.cli.options import (
     TargetOption,
     execute,
     existing_run,
+    json_object,
     make_run,
     user_path,
 )
-from ofa.cli.output import console, emit, table
+from ofa.cli.output import console, emit, progress, table
 
 if TYPE_CHECKING:  # the engine imports torch; `ofa --help` does without
     from ofa.pipeline.target import Target
@@ -166,6 +167,58 @@ def _show_day(target: Target, policy: PolicyName, steps: int, as_json: bool, opt
     emit(asdict(day), as_json, show)
 
 
+def benchmark(
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|FILE...", help="Run directory, or recipe of one in runs/NAME; or model files."),
+    ],
+    target: TargetOption = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Device that runs files. Default: by their format.")
+    ] = None,
+    device_options: Annotated[str, typer.Option(help="Device options as JSON: '{\"threads\": 2}'.")] = "{}",
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Visits to each file, about 10 ms each.")] = 30,
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="FILE", parser=user_path, help="Writes an HTML page, too.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure deployed files side by side: size, time to load, latency, accuracy.
+
+    All levels of a run on the devices of their targets, or any ONNX, ORT and MNN files.
+    """
+    import numpy as np
+
+    from export import benchmark as measuring
+    from ofa.core.errors import ExportError
+    from ofa.core.files import write_text
+
+    paths = [user_path(name) for name in what]
+    if all(path.suffix in measuring.FILES for path in paths):
+        if target is not None:
+            raise ExportError(f"--target {target} is for a run; leave it out for files")
+        files = [measuring.of_file(path, device, json_object("--device-options", device_options)) for path in paths]
+    elif len(what) == 1 and device is None and device_options == "{}":
+        run = existing_run(what[0])
+        targets = [run.target(target)] if target else run.targets
+        files = [file for one in targets for file in measuring.of_target(one)]
+    else:
+        allowed = f"one run, whose targets name their devices, or files *{', *'.join(measuring.FILES)}"
+        raise ExportError(f"{' '.join(what)} is not {allowed}; give one or the other")
+    with progress("benchmark") as on_progress:
+        rows = measuring.benchmark(files, np.random.default_rng(0), rounds=rounds, on_progress=on_progress)
+    if page is not None:
+        write_text(page, measuring.page(f"Benchmark of {', '.join(what)}", rows))
+
+    def show() -> None:
+        shown = measuring.cells(rows)
+        for row in shown:
+            del row["max diff"]  # a terminal is narrow
+        table("latency: median, 95th percentile", list(shown[0]), [list(row.values()) for row in shown])
+
+    emit(measuring.to_json(rows), as_json, show)
+
+
 def agent(ctx: typer.Context) -> None:
     """Run ONNX models for `ofa profile` on another computer; `ofa agent --help` lists the options."""
     from export.agent.__main__ import main
@@ -176,6 +229,7 @@ def agent(ctx: typer.Context) -> None:
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.add_typer(bundle, name="bundle")
+    app.command()(benchmark)
     app.command(
         "agent", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     )(agent)

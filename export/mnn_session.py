@@ -24,6 +24,9 @@ _HIGH_PRECISION = 1
 class MnnModel:
     """A model that MNN has loaded from a file; safe to call from many threads, which run one after the other.
 
+    Attributes:
+        input_shape: of one image.
+
     Raises:
         DeviceError: MNN is not installed, or the file is not MNN's.
     """
@@ -31,17 +34,17 @@ class MnnModel:
     def __init__(self, path: Path, threads: int = 1) -> None:
         check_number("threads", threads, 1, 1024, whole=True)
         self._mnn, self._lock = import_mnn(), Lock()
-        with one_line(DeviceError, f"MNN cannot load {path.name}", "export the network again"):
+        with one_line(DeviceError, f"MNN cannot load {path.name}", "export the network again"), _silent():
             config = {"backend": 0, "numThread": threads, "precision": _HIGH_PRECISION}
             manager = self._mnn.nn.create_runtime_manager((config,))
             self._module = self._mnn.nn.load_module_from_file(str(path), [INPUT], [OUTPUT], runtime_manager=manager)
-            self._input_shape = tuple(self._mnn.expr.load_as_dict(str(path))[INPUT].shape[1:])
+            self.input_shape = tuple(self._mnn.expr.load_as_dict(str(path))[INPUT].shape[1:])
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits `[n, classes]` of images `[n, channels, height, width]`; DeviceError if the model fails."""
         expr = self._mnn.expr
-        if images.shape[1:] != self._input_shape:  # MNN would read beyond them
-            raise DeviceError(f"the model takes images {['n', *self._input_shape]}, these are {list(images.shape)}")
+        if images.shape[1:] != self.input_shape:  # MNN would read beyond them
+            raise DeviceError(f"the model takes images {['n', *self.input_shape]}, these are {list(images.shape)}")
         with (
             self._lock,
             one_line(DeviceError, f"MNN cannot run the model on {images.shape}", "export the network again"),

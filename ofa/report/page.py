@@ -3,10 +3,9 @@
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -23,6 +22,7 @@ from ofa.pipeline.stage import Progress, Stage
 from ofa.report import charts
 from ofa.report.archs import compact
 from ofa.report.content import Content, TargetContent, gather
+from ofa.report.markup import definitions, resource, table
 
 _PACKAGES = ("ofa", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 _UNTRAINED = "<p>Nothing was trained in this run: its weights were given.</p>"
@@ -63,13 +63,13 @@ def page(content: Content) -> str:
     seconds["total"] = sum(seconds.values())
     packages = {"Python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
     levels = [_level_cells(target, i) for target in content.targets for i in range(len(target.levels))]
-    return Template(_resource("page.html")).substitute(
+    return Template(resource("page.html")).substitute(
         {name: escape(text) for name, text in _texts(content).items()},
-        css=_resource("page.css"),
+        css=resource("page.css"),
         plotly=get_plotlyjs(),
-        facts=_definitions(content.facts),
-        times=_table([{"stage or target": name, "time": _duration(value)} for name, value in seconds.items()]),
-        levels=_table(levels),
+        facts=definitions(content.facts),
+        times=table([{"stage or target": name, "time": _duration(value)} for name, value in seconds.items()]),
+        levels=table(levels),
         fronts=_chart("fronts", charts.fronts(content.targets)),
         comparison=_comparison(content),
         targets="".join(map(_target_section, range(len(content.targets)), content.targets)),
@@ -78,7 +78,7 @@ def page(content: Content) -> str:
             charts.accuracy_agreement(content.fit["measured_percent"], content.fit["predicted_percent"]),
         ),
         training=_chart("training", charts.training(content.epochs)) if content.epochs else _UNTRAINED,
-        versions=_definitions(packages),
+        versions=definitions(packages),
     )
 
 
@@ -106,8 +106,8 @@ def _comparison(content: Content) -> str:
         }
         for entry in content.comparison
     ]
-    details = f"<details><summary>each level on each other target</summary>{_table(measured)}</details>"
-    return Template(_resource("comparison.html")).substitute(matrix=_table(rows), details=details)
+    details = f"<details><summary>each level on each other target</summary>{table(measured)}</details>"
+    return Template(resource("comparison.html")).substitute(matrix=table(rows), details=details)
 
 
 def _target_section(number: int, target: TargetContent) -> str:
@@ -117,10 +117,10 @@ def _target_section(number: int, target: TargetContent) -> str:
         "latency_agreement": charts.latency_agreement(target.checks, target.levels),
         "battery": charts.battery(target.replay),
     }
-    return Template(_resource("target.html")).substitute(
+    return Template(resource("target.html")).substitute(
         {name: escape(text) for name, text in _target_texts(target).items()},
-        facts=_definitions(target.facts),
-        device=_definitions({name.replace("_", " "): value for name, value in target.device.items()}),
+        facts=definitions(target.facts),
+        device=definitions({name.replace("_", " "): value for name, value in target.device.items()}),
         archs="".join(_arch_details(i, level.arch) for i, level in enumerate(target.levels)),
         finetuning=_finetuning(target),
         **{name: _chart(f"{name}-{number}", figure) for name, figure in figures.items()},
@@ -140,7 +140,7 @@ def _finetuning(target: TargetContent) -> str:
             "gain": f"{finetuned - inherited:+.2f}",
         }
         rows.append({"level": str(i), "ms": _number(level.latency_ms)} | percents)
-    return Template(_resource("finetuning.html")).substitute(table=_table(rows))
+    return Template(resource("finetuning.html")).substitute(table=table(rows))
 
 
 def _texts(content: Content) -> dict[str, str]:
@@ -215,22 +215,6 @@ def _chart(name: str, figure: go.Figure) -> str:
     return f'<div class="chart">{html}</div>'
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a table of rows by column, at least one."""
-
-    def row(cells: Iterable[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
-
-    body = "".join(row(cells.values(), "td") for cells in rows)
-    return f'<div class="scroll"><table>\n{row(rows[0], "th")}{body}</table></div>'
-
-
-def _definitions(pairs: Mapping[str, Any]) -> str:
-    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in pairs.items()}
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>\n" for name, text in texts.items())
-    return f"<dl>\n{items}</dl>"
-
-
 def _number(value: float, digits: int = 3) -> str:
     if math.isnan(value):
         return "n/a"
@@ -242,7 +226,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _resource(name: str) -> str:
-    return files("ofa.report").joinpath(name).read_text(encoding="utf-8")

@@ -91,6 +91,38 @@ def test_bundle_demo_simulates_a_day_under_either_policy(command, tiny_yaml, run
     assert (code, "capacity_wh = 0.0 is not allowed" in err) == (2, True)
 
 
+def test_benchmark_measures_the_levels_of_a_run_or_files(command, finished, tmp_path):
+    page = tmp_path / "page.html"
+    code, out, _ = command("benchmark", finished, "--rounds", 1, "--page", page)
+    assert code == 0
+    assert "local/0" in out
+    assert "local/0" in page.read_text()
+    levels = json.loads((finished / "targets/local/export/levels.json").read_text())
+    code, out, _ = command("benchmark", finished, "--target", "local", "--rounds", 1, "--json")
+    rows = json.loads(out)
+    assert [row["top1_percent"] for row in rows] == [level["top1_percent"] for level in levels]
+    assert [row["size_mib"] for row in rows] == [level["size_mib"] for level in levels]
+    files = [finished / "targets/local" / level["file"] for level in levels]
+    code, out, _ = command("benchmark", *files, "--device-options", '{"threads": 1}', "--rounds", 1, "--json")
+    assert [(row["name"], row["precision"]) for row in json.loads(out)] == [(path.name, "float32") for path in files]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none.onnx",), "none.onnx is not a file *.onnx, *.ort, *.mnn; give such a file, or the directory of a run"),
+        (("a.onnx", "--target", "x"), "--target x is for a run; leave it out for files"),
+        (("RUN", "--device", "ort-cpu"), "is not one run, whose targets name their devices, or files *.onnx"),
+        (("RUN", "RUN"), "is not one run, whose targets name their devices, or files *.onnx"),
+        (("RUN", "--target", "phone"), "has no target 'phone'"),
+    ],
+)
+def test_what_cannot_be_benchmarked_is_one_error(command, finished, arguments, message):
+    code, out, err = command("benchmark", *(str(finished) if word == "RUN" else word for word in arguments))
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+
+
 def test_help_names_every_command_and_no_arguments_is_no_traceback(command):
     _, out, _ = command("--help")
     for name in ("run", "train", "profile", "sample", "fit", "search", "export", "bundle", "report", "families", "env"):
