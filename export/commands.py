@@ -208,7 +208,7 @@ def benchmark(
     with progress("benchmark") as on_progress:
         rows = measuring.benchmark(files, np.random.default_rng(0), rounds=rounds, on_progress=on_progress)
     if page is not None:
-        write_text(page, measuring.page(f"Benchmark of {', '.join(what)}", rows))
+        write_text(page, measuring.page(f"Benchmark of {', '.join(path.name for path in paths)}", rows))
 
     def show() -> None:
         shown = measuring.cells(rows)
