@@ -145,5 +145,7 @@ def _plot(name: str, macs_m: Floats, alone: Floats, inherited: dict[str, Floats]
         of_seeds = percent[:, there]
         axes.errorbar(macs_m[there], of_seeds.mean(0), std(of_seeds), marker="o", capsize=3, label=label)
     axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=TASKS[name].family.name)
+    axes.set_xticks(macs_m, [f"{value:.2g}" for value in macs_m])
+    axes.minorticks_off()
     axes.legend(fontsize=8)
     save_plot(figure, f"inherited-{name}")
