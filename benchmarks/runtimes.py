@@ -39,8 +39,8 @@ Made by `python -m benchmarks.runtimes`: {N_ARCHS} random archs of each family a
 where it has such, trained for {STEPS} steps, converted in float32, on the whole digits test split ({len(data.test)}
 images).
 
-MNN approximates GELU, which alone is off by up to 5e-4: a transformer differs by more than `export.max_abs_diff` allows by
-default, and is refused as a float32 level unless that is raised and every class stays the same.
+MNN approximates GELU, which alone is off by up to 5e-4: a transformer differs by more than `export.max_abs_diff`
+allows by default, and is refused as a float32 level unless that is raised and every class stays the same.
 """
     refusals = "\n".join(errors) if errors else "None was refused."
     write_page("runtimes", introduction, table(HEADER, rows), "What was refused, and why:", refusals)
