@@ -19,6 +19,7 @@ from export.session import INPUT, OUTPUT
 from ofa.core.errors import DeviceError
 
 _HIGH_PRECISION = 1
+_SILENCING = Lock()
 
 
 class MnnModel:
@@ -72,14 +73,15 @@ def check_mnn() -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Send to nowhere what libraries write to the standard output."""
-    sys.stdout.flush()
-    standard, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)  # or C writes its buffer later
-        os.dup2(standard, 1)
-        os.close(standard)
-        os.close(nowhere)
+    """Send to nowhere what libraries write to the standard output; for one thread at a time, or it would be lost."""
+    with _SILENCING:
+        sys.stdout.flush()
+        standard, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        try:
+            yield
+        finally:
+            ctypes.CDLL(None).fflush(None)  # or C writes its buffer later
+            os.dup2(standard, 1)
+            os.close(standard)
+            os.close(nowhere)
