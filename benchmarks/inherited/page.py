@@ -65,20 +65,22 @@ def _task_sections(name: str, seeds: range) -> list[str]:
         "Strategies; their cost in processor time, relative to the sandwich's:",
         table("strategy | seeds | cost | mean gap | worst gap | gap by size | largest fall", trainings),
         *_gradients(name, macs_m),
-        *_finetuning(name, macs_m, ours, alone, seeds),
+        *_finetuning(name, macs_m, alone, seeds),
     ]
 
 
-def _finetuning(name: str, macs_m: Floats, inherited: Floats, alone: Floats, seeds: range) -> list[str]:
-    """Return the table of finetuned subnets; nothing if none is there."""
+def _finetuning(name: str, macs_m: Floats, alone: Floats, seeds: range) -> list[str]:
+    """Return the table of finetuned subnets, each against what it inherited; nothing if none is there."""
     rows = []
+    inherited = {seed: inherited_percent(name, RECIPES[name], range(seed, seed + 1)) for seed in seeds}
     for arch, epochs in product(FINETUNED_ARCHS, FINETUNE_EPOCHS):
         results = finetuned(name, arch, epochs, seeds)
         if not results:
             continue
-        percent = np.array([one["test"] for one in results])
-        gains = [_signed(percent.mean() - _means(others)[arch]) for others in (inherited, alone)]
-        minutes = np.mean([one["minutes"] for one in results])
+        percent = np.array([one["test"] for one in results.values()])
+        before = np.mean([inherited[seed][0, arch] for seed in results])
+        gains = [_signed(percent.mean() - others) for others in (before, _means(alone)[arch])]
+        minutes = np.mean([one["minutes"] for one in results.values()])
         rows.append(
             f"{macs_m[arch]:.2f} | {epochs} | {len(results)} | {mean_std(percent)} "
             f"| {gains[0]} | {gains[1]} | {minutes:.1f}"

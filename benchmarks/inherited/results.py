@@ -62,8 +62,8 @@ def inherited_percent(task: str, training: str, seeds: range) -> Floats:
     return np.array(rows) if rows else np.empty((0, 0))
 
 
-def finetuned(task: str, arch: int, epochs: int, seeds: range) -> list[dict[str, float]]:
-    """Return accuracies in percent by split, and processor `minutes`, of a finetuned subnet for each trained seed."""
+def finetuned(task: str, arch: int, epochs: int, seeds: range) -> dict[int, dict[str, float]]:
+    """Return accuracies in percent by split, and processor `minutes`, of a finetuned subnet by each trained seed."""
     results = read(finetuned_path(task))
-    keys = [finetuned_key(arch, epochs, seed) for seed in seeds]
-    return [results[key] for key in keys if key in results]
+    keys = {seed: finetuned_key(arch, epochs, seed) for seed in seeds}
+    return {seed: results[key] for seed, key in keys.items() if key in results}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.inherited import results
+from benchmarks.inherited import page, results
 from benchmarks.inherited.page import gap_cells
 from ofa.core.files import write_json
 
@@ -33,3 +33,14 @@ def test_accuracies_are_rows_of_the_seeds_that_are_there(tmp_path, monkeypatch):
     write_json(results.supernets_path("cnn"), {"spread, seed 1": [{"test": 90.0}, {"test": 92.0}]})
     assert results.inherited_percent("cnn", "spread", range(3)).tolist() == [[90.0, 92.0]]
     assert np.array_equal(results.alone_percent("cnn", range(3), 2), [[np.nan, 91.0]], equal_nan=True)
+
+
+def test_a_finetuned_subnet_is_compared_with_what_it_inherited_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results.FOLDER.mkdir(parents=True)
+    supernets = {f"spread, seed {seed}": [{"test": 90.0 + seed}] for seed in (0, 1)}
+    write_json(results.supernets_path("cnn"), supernets)
+    write_json(results.finetuned_path("cnn"), {"arch 0, 2 epochs, seed 1": {"test": 91.5, "minutes": 3.0}})
+    heading, rows = page._finetuning("cnn", np.array([0.47]), np.array([[92.0]]), range(2))
+    assert "finetuned" in heading
+    assert "| 0.47 | 2 | 1 | 91.50 | +0.50 | -0.50 | 3.0 |" in rows
