@@ -11,6 +11,7 @@ from ofa.core.distributed import rank
 from ofa.train.config import TrainConfig
 from ofa.train.gradient_buckets import GradientBuckets
 from ofa.train.step import TrainingStep
+from tests.families import FAMILIES
 
 BUCKET_VALUES = 4000
 
@@ -47,6 +48,20 @@ def test_a_single_process_keeps_its_gradients_and_does_not_look_at_other_tensors
     buckets = GradientBuckets(supernet.parameters(), BUCKET_VALUES)
     buckets.start(supernet.subnet(supernet.family.space.smallest))
     buckets.finish(iter_that_fails())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_subnets_parameters_are_all_that_its_backward_pass_adds_to(name):
+    """Buckets of other parameters are averaged before it, so whatever a sharing rule computes must be among them."""
+    family = ofa.create_family(name)
+    supernet, arch = ofa.Supernet(family, seed=0), family.space.smallest
+    subnet = supernet.subnet(arch)
+    parts = {parameter.grad.untyped_storage().data_ptr() for parameter in subnet.parameters()}
+    generator = torch.Generator().manual_seed(0)
+    subnet(torch.randn(2, *family.input_shape(arch), generator=generator)).square().sum().backward()
+    added = {n for n, p in supernet.named_parameters() if p.grad.any()}
+    assert len(added) > 10
+    assert added <= {n for n, p in supernet.named_parameters() if p.grad.untyped_storage().data_ptr() in parts}
 
 
 def iter_that_fails():
