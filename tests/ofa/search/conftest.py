@@ -26,4 +26,4 @@ def linear(space, seed=0):
     """A function of archs to which each value of each choice contributes its own part."""
     n_features = space.one_hot(space.rows([space.smallest])).shape[1]
     weights = np.random.default_rng((3, seed)).normal(size=n_features)
-    return lambda rows: space.one_hot(rows).astype(float) @ weights
+    return lambda rows: (space.one_hot(rows) * weights).sum(axis=1)  # a product would round by the number of rows
