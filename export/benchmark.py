@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +208,3 @@ def page(title: str, rows: Sequence[Measurement]) -> str:
     )
     runtimes = ", ".join(dict.fromkeys(row.runtime for row in rows))
     return plain_page(title, note, table(cells(rows)), f"<p>{runtimes}.</p>")
-
-
-def to_json(rows: Iterable[Measurement]) -> list[dict[str, Any]]:
-    """Return the rows as JSON values."""
-    return [asdict(row) for row in rows]

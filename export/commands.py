@@ -216,7 +216,7 @@ def benchmark(
             del row["max diff"]  # a terminal is narrow
         table("latency: median, 95th percentile", list(shown[0]), [list(row.values()) for row in shown])
 
-    emit(measuring.to_json(rows), as_json, show)
+    emit([asdict(row) for row in rows], as_json, show)
 
 
 def agent(ctx: typer.Context) -> None:

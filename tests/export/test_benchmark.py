@@ -1,11 +1,11 @@
 """Tests of `ofa benchmark`'s rows, with a device whose latencies are known."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from export.benchmark import Deployable, benchmark, cells, of_file, page, to_json
+from export.benchmark import Deployable, benchmark, cells, of_file, page
 from export.devices.ort_cpu import OrtCpu
 from export.formats.onnx_format import OnnxFormat
 from export.formats.ort_format import write_ort
@@ -110,7 +110,7 @@ def test_a_file_says_its_input_and_runs_by_default_with_onnx_runtime(onnx_path, 
     file = of_file(path, None, {"threads": 1})
     assert (file.format, file.input_shape, file.device.name) == (suffix[1:], (1, 28, 28), "ort-cpu")
     assert file.precision == "float32"
-    (row,) = to_json(benchmark([file], np.random.default_rng(0), rounds=2))
+    (row,) = map(asdict, benchmark([file], np.random.default_rng(0), rounds=2))
     assert row["latency_ms"] <= row["latency_p95_ms"]
     assert row["runtime"].startswith("onnxruntime ")
 
