@@ -14,18 +14,10 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from export.agent.config import Limits
-from ofa.core.errors import DeviceError
+from export.http_server import RefusedError
 
 _GRACE_S = 2.0
 """Time that the process has, beyond `max_seconds`, to end a request by itself."""
-
-
-class RefusedError(DeviceError):
-    """A request that is refused, with the status of the HTTP answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class WorkerProcess:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from export.agent.config import Limits
 from export.agent.harmless import check_harmless
-from export.agent.process import RefusedError, receive, send, too_long
+from export.agent.process import receive, send, too_long
 from export.errors import one_line
+from export.http_server import RefusedError
 from export.machine import time_runs
 from export.session import session
 from ofa.core.errors import DeviceError

@@ -11,7 +11,8 @@ import pytest
 
 import ofa
 from export.agent.config import Limits
-from export.agent.process import RefusedError, WorkerProcess
+from export.agent.process import WorkerProcess
+from export.http_server import RefusedError
 
 PACKAGES = Path(ofa.__file__).parents[1]
 

@@ -7,8 +7,8 @@ from onnx import TensorProto, helper
 
 import export.agent.worker
 from export.agent.config import Limits
-from export.agent.process import RefusedError
 from export.agent.worker import Models
+from export.http_server import RefusedError
 from ofa.core.errors import DeviceError
 
 
