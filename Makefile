@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench bench-latency bench-search bench-data bench-fashion-mnist bench-emoji clean
+.PHONY: demo test test-all lint bench bench-latency bench-search bench-data bench-fashion-mnist bench-emoji web clean
 
 demo: .venv/ready           ## the main job on handwritten digits: train, specialize, export, bundle, report
 	$(BIN)/ofa run digits --resume
@@ -47,5 +47,9 @@ bench-emoji: .venv/ready    ## the main job on emoji, which npm installs, and it
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+web: .venv/ready            ## brings onnxruntime-web, which `ofa serve` needs, by npm
+	npm install --no-save --no-audit --no-fund --prefix build/web onnxruntime-web@1.30
+	$(BIN)/python -m export.web.assets build/web/node_modules/onnxruntime-web
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist export/web/vendor *.egg-info

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from export.web.command import serve
 from ofa.cli.options import (
     JsonOption,
     RecipeArgument,
@@ -230,6 +231,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.add_typer(bundle, name="bundle")
     app.command()(benchmark)
+    app.command()(serve)
     app.command(
         "agent", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     )(agent)

@@ -80,11 +80,13 @@ class Remote:
 class Agent:
     """One agent, at `http://HOST:PORT` or `https://HOST:PORT`; implements `ofa.devices.device.Host`.
 
-    `to_file` gives the ONNX file of a model to send.
+    `to_file` gives the ONNX file of a model to send; `path` is what the paths of requests begin with.
     """
 
-    def __init__(self, url: str, *, token: str, context: ssl.SSLContext, timeout_s: float, to_file: ToFile) -> None:
-        self.url, self._token, self._to_file = url, token, to_file
+    def __init__(
+        self, url: str, *, token: str, context: ssl.SSLContext, timeout_s: float, to_file: ToFile, path: str = ""
+    ) -> None:
+        self.url, self._token, self._to_file, self._path = url, token, to_file, path
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
@@ -130,7 +132,7 @@ class Agent:
         connection = self._connect()
         try:
             with suppress(BrokenPipeError, ConnectionResetError):  # refused while sending; the answer says why
-                connection.request(method, path, body, {"Authorization": f"Bearer {self._token}"})
+                connection.request(method, self._path + path, body, {"Authorization": f"Bearer {self._token}"})
             response = connection.getresponse()
             answer = json.loads(response.read(_ANSWER_BYTES))
         except (OSError, HTTPException, ValueError, RecursionError) as error:

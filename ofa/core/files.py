@@ -33,3 +33,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write an indented JSON file, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its user can read, whole or not at all."""
+    with (
+        replacing(path) as temporary,
+        open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
+        file.write(content)
+
+
+def cache_folder() -> Path:
+    """Return the folder for what this user's processes keep: `$XDG_CACHE_HOME/ofa`, by default `~/.cache/ofa`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "ofa"

@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from ofa.core.files import replacing
+from ofa.core.files import cache_folder, replacing
 from ofa.data.images import short_hash
 
 _FORMAT = 2
@@ -81,17 +81,13 @@ def kept(what: str, make: Callable[[], Listing]) -> Listing:
 
 def forget() -> None:
     """Remove all listings that are kept."""
-    for file in _folder().glob("index-*.npz"):
+    for file in cache_folder().glob("index-*.npz"):
         file.unlink(missing_ok=True)
 
 
 def index_file(what: str) -> Path:
-    """Return the file for a listing, in `$XDG_CACHE_HOME/ofa`, by default `~/.cache/ofa`."""
-    return _folder() / f"index-{short_hash(f'{_FORMAT} {PIL.__version__} {what}'.encode()):016x}.npz"
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "ofa"
+    """Return the file for a listing, in `cache_folder`."""
+    return cache_folder() / f"index-{short_hash(f'{_FORMAT} {PIL.__version__} {what}'.encode()):016x}.npz"
 
 
 def _stamps(paths: list[str]) -> NDArray[np.int64] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import nn
@@ -124,3 +124,16 @@ class Device(Protocol):
     name: str
     description: dict[str, Any]
     hosts: Sequence[Host]
+
+
+@runtime_checkable
+class OpenDevice(Device, Protocol):
+    """A device whose hosts come and go, such as phones that open a page; `measure` uses this beside `Device`."""
+
+    def wait_for_hosts(self) -> Sequence[Host]:
+        """Return the hosts that are there, or wait for one; DeviceError if none comes."""
+        ...
+
+    def show_progress(self, done: int, total: int) -> None:
+        """Show on the hosts how far a measurement is."""
+        ...

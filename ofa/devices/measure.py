@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from ofa.core.config import Config
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Device, Host, HostLost, Model, Runner, Timing
+from ofa.devices.device import Device, Host, HostLost, Model, OpenDevice, Runner, Timing
 from ofa.devices.estimator import Burst, LatencyEstimator, Samples, Selection
 
 _REFERENCE_EVERY = 8  # models between two bursts of the reference
@@ -23,6 +23,7 @@ _PASSES = 4  # over all groups of models, if there are several
 _FIRST_VISITS = 8  # to each model, where time is limited; more only after all models had as many
 _FIRST_GROUP = 32  # models that are loaded at once in that pass
 _WARMUP_RUNS = 5
+_MAX_RETURNS = 100  # of hosts that were lost, to a device whose hosts come and go
 _NOISY_SHARE = 0.1  # of latencies that may be less precise than required before the device is called noisy
 
 
@@ -69,7 +70,8 @@ def measure(
 ) -> dict[str, Timing]:
     """Measure the latency of each model, by name, in interleaved rounds whose order `rng` draws.
 
-    The hosts of the device share the models; those of a host that is lost go to the others. The `reference`, a network
+    The hosts of the device share the models; those of a host that is lost go to the others, and to those that come
+    while it is an `OpenDevice`. The `reference`, a network
     best about as slow as the models, is timed after every few of them to correct for drift. New bursts are added to
     earlier `samples`; models that are precise already are not measured.
 
@@ -88,8 +90,14 @@ def measure(
     """
     config, samples = config or MeasureConfig(), {} if samples is None else samples
     hosts = list(device.hosts)
-    campaign = _Campaign(models, reference, config, samples, on_progress, seconds)
-    todo = [name for name in models if name not in campaign.loaded]
+
+    def report(done: int, total: int) -> None:
+        on_progress(done, total)
+        if isinstance(device, OpenDevice):
+            device.show_progress(done, total)
+
+    campaign = _Campaign(models, reference, config, samples, report, seconds)
+    todo, returns = [name for name in models if name not in campaign.loaded], _MAX_RETURNS
     while todo and not campaign.is_over():
         if not hosts:
             raise DeviceError(
@@ -101,6 +109,8 @@ def measure(
             alive = list(pool.map(campaign.run_on, hosts, shares, rng.spawn(len(hosts))))
         todo = [name for share, is_alive in zip(shares, alive, strict=True) if not is_alive for name in share]
         hosts = list(itertools.compress(hosts, alive))
+        if todo and isinstance(device, OpenDevice) and returns:
+            hosts, returns = list(device.wait_for_hosts()), returns - 1
     if seconds is not None:
         models = {name: models[name] for name in models if campaign.is_visited(name)}
     estimator = LatencyEstimator.fit({name: samples[name] for name in models}, config.bursts, reference_ms=reference_ms)

@@ -1,3 +1,5 @@
+import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from export.bundle import BundledLevel
 from export.bundle_writer import write_bundle
 from export.formats.onnx import export_onnx
 from export.preprocess import Preprocess
+from export.web import assets
+from export.web.server import ServeConfig, serve
 from tests.levels import level
+from tests.web_pages import KEY, Client
 
 LABELS = tuple("abcdefghij")
 RESOLUTIONS_AND_KERNELS = ((40, 5), (32, 3), (28, 3))
@@ -120,3 +125,40 @@ def plain_folder(levels, write, tmp_path) -> Path:
 @pytest.fixture
 def images():
     return smooth_images(6, 28, seed=0)
+
+
+@pytest.fixture
+def vendor(tmp_path, monkeypatch):
+    """A folder that stands for onnxruntime-web."""
+    folder = tmp_path / "vendor"
+    package = tmp_path / "package"
+    (package / "dist").mkdir(parents=True)
+    for name in assets._RUNTIME:
+        (package / "dist" / name).write_bytes(name.encode())
+    about = {"name": "onnxruntime-web", "version": "1.30.0", "license": "MIT", "scripts": {}}
+    (package / "package.json").write_text(json.dumps(about))
+    monkeypatch.setattr(assets, "VENDOR", folder)
+    assets.copy_runtime(package)
+    return folder
+
+
+@pytest.fixture
+def serving(vendor):  # noqa: ARG001
+    """Starts servers in threads of this process, and ends them."""
+    ending = []
+
+    def start(**options):
+        server = serve(ServeConfig(key=KEY, port=0, **options))
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        ending.append((server, thread))
+        return server
+
+    yield start
+    for client in Client.opened:
+        client.connection.close()
+    Client.opened.clear()
+    for server, thread in ending:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,144 @@
+"""The page in a real browser, driven like a person would; needs Chromium, the package playwright, and `make web`."""
+
+import re
+import shutil
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+from torch import nn
+
+import ofa
+from export.devices.browser import Browser
+from export.web import assets
+from export.web.running import Running, announce
+from export.web.server import ServeConfig, serve
+from ofa.cost.latency.profile import network
+from ofa.devices.device import Model
+from ofa.devices.measure import MeasureConfig, measure
+from tests.web_pages import KEY
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+    pytest.mark.skipif(not (assets.VENDOR / "package.json").is_file(), reason="needs onnxruntime-web: make web"),
+]
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    server = serve(ServeConfig(key=KEY, port=0))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    announce(Running(f"http://127.0.0.1:{server.port}", KEY))
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def chromium():
+    with playwright.sync_playwright() as started:
+        options = ["--no-sandbox", "--disable-background-networking"]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser.new_context(viewport={"width": 390, "height": 844})
+        browser.close()
+
+
+def link(server):
+    return f"http://127.0.0.1:{server.port}/#{server.access.token}"
+
+
+def opened(context, address):
+    """Open a page, which must run without an error, a refused resource, or a request to another host."""
+    page = context.new_page()
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("console", lambda said: page.faults.append(said.text) if said.type == "error" else None)
+    host = address.partition("#")[0]
+    page.on("request", lambda request: page.faults.append(request.url) if not request.url.startswith(host) else None)
+    page.goto(address)
+    page.locator("#status").filter(has_not_text=re.compile("^Connecting")).wait_for()
+    return page
+
+
+def status(page):
+    return page.text_content("#status")
+
+
+class Measuring(threading.Thread):
+    """Measures models by the device, while the page's events are served by the thread of the test."""
+
+    def __init__(self, models):
+        super().__init__()
+        self.models, self.timings = models, {}
+        self.start()
+
+    def run(self):
+        reference = Model(partial(nn.Linear, 20, 20), (20,))
+        config = MeasureConfig(min_rounds=3, max_rounds=3, burst_ms=1.0, precision_percent=1e6)
+        self.timings = measure(Browser(), self.models, reference, np.random.default_rng(0), config=config)
+
+    def wait(self, page, until=lambda: False):
+        while self.is_alive() and not until():
+            page.wait_for_timeout(50)
+
+
+def linear(n):
+    return {str(width): Model(partial(nn.Linear, width, width), (width,)) for width in range(1, n + 1)}
+
+
+def test_networks_of_every_kind_are_measured_in_a_browser(server, chromium):
+    page = opened(chromium, link(server))
+    assert status(page) == "Connected, waiting for work"
+    families = [ofa.create_family(name) for name in ("small_mobilenet_v3", "hybrid_small", "autoformer_tiny")]
+    models = {family.name: network(family, family.space.smallest) for family in families}
+    measuring = Measuring(models)
+    measuring.wait(page)
+    assert list(measuring.timings) == list(models)
+    assert all(timing.median_ms > 0 for timing in measuring.timings.values())
+    page.locator("#status").filter(has_text="Measured").wait_for()
+    assert "onnxruntime-web 1." in page.text_content("#facts")
+    assert page.faults == []
+
+
+def test_a_tab_that_is_closed_and_opened_again_goes_on_and_two_tabs_share(server, chromium):
+    address = link(server)
+    page, measuring = opened(chromium, address), Measuring(linear(40))
+    measuring.wait(page, until=lambda: server.hub.progress is not None and server.hub.progress[0] > 20)
+    page.close(run_before_unload=True)
+    again = opened(chromium, address)  # the same link, in the same browser
+    assert again.evaluate("location.hash") == ""
+    measuring.wait(again)
+    assert len(measuring.timings) == 40
+    other = opened(chromium, address)
+    assert len(server.hub.browsers()) == 2
+    sharing = Measuring(linear(30))
+    sharing.wait(other)
+    assert len(sharing.timings) == 30
+    assert again.faults == other.faults == []
+
+
+def test_a_wrong_token_is_told_and_gets_nothing(server, chromium):
+    page = opened(chromium, link(server)[:-3] + "xyz")
+    page.locator("#status").filter(has_text="Not connected").wait_for()
+    assert "this link was used already, or is not whole" in page.text_content("#advice")
+    assert server.hub.browsers() == []
+
+
+def test_a_hostile_name_of_a_device_is_shown_as_text(server, chromium):
+    chromium.add_init_script(
+        "Object.defineProperty(navigator, 'userAgentData', {value: {platform: '<img src=x onerror=window.hit=1>', "
+        "brands: [{brand: '<script>window.hit=1</script>', version: '1'}], getHighEntropyValues: async () => ({})}})"
+    )
+    page = opened(chromium, link(server))
+    assert "<script>window.hit=1</script> 1" in page.text_content("#facts")
+    assert page.evaluate("window.hit") is None
+    assert page.query_selector("#facts img, #facts script") is None
+    (browser,) = server.hub.browsers()
+    assert browser.about["os"] == "<img src=x onerror=window.hit=1>"
