@@ -23,6 +23,7 @@ from export.bundle import (
 )
 from export.errors import local_path
 from export.formats.sharing import share
+from export.web.site import service_worker, site_files
 from ofa.core.errors import BundleError
 from ofa.core.files import replacing, write_json
 from ofa.pipeline.levels import to_json
@@ -37,6 +38,7 @@ def write_bundle(
     labels: Sequence[str],
     targets: Mapping[str, Mapping[str, Any]],
     shared: bool = True,
+    site: bool = False,
 ) -> Bundle:
     """Write a bundle whole or not at all; an older bundle in `folder` stays until the new one is complete.
 
@@ -51,10 +53,12 @@ def write_bundle(
         labels: class names in the order of the logits.
         targets: description of the device that each target's latencies were measured on.
         shared: whether to store the tensors that ONNX levels share once; files of other formats are stored as they are.
+        site: whether to add the page and the runtime for browsers.
 
     Raises:
         BundleError: there are no levels or labels, levels are out of order, a file is missing, or the folder holds
             something else.
+        DeviceError: a site needs onnxruntime-web, which is not there.
     """
     _check_order(levels)
     folder = local_path(folder)
@@ -76,6 +80,8 @@ def write_bundle(
             "levels": [to_json(level) for level in bundled],
         }
         write_json(new / MANIFEST, manifest)
+        if site:
+            _write_site(new)
         load_bundle(new)
         _swap(new, folder, old)
         shutil.rmtree(old, ignore_errors=True)
@@ -100,6 +106,14 @@ def _write_models(
         _write(folder / file, files[i])
         bundled.append(replace(level, file=file, sha256=hashlib.sha256(model).hexdigest()))
     return weights, bundled
+
+
+def _write_site(folder: Path) -> None:
+    files = site_files()
+    files["service-worker.js"] = service_worker(files, (folder / MANIFEST).read_bytes())
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        _write(folder / name, content)
 
 
 def _check_order(levels: Sequence[BundledLevel]) -> None:

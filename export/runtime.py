@@ -220,7 +220,7 @@ class Runtime(AbstractContextManager["Runtime"]):
 
     def _model(self, level: BundledLevel) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         content = self.bundle.read_model(level)  # its checksum, too
-        if level.format == "onnx":
+        if level.format in ("onnx", "web"):
             return partial(run, session(content, self._threads))
         if level.format == "mnn":
             return MnnModel(self.bundle.folder / level.file, self._threads)

@@ -244,6 +244,7 @@ def bundle_targets(run: Run, targets: Sequence[Target], folder: Path) -> Bundle:
         name=run.recipe.name,
         labels=run.data.labels,
         targets={target.name: target.latency_table(target.levels[0].precision).device for target in targets},
+        site=any(target.config.format == "web" for target in targets),
     )
 
 

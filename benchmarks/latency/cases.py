@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.latency.chromium import open_page
 from ofa import LatencyTable, create_family
 from ofa.cost.latency.profile import TableConfig, profile
 from ofa.devices.estimator import Burst, Samples
@@ -22,6 +24,8 @@ LARGE = TableConfig(networks=180, checks=100, weights_mib=10240)  # in one group
 SLOW = TableConfig(networks=120, checks=100, weights_mib=10240)  # quantizing a transformer takes longer than timing it
 BIG = TableConfig(networks=100, checks=100, weights_mib=6144)  # OpenVINO takes 3.3 times as much memory
 PATIENT = TableConfig(networks=200, checks=150, max_rounds=120)  # whatever disturbs one of two threads delays a run
+USUAL = TableConfig(checks=100)
+PAGE = TableConfig(checks=100, weights_mib=256)  # a page keeps 512 MiB of files
 FAMILIES: dict[str, dict[str, Any]] = {
     "small_mobilenet_v3": {},
     "hybrid_small": {},
@@ -34,6 +38,9 @@ CONFIGS = {
     "hybrid_small, 2 threads": PATIENT,
     "autoformer_tiny, int8 dynamic": SLOW,
     "autoformer_tiny, openvino": BIG,
+    "small_mobilenet_v3, browser": USUAL,
+    "hybrid_small, browser": USUAL,
+    "autoformer_tiny, browser": PAGE,
 }
 """Settings of families and cases; the others have `MANY`."""
 DEVICES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -42,9 +49,13 @@ DEVICES: dict[str, tuple[str, dict[str, Any]]] = {
     "int8 static": ("ort-cpu", {"threads": 1, "precision": "int8_static"}),
     "int8 dynamic": ("ort-cpu", {"threads": 1, "precision": "int8_dynamic"}),
     "openvino": ("openvino-cpu", {"threads": 1}),
+    "mnn": ("mnn-cpu", {"threads": 1}),
+    "browser": ("browser", {"threads": 1}),
 }
+RUNTIMES = ("mnn", "browser")
+"""Devices of a page of their own, `benchmarks.latency.runtimes`."""
 _OTHER_INT8 = {"small_mobilenet_v3": "int8 dynamic", "hybrid_small": "int8 dynamic", "autoformer_tiny": "int8 static"}
-CASES = [f"{name}, {device}" for name in FAMILIES for device in DEVICES if device != _OTHER_INT8[name]]
+CASES = [f"{name}, {device}" for name in FAMILIES for device in DEVICES if device not in (_OTHER_INT8[name], *RUNTIMES)]
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,8 @@ def _measure(name: str, path: Path) -> None:
     begin = time.monotonic()
     samples_path = path.with_suffix(".samples.json")
     rng = np.random.default_rng(0)
-    table = profile(family, create_device(device, **options), rng, config=config, samples_path=samples_path)
+    with open_page() if device == "browser" else nullcontext():
+        table = profile(family, create_device(device, **options), rng, config=config, samples_path=samples_path)
     minutes = (time.monotonic() - begin) / 60
     path.with_suffix(".minutes").write_text(str(minutes))
     table.save(path)

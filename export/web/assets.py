@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,23 +35,31 @@ _TYPES = {
 }
 
 
-def assets() -> dict[str, tuple[Path, str]]:
-    """Return the file and the media type of each path that the server answers; DeviceError without onnxruntime-web."""
+def runtime_files(names: Sequence[str]) -> dict[str, bytes]:
+    """Return the content of some files of onnxruntime-web; DeviceError without it."""
     if not (VENDOR / _RECORD).is_file():
         raise DeviceError(
             "the page needs onnxruntime-web, which this installation lacks; with npm, run `make web` in a checkout, or "
             "install a wheel that was built after it"
         )
+    return {name: (VENDOR / name).read_bytes() for name in names}
+
+
+def style() -> dict[str, bytes]:
+    """Return the style of all pages and their icon, by file name."""
+    return {
+        "page.css": files("ofa.report").joinpath("page.css").read_bytes(),
+        "icon.svg": (_PAGE / "icon.svg").read_bytes(),
+    }
+
+
+def assets() -> dict[str, tuple[Path, str]]:
+    """Return the file and the media type of each path that the server answers; DeviceError without onnxruntime-web."""
+    runtime_files(())
     paths = {f"/{path.name}": path for path in _PAGE.iterdir()} | {"/": _PAGE / "measure.html"}
     paths |= {f"/vendor/{name}": VENDOR / name for name in _RUNTIME}
     paths["/page.css"] = Path(str(files("ofa.report").joinpath("page.css")))
     return {path: (file, _TYPES[file.suffix]) for path, file in paths.items() if file.suffix in _TYPES}
-
-
-def runtime_version() -> str:
-    """Return the version of onnxruntime-web; DeviceError without it."""
-    assets()
-    return str(json.loads((VENDOR / _RECORD).read_text(encoding="utf-8"))["version"])
 
 
 def copy_runtime(package: Path) -> None:

@@ -96,9 +96,7 @@ class Hub:
             browser.polls += 1
             before = self.progress
             try:
-                self._changed.wait_for(
-                    lambda: _unanswered(browser) or browser.gone or self.progress != before, _POLL_S
-                )
+                self._changed.wait_for(lambda: _unanswered(browser) or browser.gone or self.progress != before, _POLL_S)
             finally:
                 browser.polls -= 1
                 browser.seen = time.monotonic()

@@ -36,13 +36,13 @@ def device_precisions(name: str) -> tuple[str, ...]:
 
 
 def device_formats(name: str) -> tuple[str, ...]:
-    """Return the model formats whose files a device runs; only `onnx` for one that does not say.
+    """Return the model formats whose files a device runs; those of ONNX, `onnx` and `web`, for one that does not say.
 
     Raises:
         DeviceError: unknown name.
     """
     factory = load_plugin(_GROUP, name, "device", DeviceError)
-    return tuple(getattr(factory, "formats", ("onnx",)))
+    return tuple(getattr(factory, "formats", ("onnx", "web")))
 
 
 def describe_devices() -> dict[str, str]:
