@@ -114,6 +114,7 @@ class HttpHandler(BaseHTTPRequestHandler):
 
     server: HttpServer
     server_version, sys_version = "ofa", ""
+    disable_nagle_algorithm = True  # or an answer waits 40 ms for the client to acknowledge its head
     default_request_version = "HTTP/1.0"  # malformed requests are answered with a status as well
     help = "the documentation"
 
