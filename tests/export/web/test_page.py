@@ -1,7 +1,6 @@
-"""The page in a real browser, driven like a person would; needs Chromium, the package playwright, and `make web`."""
+"""The page that measures, in a real browser."""
 
 import re
-import shutil
 import threading
 from functools import partial
 
@@ -11,7 +10,6 @@ from torch import nn
 
 import ofa
 from export.devices.browser import Browser
-from export.web import assets
 from export.web.running import Running, announce
 from export.web.server import ServeConfig, serve
 from ofa.cost.latency.profile import network
@@ -19,13 +17,7 @@ from ofa.devices.device import Model
 from ofa.devices.measure import MeasureConfig, measure
 from tests.web_pages import KEY
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-    pytest.mark.skipif(not (assets.VENDOR / "package.json").is_file(), reason="needs onnxruntime-web: make web"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -41,28 +33,12 @@ def server(tmp_path, monkeypatch):
     server.server_close()
 
 
-@pytest.fixture
-def chromium():
-    with playwright.sync_playwright() as started:
-        options = ["--no-sandbox", "--disable-background-networking"]
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser.new_context(viewport={"width": 390, "height": 844})
-        browser.close()
-
-
 def link(server):
     return f"http://127.0.0.1:{server.port}/#{server.access.token}"
 
 
 def opened(context, address):
-    """Open a page, which must run without an error, a refused resource, or a request to another host."""
-    page = context.new_page()
-    page.faults = []
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    page.on("console", lambda said: page.faults.append(said.text) if said.type == "error" else None)
-    host = address.partition("#")[0]
-    page.on("request", lambda request: page.faults.append(request.url) if not request.url.startswith(host) else None)
-    page.goto(address)
+    page = context.open(address)
     page.locator("#status").filter(has_not_text=re.compile("^Connecting")).wait_for()
     return page
 
@@ -104,7 +80,7 @@ def test_networks_of_every_kind_are_measured_in_a_browser(server, chromium):
     assert all(timing.median_ms > 0 for timing in measuring.timings.values())
     page.locator("#status").filter(has_text="Measured").wait_for()
     assert "onnxruntime-web 1." in page.text_content("#facts")
-    assert page.faults == []
+    assert page.faults == page.elsewhere() == []
 
 
 def test_a_tab_that_is_closed_and_opened_again_goes_on_and_two_tabs_share(server, chromium):
@@ -121,7 +97,7 @@ def test_a_tab_that_is_closed_and_opened_again_goes_on_and_two_tabs_share(server
     sharing = Measuring(linear(30))
     sharing.wait(other)
     assert len(sharing.timings) == 30
-    assert again.faults == other.faults == []
+    assert again.faults == other.faults == other.elsewhere() == []
 
 
 def test_a_wrong_token_is_told_and_gets_nothing(server, chromium):
