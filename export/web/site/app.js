@@ -127,7 +127,21 @@ async function main() {
   element("controls").hidden = false;
   say(`Ready after ${((performance.now() - begin) / 1000).toFixed(1)} s`);
   window.runtime = runtime;
+  return runtime;
 }
 
-navigator.serviceWorker?.register("service-worker.js").catch(() => {});
-main().catch((error) => say(`It does not work here: ${error.message}`));
+// Lets the service worker keep the level in use, which was fetched before the worker was there on the first visit.
+async function keepForOffline(runtime) {
+  const { serviceWorker } = navigator;
+  if (serviceWorker === undefined) return; // neither https nor localhost
+  await serviceWorker.register("service-worker.js");
+  if (serviceWorker.controller === null) {
+    await new Promise((resolve) => serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
+  }
+  await runtime.fetch(runtime.levels[runtime.level].file);
+}
+
+main()
+  .catch((error) => say(`It does not work here: ${error.message}`))
+  .then((runtime) => runtime && keepForOffline(runtime))
+  .catch(() => {});

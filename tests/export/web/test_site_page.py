@@ -101,9 +101,9 @@ def test_a_battery_that_falls_switches_levels_and_only_those_in_use_are_loaded(c
 
 def test_it_works_without_a_network_after_the_first_visit(chromium, address):
     page = ready(chromium, address)
-    page.evaluate("async () => { await navigator.serviceWorker.ready; }")
-    page.reload()  # the level in use goes through the service worker now
-    page.locator("#status").filter(has_text="Ready").wait_for()
+    page.evaluate(
+        "async () => { while (!(await caches.match('level-0.onnx'))) await new Promise((go) => setTimeout(go, 20)); }"
+    )
     chromium.set_offline(True)
     page.reload()
     page.locator("#status").filter(has_text="Ready").wait_for()
