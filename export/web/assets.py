@@ -56,7 +56,7 @@ def style() -> dict[str, bytes]:
 def assets() -> dict[str, tuple[Path, str]]:
     """Return the file and the media type of each path that the server answers; DeviceError without onnxruntime-web."""
     runtime_files(())
-    paths = {f"/{path.name}": path for path in _PAGE.iterdir()} | {"/": _PAGE / "measure.html"}
+    paths = {f"/{path.name}": path for path in _PAGE.iterdir()}
     paths |= {f"/vendor/{name}": VENDOR / name for name in _RUNTIME}
     paths["/page.css"] = Path(str(files("ofa.report").joinpath("page.css")))
     return {path: (file, _TYPES[file.suffix]) for path, file in paths.items() if file.suffix in _TYPES}

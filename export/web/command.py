@@ -6,17 +6,22 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ofa.cli.options import user_path
+from ofa.cli.options import existing_run, user_path
 from ofa.cli.output import console
 
 
 def serve(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A run that the page shows: its directory, or a recipe with runs/NAME."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other devices of the network in.")
     ] = "127.0.0.1",
@@ -29,8 +34,9 @@ def serve(
     ] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", parser=user_path, help="Its private key, PEM.")] = None,
 ) -> None:
-    """Let phones and other browsers measure: shows a link that makes the browser which opens it a device.
+    """Let phones and other browsers measure, and show a run while it goes on.
 
+    Shows a link that makes the browser which opens it a device; with RUN, that shows the run as well.
     Leave it running, and use the device `browser` in another terminal:
     `ofa specialize RUN --name phone --device browser`.
     """
@@ -52,14 +58,19 @@ def serve(
         _show_link(links[-1])
 
     server_key = new_key()
-    server = start(ServeConfig(key=server_key, host=host, port=port, cert=cert, tls_key=key, on_token=show))
+    options: dict[str, Any] = {"host": host, "port": port, "cert": cert, "tls_key": key, "on_token": show}
+    server = start(ServeConfig(key=server_key, **options, **_shown(run)))
     local = "127.0.0.1" if ip_address(address).is_loopback or host == "0.0.0.0" else address
     path = announce(Running(f"{scheme}://{local}:{server.port}", server_key, None if cert is None else str(cert)))
-    console.print("Open this link in the browser that shall be measured. It works once. Ctrl-C ends.")
+    what = "in the browser that shall be measured" if run is None else "to see the run, and to measure the device"
+    console.print(f"Open this link {what}. It works once. Ctrl-C ends.", soft_wrap=True)
     if ip_address(address).is_loopback:
-        console.print("Only this computer can open it; --host 0.0.0.0 lets phones in.")
+        console.print("Only this computer can open it; --host 0.0.0.0 lets phones in.", soft_wrap=True)
     elif scheme == "http":
-        console.print("Without --tls, others in the network can read along, and browsers keep their clocks coarse.")
+        console.print(
+            "Without --tls, others in the network can read along, and browsers keep their clocks coarse.",
+            soft_wrap=True,
+        )
     show(server.access.token)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -67,6 +78,18 @@ def serve(
             server.serve_forever()
     finally:
         path.unlink(missing_ok=True)
+
+
+def _shown(name: str | None) -> dict[str, Any]:
+    """Return what the server needs to show a run."""
+    if name is None:
+        return {}
+    from plotly.offline import get_plotlyjs
+
+    from ofa.report.live import live
+
+    run = existing_run(name)
+    return {"live": partial(live, run), "report": run.path("report.html"), "script": get_plotlyjs().encode()}
 
 
 def _show_link(link: str) -> None:

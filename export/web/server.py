@@ -42,6 +42,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_DRAWING = {"Content-Security-Policy": _CSP.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")}
+"""For charts, whose parts plotly styles one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,9 @@ class ServeConfig:
     Attributes:
         key: what the device `browser` sends to be let in.
         on_token: told the token of the next link, whenever one was used.
+        live: returns the state of a run, which the first page shows then; see `ofa.report.live`.
+        report: of that run, a file that may not be there yet.
+        script: that draws the run's charts.
         patience_s: seconds that the head of a request may take.
     """
 
@@ -60,6 +65,9 @@ class ServeConfig:
     cert: Path | None = None
     tls_key: Path | None = None
     on_token: Callable[[str], None] = lambda token: None
+    live: Callable[[], dict[str, Any]] | None = None
+    report: Path | None = None
+    script: bytes = b""
     patience_s: float = 10.0
 
     def __post_init__(self) -> None:
@@ -107,9 +115,16 @@ class _Handler(HttpHandler):
     def respond(self) -> None:
         self._check_host()
         path = self.path.partition("?")[0]
+        config = self.server.config
+        if path == "/":
+            path = "/measure.html" if config.live is None else "/live.html"
         if self.command in ("GET", "HEAD") and path in self.server.assets:
             file, kind = self.server.assets[path]
-            self.answer(file.read_bytes(), kind, headers=_HEADERS)
+            self.answer(file.read_bytes(), kind, headers=_HEADERS | (_DRAWING if path == "/live.html" else {}))
+        elif self.command == "GET" and path == "/plotly.min.js" and config.script:
+            self.answer(config.script, "text/javascript; charset=utf-8", headers=_HEADERS)
+        elif self.command == "GET" and path == "/report" and config.report is not None:
+            self._report(config.report)
         elif path.startswith("/api/"):
             self._check_origin()
             self._page(path.removeprefix("/api/"))
@@ -121,6 +136,23 @@ class _Handler(HttpHandler):
 
     do_HEAD = HttpHandler.do_GET  # noqa: N815
 
+    # A run
+
+    def _run(self) -> dict[str, Any]:
+        """Return the state of the run, and the pages that are open."""
+        self._cookie()
+        live = self.server.config.live
+        if live is None:
+            raise RefusedError(404, "no run is served; start `ofa serve RUN`")
+        return live() | {"pages": [page.about | {"hidden": page.hidden} for page in self.server.hub.browsers()]}
+
+    def _report(self, file: Path) -> None:
+        self._cookie()
+        if not file.is_file():
+            raise RefusedError(404, "the run has no report yet; wait until it is finished")
+        headers = {name: value for name, value in _HEADERS.items() if name != "Content-Security-Policy"}
+        self.answer(file.read_bytes(), "text/html; charset=utf-8", headers=headers)  # it has a policy of its own
+
     # Pages
 
     def _page(self, endpoint: str) -> None:
@@ -130,10 +162,13 @@ class _Handler(HttpHandler):
             model = hub.model(page, self._cookie(), endpoint.removeprefix("models/"))
             self.answer(model, "application/octet-stream", headers=_HEADERS | {"Cache-Control": "no-store"})
             return
-        if self.command != "POST" or endpoint not in ("join", "next", "alive", "leave"):
+        if self.command == "GET" and endpoint == "run":
+            self.answer_json(self._run())
+            return
+        if self.command != "POST" or endpoint not in ("enter", "join", "next", "alive", "leave"):
             raise RefusedError(404, f"{self.command} {self.path[:99]} is not known")
-        if endpoint == "join":
-            self._join()
+        if endpoint in ("enter", "join"):
+            self._enter(joins=endpoint == "join")
             return
         owner = self._cookie()
         limit = _JSON_BYTES if endpoint == "next" else _SMALL_BYTES
@@ -152,17 +187,16 @@ class _Handler(HttpHandler):
                 hub.leave(name, owner)
                 self.answer_json({})
 
-    def _join(self) -> None:
-        """Let a page in that has a cookie or the link's token."""
+    def _enter(self, *, joins: bool) -> None:
+        """Let a page in that has a cookie or the link's token; one that `joins` measures."""
         said, headers = self.json_body(_SMALL_BYTES, '{"token": text, "about": {...}}'), {}
-        owner = self._given_cookie()
+        owner, hub = self._given_cookie(), self.server.hub
         if not self.server.access.knows(owner):
             owner = self.server.access.enter(str(said.get("token", "")))
             secure = "; Secure" if self.server.is_secure else ""
             headers["Set-Cookie"] = f"{_COOKIE}={owner}; Path=/; HttpOnly; SameSite=Strict{secure}"
-        hub = self.server.hub
-        joined = {"page": hub.join(owner, said.get("about")), "progress": hub.progress}
-        self.answer(json.dumps(joined).encode(), headers=headers)
+        answer = {"page": hub.join(owner, said.get("about")), "progress": hub.progress} if joins else {}
+        self.answer(json.dumps(answer).encode(), headers=headers)
 
     def _cookie(self) -> str:
         cookie = self._given_cookie()

@@ -3,11 +3,12 @@
 import datetime
 import hashlib
 import json
+import math
 import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from ofa.core.errors import RunError
 from ofa.core.files import write_json
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.stage import Progress, Stage, all_stages, readers
+
+_PROGRESS = "progress.json"
+_SECONDS_KEPT = 1.0
 
 
 class StageFolder(ABC):
@@ -106,8 +110,33 @@ class StageFolder(ABC):
         for need in stage.needs:
             self.require(need, stage.name)
         with self.exclusive(), self._recorded(stage) if distributed.rank() == 0 else nullcontext():
-            stage.run(self, progress)
+            stage.run(self, self._kept(stage, progress))
             distributed.barrier()
+
+    def _kept(self, stage: Stage, progress: Progress) -> Progress:
+        """Return a function that reports progress, and keeps it for `working_on` about once a second."""
+        kept = -math.inf
+
+        def keep(done: int, total: int, message: str) -> None:
+            nonlocal kept
+            if distributed.rank() == 0 and time.monotonic() - kept >= _SECONDS_KEPT:
+                kept = time.monotonic()
+                about = {"stage": stage.name, "done": done, "total": total, "message": message, "time": time.time()}
+                write_json(self.path(_PROGRESS), about)
+
+        def report(done: int, total: int, message: str) -> None:
+            progress(done, total, message)
+            keep(done, total, message)
+
+        keep(0, 0, "begins")
+        return report
+
+    def working_on(self) -> dict[str, Any] | None:
+        """Return what a process last said of the stage that it is at: stage, done, total, message, time; else None."""
+        with suppress(OSError, ValueError):
+            about: dict[str, Any] = json.loads(self.path(_PROGRESS).read_text(encoding="utf-8"))
+            return about
+        return None
 
     @contextmanager
     def _recorded(self, stage: Stage) -> Iterator[None]:
@@ -128,6 +157,7 @@ class StageFolder(ABC):
             finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         finally:
             self._record(stage, fingerprint, seconds + time.monotonic() - start, finished)
+            self.path(_PROGRESS).unlink(missing_ok=True)
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Return what `stages.json` says of each stage, in their order: fingerprint, seconds, finished."""

@@ -101,7 +101,7 @@ class TargetConfig(Config):
     precision: Precision = "float32"
     """Precision of the levels; `auto` searches it together with the arch, among those that the device runs."""
     format: str = "onnx"
-    """Format of the model files: `onnx`, or `mnn` for the device `mnn-cpu`."""
+    """Format of the model files: `onnx`; `mnn` for the device `mnn-cpu`; `web`, ONNX in a bundle that is a web site."""
     format_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the format: `opset`, a fixed `batch`, `ort` to write ONNX Runtime's own files, too."""
     table: UserPath | None = None

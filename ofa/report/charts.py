@@ -11,27 +11,41 @@ from plotly.subplots import make_subplots
 
 from ofa.pipeline.levels import Level, ReplayStep
 from ofa.report.archs import arch_lines
-from ofa.report.content import Entry, TargetContent
+from ofa.report.content import Entry
 
 COLORS = ("#3b82f6", "#c2570c", "#16a34a", "#a855f7", "#e11d48", "#0891b2", "#8b8b8b")
 BLUE, ORANGE, GRAY, CLEAR = "#3b82f6", "#c2570c", "#8b8b8b", "rgba(0,0,0,0)"
 
 
-def fronts(targets: Sequence[TargetContent]) -> go.Figure:
-    """Show the fronts of all targets: validation accuracy over predicted latency."""
+def fronts(by_target: Mapping[str, list[Entry]]) -> go.Figure:
+    """Show the fronts of targets by name: validation accuracy over predicted latency."""
     figure = go.Figure()
-    for i, target in enumerate(targets):
+    for i, (name, front) in enumerate(by_target.items()):
         texts = [
-            f"{escape(target.name)}, {escape(entry['precision'])}: {entry['estimated_top1_percent']:.2f}%, "
+            f"{escape(name)}, {escape(entry['precision'])}: {entry['estimated_top1_percent']:.2f}%, "
             f"{entry['predicted_latency_ms']:.3g} ms<br>{_arch_html(entry['arch'])}"
-            for entry in target.front
+            for entry in front
         ]
-        x, y = _column(target.front, "predicted_latency_ms"), _column(target.front, "estimated_top1_percent")
-        style = {"color": COLORS[i % len(COLORS)], "size": 6, "mode": "lines+markers"}
-        _add_points(figure, escape(target.name), x, y, texts, **style)
+        x, y = _column(front, "predicted_latency_ms"), _column(front, "estimated_top1_percent")
+        _add_points(figure, escape(name), x, y, texts, color=_color(i), size=6, mode="lines+markers")
     figure.update_xaxes(_latency_axis("predicted latency of a run, ms", [x for trace in figure.data for x in trace.x]))
     figure.update_yaxes(title="validation top-1, %")
     return _styled(figure, 460)
+
+
+def measured(by_stage: Mapping[str, list[Entry]]) -> go.Figure:
+    """Show the accuracies that were measured so far over multiply-accumulates, by what they were measured for."""
+    figure = go.Figure()
+    for i, (name, entries) in enumerate(by_stage.items()):
+        texts = [
+            f"{entry['top1_percent']:.2f}%, {entry['macs_m']:.3g} million MACs<br>{_arch_html(entry['arch'])}"
+            for entry in entries
+        ]
+        x, y = _column(entries, "macs_m"), _column(entries, "top1_percent")
+        _add_points(figure, escape(name), x, y, texts, color=_color(i), size=5)
+    figure.update_xaxes(title="multiply-accumulates, millions")
+    figure.update_yaxes(title="validation top-1, %")
+    return _styled(figure, 420)
 
 
 def accuracy_over_latency(samples: list[Entry], front: list[Entry], levels: list[Level]) -> go.Figure:
@@ -122,6 +136,10 @@ def battery(steps: list[ReplayStep]) -> go.Figure:
     figure.update_xaxes(range=[-0.5, len(steps) - 0.5])
     figure.update_xaxes(title="step", row=len(rows))
     return _styled(figure, 680, hovermode="x unified")
+
+
+def _color(i: int) -> str:
+    return COLORS[i % len(COLORS)]
 
 
 def _add_points(figure: go.Figure, name: str, x: list[float], y: list[float], texts: list[str], **style: Any) -> None:

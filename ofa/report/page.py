@@ -70,7 +70,7 @@ def page(content: Content) -> str:
         facts=definitions(content.facts),
         times=table([{"stage or target": name, "time": _duration(value)} for name, value in seconds.items()]),
         levels=table(levels),
-        fronts=_chart("fronts", charts.fronts(content.targets)),
+        fronts=_chart("fronts", charts.fronts({target.name: target.front for target in content.targets})),
         comparison=_comparison(content),
         targets="".join(map(_target_section, range(len(content.targets)), content.targets)),
         accuracy_agreement=_chart(

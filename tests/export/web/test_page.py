@@ -1,11 +1,13 @@
 """The page that measures, in a real browser."""
 
+import json
 import re
 import threading
 from functools import partial
 
 import numpy as np
 import pytest
+from plotly.offline import get_plotlyjs
 from torch import nn
 
 import ofa
@@ -15,6 +17,7 @@ from export.web.server import ServeConfig, serve
 from ofa.cost.latency.profile import network
 from ofa.devices.device import Model
 from ofa.devices.measure import MeasureConfig, measure
+from ofa.report import charts
 from tests.web_pages import KEY
 
 pytestmark = pytest.mark.slow
@@ -28,6 +31,25 @@ def server(tmp_path, monkeypatch):
     thread.start()
     announce(Running(f"http://127.0.0.1:{server.port}", KEY))
     yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def serving_run():
+    """A server that shows a run, and its state."""
+    stage = {"of": "run", "seconds": 0.0}
+    working = {"name": "train", "state": "working", "done": 3, "total": 9, "message": "loss 1.5", "silent_s": 1.0}
+    epoch = {"epoch": 1, "strategy": "full", "loss": {"largest": 2.0}, "largest_top1_percent": 40.0}
+    figure = json.loads(charts.training([epoch | {"smallest_top1_percent": 9.0}]).to_json())
+    state = {"name": "tiny", "stages": [stage | working, stage | {"name": "fit", "state": "waiting"}], "report": False}
+    state["charts"] = {"training": figure}
+    config = ServeConfig(key=KEY, port=0, live=lambda: state, script=get_plotlyjs().encode())
+    server = serve(config)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server, state
     server.shutdown()
     thread.join()
     server.server_close()
@@ -98,6 +120,19 @@ def test_a_tab_that_is_closed_and_opened_again_goes_on_and_two_tabs_share(server
     sharing.wait(other)
     assert len(sharing.timings) == 30
     assert again.faults == other.faults == other.elsewhere() == []
+
+
+def test_a_run_is_shown_while_it_goes_on(serving_run, chromium):
+    server, state = serving_run
+    page = opened(chromium, link(server))
+    page.locator("#status").filter(has_text="train: 3 of 9, loss 1.5").wait_for()
+    assert page.locator("#stages tbody tr").count() == 2
+    state["stages"] = [stage | {"state": "finished"} for stage in state["stages"]]
+    page.locator("#status").filter(has_text="Finished").wait_for()
+    assert page.locator("#training svg").count() > 0
+    page.get_by_text("Measure this device").click()
+    page.locator("#status").filter(has_text="waiting for work").wait_for()
+    assert page.faults == page.elsewhere() == []
 
 
 def test_a_wrong_token_is_told_and_gets_nothing(server, chromium):

@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -110,6 +111,20 @@ def test_a_stage_that_fails_is_not_finished_and_its_time_is_kept(finished, tiny_
         run.execute(all_stages()["fit"], quiet)
     assert not run.finished(all_stages()["fit"])
     assert json.loads((finished / "stages.json").read_text())["fit"]["finished"] is None
+
+
+def test_what_a_stage_is_at_is_kept_while_it_works(finished, tiny_recipe):
+    run, seen = Run(tiny_recipe, finished), []
+    run.execute(all_stages()["fit"], lambda *_: seen.append(run.working_on()))
+    assert [(about["stage"], about["done"], about["message"]) for about in seen[:1]] == [("fit", 0, "begins")]
+    assert time.time() - seen[0]["time"] < 60
+    assert run.working_on() is None
+    (finished / "samples.json").write_text("{")
+    with pytest.raises(RunError):
+        run.execute(all_stages()["fit"], quiet)
+    assert run.working_on() is None
+    (finished / "progress.json").write_text("{")
+    assert run.working_on() is None
 
 
 def test_choices_are_coupled_as_the_recipe_says(tiny_recipe, tmp_path):

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from ofa.report import charts
@@ -28,7 +26,7 @@ def test_accuracy_over_latency_shows_the_numbers_of_the_files(run):
 
 def test_the_fronts_of_all_targets_are_in_one_chart(run):
     (target,) = gather(run).targets
-    figure = charts.fronts([target, replace(target, name="<b>other</b>", front=target.front[:1])])
+    figure = charts.fronts({target.name: target.front, "<b>other</b>": target.front[:1]})
     assert [trace.name for trace in figure.data] == ["local", "&lt;b&gt;other&lt;/b&gt;"]
     assert [list(trace.x) for trace in figure.data] == [[4 / 3, 2.0, 4.0], [4 / 3]]
     assert [list(trace.y) for trace in figure.data] == [[87.5, 88.5, 89.5], [87.5]]
