@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import settings
 from torch import nn
 
 import ofa
+from ofa.cli import main
 
 # No deadline, as no test measures time; the same examples each time, so that a failure is there again.
 settings.register_profile("ofa", deadline=None, derandomize=True, database=None)
@@ -65,3 +67,20 @@ def tiny():
 def tiny_recipe_text():
     """A recipe of the whole main job that takes some ten seconds."""
     return (Path(__file__).parent / "tiny.yaml").read_text()
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the command line: `command("fit", path)` gives exit code, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ofa", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import yaml
 
-from ofa.cli import main
 from ofa.cost.counted import count_macs
 from ofa.devices.device import HostLost
 from ofa.pipeline.recipe import Recipe
@@ -54,23 +53,6 @@ def _finished(tiny_yaml, tmp_path_factory):
 def finished(_finished, tmp_path):
     """The directory of a finished run, for this test alone."""
     return Path(shutil.copytree(_finished, tmp_path / "run"))
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs the command line: `command("fit", path)` gives exit code, standard output and standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ofa", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 _OF_A_RANK = """

@@ -24,7 +24,7 @@ function duration(seconds) {
 
 function showStages(stages) {
   const rows = stages.map((stage) => {
-    const share = stage.state === "working" && stage.total > 0 ? ` ${((100 * stage.done) / stage.total).toFixed(0)} %, ${stage.message}` : "";
+    const share = stage.state === "working" && stage.total > 0 ? ` ${((100 * stage.done) / stage.total).toFixed(0)} %` : "";
     const time = stage.seconds > 0 ? duration(stage.seconds) : "";
     const row = create("tr", "", stage.state);
     row.append(...[stage.name, stage.of, stage.state + share, time].map((text) => create("td", text)));
@@ -38,7 +38,7 @@ function showNow(stages) {
   const finished = stages.every(({ state }) => state === "finished");
   element("progress").hidden = working === undefined;
   if (working === undefined) {
-    show("status", finished ? "Finished" : "Nothing is being worked on: ofa run goes on with it");
+    show("status", finished ? "Finished" : "Nothing is being worked on; ofa run --resume goes on");
     show("advice", "");
     return;
   }

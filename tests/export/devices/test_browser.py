@@ -9,6 +9,7 @@ from torch import nn
 
 from export.devices import browser
 from export.devices.browser import Browser
+from export.web.certificate import certificate
 from export.web.running import Running, announce
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Model, OpenDevice
@@ -104,6 +105,17 @@ def test_a_page_measures_every_model(server):
         assert list(measured(device)) == list(models(6))
         assert page.jobs.count("load") == 7
         assert server.hub.progress == (18, 18)
+
+
+def test_a_server_with_tls_is_reached_by_its_certificate(serving, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cert, key = certificate("127.0.0.1")
+    server = serving(cert=cert, tls_key=key)
+    announce(Running(f"https://127.0.0.1:{server.port}", KEY, str(cert)))
+    assert Browser(wait_minutes=0.01).name == "browser"
+    announce(Running(f"https://127.0.0.1:{server.port}", KEY))
+    with pytest.raises(DeviceError, match="certificate"):
+        Browser()
 
 
 def test_two_pages_share_the_models(server):
