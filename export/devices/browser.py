@@ -31,7 +31,7 @@ class Browser:
     Args:
         backend: "wasm", which runs on the processor, or "webgpu".
         threads: of one run by wasm. More than one needs https, or a browser on this computer.
-        browsers: how many pages to wait for before measuring begins.
+        pages: how many to wait for before measuring begins.
         wait_minutes: how long to wait for them.
         precision: of the files, one that ONNX Runtime runs on a CPU; see `export.formats.precision`.
         batch: number of images in one run, from 1 to 4096.
@@ -49,20 +49,20 @@ class Browser:
         *,
         backend: str = "wasm",
         threads: int = 1,
-        browsers: int = 1,
+        pages: int = 1,
         wait_minutes: float = 30.0,
         precision: str = "float32",
         batch: int = 1,
     ) -> None:
         check_choice("browser: backend", backend, BACKENDS)
         check_number("browser: threads", threads, 1, 64, whole=True)
-        check_number("browser: browsers", browsers, 1, 32, whole=True)
+        check_number("browser: pages", pages, 1, 32, whole=True)
         check_number("browser: wait_minutes", wait_minutes, 0.001, 10_000)
         check_choice("browser: precision", precision, self.precisions)
         check_batch("browser", batch)
         self._options: dict[str, Any] = {"backend": backend, "threads": threads}
         self._more = {"precision": precision, "batch": batch}
-        self._n_browsers, self._wait_s = browsers, 60 * wait_minutes
+        self._n_pages, self._wait_s = pages, 60 * wait_minutes
         self._to_file = partial(onnx_file, precision=precision, batch=batch)
         self._server = _Server(find())
         self._server.pages()
@@ -71,7 +71,7 @@ class Browser:
     @cached_property
     def hosts(self) -> Sequence[Host]:
         """The pages that are open when this is first read; see `wait_for_hosts`."""
-        return self._wait(self._n_browsers)
+        return self._wait(self._n_pages)
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -139,10 +139,10 @@ class _Server:
 
     def pages(self) -> list[dict[str, Any]]:
         """Return name and description of the pages that are open."""
-        answer = self.ask("GET", "/browsers")
+        answer = self.ask("GET", "/pages")
         if answer.get("protocol") != PROTOCOL:
             raise DeviceError(f"browser: {self.running.url} is of another version; stop it and start `ofa serve` again")
-        return list(answer["browsers"])
+        return list(answer["pages"])
 
     def ask(self, method: str, path: str, said: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the server's answer; DeviceError if it does not answer."""

@@ -1,4 +1,4 @@
-"""The browsers that are in, and the jobs that they are given; see `docs/serve.md`. Free of torch.
+"""The pages that are open in browsers, and the jobs that they are given; see `docs/serve.md`. Free of torch.
 
 A page asks for its next job, works it off and asks again with the answer. Whatever a page says is checked here.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from export.http_server import RefusedError
 
-MAX_BROWSERS = 32
+MAX_PAGES = 32
 _POLL_S = 20.0
 JOB_S = 120.0
 """How long a page may take for a job."""
@@ -38,12 +38,13 @@ class _Job:
 
 
 @dataclass
-class Browser:
+class Page:
     """A page that is open in a browser.
 
     Attributes:
         id: name of the page, unknown to other pages.
         about: its processor, system and browser.
+        owner: cookie of the browser.
     """
 
     id: str
@@ -70,7 +71,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._browsers: dict[str, Browser] = {}
+        self._pages: dict[str, Page] = {}
         self._ids = itertools.count()
         self.progress: tuple[int, int] | None = None
 
@@ -80,38 +81,38 @@ class Hub:
         """Add a page of a browser, the `owner`, and return its name; RefusedError if it says nothing of use."""
         with self._changed:
             self._drop_silent()
-            if len(self._browsers) >= MAX_BROWSERS:
-                raise RefusedError(503, f"there are {MAX_BROWSERS} pages already; close some")
-            browser = Browser(secrets.token_urlsafe(12), _texts(about, _ABOUT), owner)
-            self._browsers[browser.id] = browser
+            if len(self._pages) >= MAX_PAGES:
+                raise RefusedError(503, f"there are {MAX_PAGES} pages already; close some")
+            page = Page(secrets.token_urlsafe(12), _texts(about, _ABOUT), owner)
+            self._pages[page.id] = page
             self._changed.notify_all()
-            return browser.id
+            return page.id
 
     def next_job(self, name: str, owner: str, answer: Any) -> dict[str, Any] | None:
         """Take a page's answer to its job, if any, and return its next, which it may have to wait for; or None."""
         with self._changed:
-            browser = self._of(name, owner)
+            page = self._of(name, owner)
             if answer is not None:
-                self._take(browser, answer)
-            browser.polls += 1
+                self._take(page, answer)
+            page.polls += 1
             before = self.progress
             try:
-                self._changed.wait_for(lambda: _unanswered(browser) or browser.gone or self.progress != before, _POLL_S)
+                self._changed.wait_for(lambda: _unanswered(page) or page.gone or self.progress != before, _POLL_S)
             finally:
-                browser.polls -= 1
-                browser.seen = time.monotonic()
-            if browser.gone:
+                page.polls -= 1
+                page.seen = time.monotonic()
+            if page.gone:
                 raise RefusedError(404, "this page has left; open it again")
-            if not _unanswered(browser):
+            if not _unanswered(page):
                 return None
-            assert browser.job is not None
-            return {"id": browser.job.id} | browser.job.what
+            assert page.job is not None
+            return {"id": page.job.id} | page.job.what
 
     def alive(self, name: str, owner: str, hidden: bool) -> None:
         """Note that a page is there, and whether it is hidden."""
         with self._changed:
-            browser = self._of(name, owner)
-            browser.seen, browser.hidden = time.monotonic(), hidden
+            page = self._of(name, owner)
+            page.seen, page.hidden = time.monotonic(), hidden
 
     def leave(self, name: str, owner: str) -> None:
         """Forget a page that is closed."""
@@ -128,11 +129,11 @@ class Hub:
 
     # What the device does
 
-    def browsers(self) -> list[Browser]:
+    def pages(self) -> list[Page]:
         """Return the pages that are there, in the order in which they came."""
         with self._changed:
             self._drop_silent()
-            return list(self._browsers.values())
+            return list(self._pages.values())
 
     def show_progress(self, done: int, total: int) -> None:
         """Show on all pages how far the measurement is."""
@@ -164,52 +165,52 @@ class Hub:
     def _ask(self, name: str, what: dict[str, Any], model: bytes = b"") -> dict[str, Any]:
         """Give a page a job and return its answer; RefusedError if it fails, is too slow, or has left."""
         with self._changed:
-            browser = self._browsers.get(name)
-        if browser is None:
+            page = self._pages.get(name)
+        if page is None:
             raise RefusedError(503, "the page has left")
-        with browser.asking, self._changed:
-            job = browser.job = _Job(next(self._ids), what, model)
+        with page.asking, self._changed:
+            job = page.job = _Job(next(self._ids), what, model)
             self._changed.notify_all()
             try:
-                while job.answer is None and not browser.gone:
+                while job.answer is None and not page.gone:
                     self._changed.wait(1.0)
-                    limit_s = JOB_S + (HIDDEN_S if browser.hidden else 0)
-                    if browser.is_silent() or time.monotonic() - job.since > limit_s:
-                        self._drop(browser)
+                    limit_s = JOB_S + (HIDDEN_S if page.hidden else 0)
+                    if page.is_silent() or time.monotonic() - job.since > limit_s:
+                        self._drop(page)
             finally:
-                browser.job = None
+                page.job = None
         if job.answer is None:
             raise RefusedError(503, "the page has left, or took too long")
         if "error" in job.answer:
             raise RefusedError(404 if job.answer.get("unknown") is True else 422, _text(job.answer["error"]))
         return job.answer | {"seconds": time.monotonic() - job.since}
 
-    def _take(self, browser: Browser, answer: Any) -> None:
+    def _take(self, page: Page, answer: Any) -> None:
         if not isinstance(answer, dict) or type(answer.get("job")) is not int:
             raise RefusedError(422, 'the answer does not say to which job; send {"job": id, ...}')
-        if browser.job is not None and browser.job.id == answer["job"] and browser.job.answer is None:
-            browser.job.answer = answer
+        if page.job is not None and page.job.id == answer["job"] and page.job.answer is None:
+            page.job.answer = answer
             self._changed.notify_all()
 
-    def _of(self, name: str, owner: str) -> Browser:
-        browser = self._browsers.get(name)
-        if browser is None or browser.owner != owner:
+    def _of(self, name: str, owner: str) -> Page:
+        page = self._pages.get(name)
+        if page is None or page.owner != owner:
             raise RefusedError(404, "this page is not known; open it again")
-        return browser
+        return page
 
     def _drop_silent(self) -> None:
-        for browser in list(self._browsers.values()):
-            if browser.is_silent():
-                self._drop(browser)
+        for page in list(self._pages.values()):
+            if page.is_silent():
+                self._drop(page)
 
-    def _drop(self, browser: Browser) -> None:
-        browser.gone = True
-        self._browsers.pop(browser.id, None)
+    def _drop(self, page: Page) -> None:
+        page.gone = True
+        self._pages.pop(page.id, None)
         self._changed.notify_all()
 
 
-def _unanswered(browser: Browser) -> bool:
-    return browser.job is not None and browser.job.answer is None
+def _unanswered(page: Page) -> bool:
+    return page.job is not None and page.job.answer is None
 
 
 def _is_time(ms: object) -> bool:

@@ -144,7 +144,7 @@ class _Handler(HttpHandler):
         live = self.server.config.live
         if live is None:
             raise RefusedError(404, "no run is served; start `ofa serve RUN`")
-        return live() | {"pages": [page.about | {"hidden": page.hidden} for page in self.server.hub.browsers()]}
+        return live() | {"pages": [page.about | {"hidden": page.hidden} for page in self.server.hub.pages()]}
 
     def _report(self, file: Path) -> None:
         self._cookie()
@@ -238,9 +238,9 @@ class _Handler(HttpHandler):
     def _device(self, parts: list[str]) -> dict[str, Any]:
         hub = self.server.hub
         match self.command, parts:
-            case "GET", ["browsers"]:
-                found = [{"name": browser.id, "about": browser.about} for browser in hub.browsers()]
-                return {"protocol": PROTOCOL, "browsers": found}
+            case "GET", ["pages"]:
+                found = [{"name": page.id, "about": page.about} for page in hub.pages()]
+                return {"protocol": PROTOCOL, "pages": found}
             case "POST", ["progress"]:
                 said = self.json_body(_SMALL_BYTES, '{"done": int, "total": int}')
                 hub.show_progress(int(said["done"]), int(said["total"]))

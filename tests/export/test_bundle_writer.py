@@ -1,11 +1,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from export.bundle import load_bundle
+from export.runtime import Runtime
 from export.shared_weights import MAX_GRAPH_BYTES
-from ofa.core.errors import BundleError
+from export.web import assets
+from ofa.core.errors import BundleError, DeviceError
 
 LABELS = tuple("abcdefghij")
 
@@ -123,3 +126,23 @@ def test_a_graph_that_is_too_large_to_compress_is_refused(levels, write, tmp_pat
     with pytest.raises(BundleError, match="is too large to share weights; write a bundle without"):
         write(tmp_path / "bundle", [level], source=tmp_path)
     assert len(write(tmp_path / "bundle", [level], source=tmp_path, shared=False).levels) == 1
+
+
+@pytest.mark.usefixtures("vendor")
+def test_a_bundle_may_be_a_site(levels, write, plain_folder, tmp_path, images):
+    web = [replace(level, format="web") for level in levels]
+    site = write(tmp_path / "site", web, site=True)
+    assert site.weights is None
+    names = {path.relative_to(site.folder).as_posix() for path in site.folder.rglob("*") if path.is_file()}
+    assert {"index.html", "runtime.js", "service-worker.js", "vendor/ort.wasm.min.mjs", "level-0.onnx"} <= names
+    with Runtime(site.folder) as runtime, Runtime(plain_folder) as plain:
+        assert np.array_equal(runtime.predict(images).probabilities, plain.predict(images).probabilities)
+    for i in range(3):
+        assert (site.folder / f"level-{i}.onnx").read_bytes() == (plain_folder / f"level-{i}.onnx").read_bytes()
+
+
+def test_without_onnxruntime_web_there_is_no_half_a_site(levels, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(assets, "VENDOR", tmp_path / "nothing")
+    with pytest.raises(DeviceError, match="make web"):
+        write(tmp_path / "site", levels, site=True)
+    assert [path.name for path in tmp_path.iterdir()] == []

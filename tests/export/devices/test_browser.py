@@ -74,7 +74,7 @@ def opened(server, *n_jobs):
     try:
         yield pages
     finally:
-        for page in server.hub.browsers():
+        for page in server.hub.pages():
             server.hub.leave(page.id, page.owner)
         for page in pages:
             page.thread.join()
@@ -120,13 +120,13 @@ def test_a_server_with_tls_is_reached_by_its_certificate(serving, tmp_path, monk
 
 def test_two_pages_share_the_models(server):
     with opened(server, 10**6, 10**6) as pages:
-        assert len(measured(Browser(browsers=2))) == 6
+        assert len(measured(Browser(pages=2))) == 6
         assert [page.jobs.count("load") for page in pages] == [4, 4]
 
 
 def test_a_page_that_closes_leaves_its_models_to_the_other(server):
     with opened(server, 10**6, 9) as pages:
-        assert len(measured(Browser(browsers=2))) == 6
+        assert len(measured(Browser(pages=2))) == 6
         assert pages[1].jobs.count("run") < 8
 
 
@@ -177,7 +177,7 @@ def test_without_a_server_the_command_is_named(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize(
     "options",
-    [{"backend": "webgl"}, {"threads": 0}, {"browsers": 0}, {"wait_minutes": 0}, {"precision": "int3"}, {"batch": 0}],
+    [{"backend": "webgl"}, {"threads": 0}, {"pages": 0}, {"wait_minutes": 0}, {"precision": "int3"}, {"batch": 0}],
 )
 def test_wrong_options_are_refused(options):
     (name,) = options

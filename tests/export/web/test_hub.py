@@ -95,7 +95,7 @@ def test_a_page_that_leaves_ends_its_job_and_the_others_go_on(hub):
     with pytest.raises(RefusedError, match="has left") as refused:
         hub.run(name, "model", 1)
     assert refused.value.status == 503
-    assert [page.id for page in hub.browsers()] == [other]
+    assert [page.id for page in hub.pages()] == [other]
     with pytest.raises(RefusedError, match="has left"):
         hub.run(name, "model", 1)
     with pytest.raises(RefusedError, match="open it again") as refused:
@@ -108,7 +108,7 @@ def test_a_page_that_says_nothing_is_lost(hub, monkeypatch):
     name = hub.join("me", ABOUT)
     with pytest.raises(RefusedError, match="has left"):
         hub.run(name, "model", 1)
-    assert hub.browsers() == []
+    assert hub.pages() == []
 
 
 def test_a_page_that_takes_too_long_is_lost_but_not_while_it_is_hidden(hub, monkeypatch):
@@ -153,7 +153,7 @@ def test_a_page_that_does_not_say_what_it_is_cannot_join(hub, about):
 
 def test_descriptions_are_short_and_without_control_characters(hub):
     hub.join("me", {"processor": "<b>\n\x1b[31m" + "x" * 5000, "os": "", "browser": "\u202e‮ok", "more": "y"})
-    (page,) = hub.browsers()
+    (page,) = hub.pages()
     assert page.about == {"processor": "<b>[31m" + "x" * 191, "os": "unknown", "browser": "ok"}
 
 

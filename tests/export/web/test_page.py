@@ -115,7 +115,7 @@ def test_a_tab_that_is_closed_and_opened_again_goes_on_and_two_tabs_share(server
     measuring.wait(again)
     assert len(measuring.timings) == 40
     other = opened(chromium, address)
-    assert len(server.hub.browsers()) == 2
+    assert len(server.hub.pages()) == 2
     sharing = Measuring(linear(30))
     sharing.wait(other)
     assert len(sharing.timings) == 30
@@ -139,7 +139,7 @@ def test_a_wrong_token_is_told_and_gets_nothing(server, chromium):
     page = opened(chromium, link(server)[:-3] + "xyz")
     page.locator("#status").filter(has_text="Not connected").wait_for()
     assert "this link was used already, or is not whole" in page.text_content("#advice")
-    assert server.hub.browsers() == []
+    assert server.hub.pages() == []
 
 
 def test_a_hostile_name_of_a_device_is_shown_as_text(server, chromium):
@@ -151,5 +151,5 @@ def test_a_hostile_name_of_a_device_is_shown_as_text(server, chromium):
     assert "<script>window.hit=1</script> 1" in page.text_content("#facts")
     assert page.evaluate("window.hit") is None
     assert page.query_selector("#facts img, #facts script") is None
-    (browser,) = server.hub.browsers()
+    (browser,) = server.hub.pages()
     assert browser.about["os"] == "<img src=x onerror=window.hit=1>"

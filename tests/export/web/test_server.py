@@ -56,7 +56,7 @@ def test_a_link_lets_one_browser_in_and_its_cookie_the_pages_after(serving):
     assert Page(server, first).status == 403
     second = Page(server, first, cookie=page.cookie)  # the same link, in the same browser
     assert second.status == 200
-    assert [one.id for one in server.hub.browsers()] == [page.name, second.name]
+    assert [one.id for one in server.hub.pages()] == [page.name, second.name]
     assert page.cookie.startswith("ofa=")
     head = raw(server.port, request("POST", "/api/join", json.dumps({"token": tokens[0], "about": ABOUT}).encode()))[1]
     assert b"; Path=/; HttpOnly; SameSite=Strict" in head
@@ -65,9 +65,9 @@ def test_a_link_lets_one_browser_in_and_its_cookie_the_pages_after(serving):
 def test_jobs_of_the_device_reach_a_page(serving):
     server = serving()
     page, device = Page(server), Client(server)
-    assert device.device("GET", "browsers") == (
+    assert device.device("GET", "pages") == (
         200,
-        {"protocol": 1, "browsers": [{"name": page.name, "about": ABOUT}]},
+        {"protocol": 1, "pages": [{"name": page.name, "about": ABOUT}]},
     )
     with working(page, 4, ms=0.001):
         assert device.device("POST", f"{page.name}/start", {"backend": "wasm", "threads": 1}) == (200, STARTED["about"])
@@ -147,7 +147,7 @@ def hostile(page, other, job):
         yield 404, request("GET", path, None, cookie)
     yield 403, request("GET", f"/api/models/{job}?page={page.name}")
     yield 404, request("GET", f"/api/models/{job}?page={other.name}", None, cookie)
-    for path in ("browsers", f"{page.name}/runs", "progress", f"{page.name}/models"):
+    for path in ("pages", f"{page.name}/runs", "progress", f"{page.name}/models"):
         yield 401, post(f"/device/{path}", {}, cookie)
         yield 401, post(f"/device/{path}", {}, f"Authorization: Bearer {KEY[:-1]}")
         yield 401, post(f"/device/{path}", {}, f"Authorization: Bearer {page.cookie}")
@@ -196,10 +196,14 @@ def test_hostile_requests_are_refused_and_the_server_goes_on(serving, monkeypatc
         assert "Traceback" not in error["error"]
         assert b"a model" not in body
     assert server.access.token == token
-    assert {one.id for one in server.hub.browsers()} == {page.name, other.name}
+    assert {one.id for one in server.hub.pages()} == {page.name, other.name}
     assert (server.hub.progress, loaded) == (None, [])
-    threading.Thread(target=page.next_job, args=({"job": job["id"]},), daemon=True).start()
+    answer = {"page": page.name, "answer": {"job": job["id"]}}
+    answering = threading.Thread(target=page.ask, args=("POST", "/api/next", answer), daemon=True)
+    answering.start()
     waiting.join()
+    server.hub.leave(page.name, server.hub.pages()[0].owner)
+    answering.join()
     assert loaded == [job["model"]]
 
 
