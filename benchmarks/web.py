@@ -24,6 +24,8 @@ from benchmarks.page import table, write_page
 from export.bundle import load_bundle
 from export.session import run, session
 from export.stages import raw_images
+from ofa.pipeline.compare import mean_loss, read_comparison
+from ofa.pipeline.run import Run
 
 _WINDOWS = {"phone": (390, 844), "desktop": (1280, 800)}
 _BATTERY = """
@@ -99,7 +101,21 @@ Made by `python -m benchmarks.web`: the target `{target.name}` of a run of the r
 - Battery, faked, at 100, 60, 30, 5 and 100 %: levels {", ".join(map(str, switched))}.
 - Requests to other hosts: {len(elsewhere)}. Without a network, after the first visit: it works.
 """
-    write_page("web", introduction, table(columns, rows), facts)
+    write_page("web", introduction, table(columns, rows), facts, *_matrix(opened))
+
+
+def _matrix(opened: Run) -> list[str]:
+    """Show what networks that were made for one target lose on another, if there are several."""
+    entries, devices = read_comparison(opened), {target.name: target.config.device for target in opened.targets}
+    rows = []
+    for made_for in devices:
+        losses = [None if name == made_for else mean_loss(entries, made_for, name) for name in devices]
+        cells = ["-" if loss is None else f"{loss[0]:.2f} points, {loss[1]:+.0f} % time" for loss in losses]
+        rows.append(" | ".join([f"{made_for} (`{devices[made_for]}`)", *cells]))
+    if len(rows) < 2:
+        return []
+    intro = "Networks made for the target of a row, on the target of a column, against that target's own front:"
+    return ["## Made for one, run on another", intro, table(" | ".join(["made for", *devices]), rows)]
 
 
 def _levels(page: Page, folder: Path, images: list[Any]) -> list[str]:

@@ -77,13 +77,13 @@ class Hub:
 
     # What pages do
 
-    def join(self, owner: str, about: Any) -> str:
-        """Add a page of a browser, the `owner`, and return its name; RefusedError if it says nothing of use."""
+    def join(self, owner: str, about: dict[str, str]) -> str:
+        """Add a page of a browser, the `owner`, and return its name; RefusedError if there are too many."""
         with self._changed:
             self._drop_silent()
             if len(self._pages) >= MAX_PAGES:
                 raise RefusedError(503, f"there are {MAX_PAGES} pages already; close some")
-            page = Page(secrets.token_urlsafe(12), _texts(about, _ABOUT), owner)
+            page = Page(secrets.token_urlsafe(12), about, owner)
             self._pages[page.id] = page
             self._changed.notify_all()
             return page.id
@@ -207,6 +207,11 @@ class Hub:
         page.gone = True
         self._pages.pop(page.id, None)
         self._changed.notify_all()
+
+
+def read_about(given: Any) -> dict[str, str]:
+    """Return processor, system and browser as a page says; RefusedError if it does not."""
+    return _texts(given, _ABOUT)
 
 
 def _unanswered(page: Page) -> bool:

@@ -20,7 +20,7 @@ from export.errors import check_number
 from export.http_server import HttpHandler, HttpServer, RefusedError, tls_context
 from export.web.access import Access
 from export.web.assets import assets
-from export.web.hub import Hub
+from export.web.hub import Hub, read_about
 from ofa.core.errors import DeviceError
 
 PROTOCOL = 1
@@ -191,11 +191,12 @@ class _Handler(HttpHandler):
         """Let a page in that has a cookie or the link's token; one that `joins` measures."""
         said, headers = self.json_body(_SMALL_BYTES, '{"token": text, "about": {...}}'), {}
         owner, hub = self._given_cookie(), self.server.hub
+        about = read_about(said.get("about")) if joins else {}  # before the token is used up
         if not self.server.access.knows(owner):
             owner = self.server.access.enter(str(said.get("token", "")))
             secure = "; Secure" if self.server.is_secure else ""
             headers["Set-Cookie"] = f"{_COOKIE}={owner}; Path=/; HttpOnly; SameSite=Strict{secure}"
-        answer = {"page": hub.join(owner, said.get("about")), "progress": hub.progress} if joins else {}
+        answer = {"page": hub.join(owner, about), "progress": hub.progress} if joins else {}
         self.answer(json.dumps(answer).encode(), headers=headers)
 
     def _cookie(self) -> str:

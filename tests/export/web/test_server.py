@@ -62,6 +62,14 @@ def test_a_link_lets_one_browser_in_and_its_cookie_the_pages_after(serving):
     assert b"; Path=/; HttpOnly; SameSite=Strict" in head
 
 
+def test_a_page_that_cannot_say_what_it_is_does_not_use_up_the_link(serving):
+    server = serving()
+    token = server.access.token
+    assert Page(server, about={}).status == 422
+    assert server.access.token == token
+    assert Page(server, token).status == 200
+
+
 def test_jobs_of_the_device_reach_a_page(serving):
     server = serving()
     page, device = Page(server), Client(server)
