@@ -94,7 +94,7 @@ def main(run_folder: str, target_name: str | None = None) -> None:
 Made by `python -m benchmarks.web`: the target `{target.name}` of a run of the recipe `{opened.recipe.name}`, all
 {len(images)} test images in headless Chromium and in Python's runtime, on this computer.
 """
-    columns = "level | pixels | same labels | largest difference of a logit | ms in the browser | ms by ONNX Runtime"
+    columns = "level | pixels | same labels | largest difference of a logit | ms in this browser | ms by its record"
     facts = f"""
 - First visit: {first_mb:.1f} MB in {len(files)} files, of them {n_models} model; ready after {ready_s:.1f} s.
 - Memory of the page after all levels were used, one after the other: {memory_mib:.0f} MiB.
