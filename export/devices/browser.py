@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -64,8 +65,7 @@ class Browser:
         self._more = {"precision": precision, "batch": batch}
         self._n_pages, self._wait_s = pages, 60 * wait_minutes
         self._to_file = partial(onnx_file, precision=precision, batch=batch)
-        self._server = _Server(find())
-        self._server.pages()
+        _Server(find()).pages()
         self._shown = 0.0
 
     @cached_property
@@ -86,10 +86,11 @@ class Browser:
         return pages
 
     def show_progress(self, done: int, total: int) -> None:
-        """Show on the pages how far the measurement is, at most once a second."""
+        """Show on the pages how far the measurement is, at most once a second, if the server is there."""
         if time.monotonic() - self._shown > _SHOW_EVERY_S or done >= total:
             self._shown = time.monotonic()
-            self._server.ask("POST", "/progress", {"done": done, "total": total})
+            with suppress(DeviceError):
+                _Server(find()).ask("POST", "/progress", {"done": done, "total": total})
 
     @property
     def _kind(self) -> dict[str, Any]:
@@ -97,20 +98,29 @@ class Browser:
         return {key: value for key, value in self.description.items() if key not in more}
 
     def _wait(self, n: int) -> list["Page"]:
-        """Return the pages that are open, once there are `n`, with the runtime started in each."""
+        """Return the pages that are open, once there are `n`, with the runtime started in each.
+
+        The server may be started again meanwhile.
+        """
         deadline = time.monotonic() + self._wait_s
         while True:
-            pages = [self._page(found) for found in self._server.pages()]
-            started = [page for page in pages if page is not None]
-            if len(started) >= n:
-                return started
+            found, missing = list[dict[str, Any]](), "open the link that `ofa serve` shows, and start again"
+            try:
+                server = _Server(find())
+                found = server.pages()
+            except DeviceError as error:
+                missing = str(error)
+            started = [self._page(server, one) for one in found] if len(found) >= n else []
+            pages = [page for page in started if page is not None]
+            if len(pages) >= n:
+                return pages
             if time.monotonic() > deadline:
-                waited = f"{len(started)} of {n} pages were opened within {self._wait_s / 60:g} minutes"
-                raise DeviceError(f"browser: {waited}; open the link that `ofa serve` shows, and start again")
+                waited = f"{len(found)} of {n} pages were opened within {self._wait_s / 60:g} minutes"
+                raise DeviceError(f"browser: {waited}; {missing}")
             time.sleep(_LOOK_AGAIN_S)
 
-    def _page(self, found: dict[str, Any]) -> "Page | None":
-        page = Page(self._server.running, found["name"], self._to_file)
+    def _page(self, server: "_Server", found: dict[str, Any]) -> "Page | None":
+        page = Page(server.running, found["name"], self._to_file)
         try:
             runtime = page.ask("POST", "/start", json.dumps(self._options).encode())
         except HostLost:
@@ -122,6 +132,8 @@ class Browser:
 
 class Page(Agent):
     """A page in a browser, which the server passes requests on to; implements `ofa.devices.device.Host`."""
+
+    device = "browser"
 
     def __init__(self, running: Running, name: str, to_file: ToFile) -> None:
         seconds = JOB_S + HIDDEN_S + _ANSWER_S

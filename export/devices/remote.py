@@ -81,7 +81,12 @@ class Agent:
     """One agent, at `http://HOST:PORT` or `https://HOST:PORT`; implements `ofa.devices.device.Host`.
 
     `to_file` gives the ONNX file of a model to send; `path` is what the paths of requests begin with.
+
+    Attributes:
+        device: name of the device that it belongs to, for error messages.
     """
+
+    device = "remote"
 
     def __init__(
         self, url: str, *, token: str, context: ssl.SSLContext, timeout_s: float, to_file: ToFile, path: str = ""
@@ -144,7 +149,7 @@ class Agent:
         if response.status != 200:
             kind = UnknownError if response.status == 404 else DeviceError
             reason = " ".join(str(answer.get("error", response.status)).split())
-            raise kind(f"remote: {self.url} refuses: {reason[:500]}")
+            raise kind(f"{self.device}: {self.url} refuses: {reason[:500]}")
         return answer
 
 

@@ -146,6 +146,32 @@ def test_the_last_page_that_closes_is_waited_for(server):
         assert later[0].jobs.count("load") >= 2
 
 
+def test_a_server_that_is_started_again_is_found(server, serving):
+    with opened(server, 12) as (page,):
+        device, later = Browser(), []
+
+        def start_again():
+            page.thread.join()
+            announce(Running("http://127.0.0.1:9", KEY))  # nobody answers there
+            another = serving()
+            announce(Running(f"http://127.0.0.1:{another.port}", KEY))
+            later.append((another, Opened(another)))
+
+        waiting = threading.Thread(target=start_again, daemon=True)
+        waiting.start()
+        assert len(measured(device)) == 6
+        waiting.join()
+        ((another, reopened),) = later
+        another.hub.leave(reopened.page.name, another.hub.pages()[0].owner)
+        reopened.thread.join()
+
+
+def test_what_a_page_cannot_do_is_told_at_once(server, monkeypatch):
+    monkeypatch.setattr(Opened, "start", lambda *_: {"error": "this browser has no WebGPU; use the backend wasm"})
+    with opened(server), pytest.raises(DeviceError, match=r"browser: .* refuses: this browser has no WebGPU"):
+        Browser(backend="webgpu").hosts  # noqa: B018
+
+
 def test_a_page_of_another_kind_is_refused(server):
     with opened(server, 12) as (page,):
         device = Browser()
