@@ -46,6 +46,11 @@ def test_it_carries_recipes_tables_and_page_assets(python, tmp_path):
     assert len(tables) == len(list((ROOT / "latency_luts").glob("*/*.json")))
     code = "from importlib.resources import files; [print(f.name) for f in files('ofa.report').iterdir()]"
     assert {"page.html", "page.css"} <= set(call(python, "-c", code, folder=tmp_path).split())
+    for folder in ("page", "site", "vendor"):  # the last one only after `make web`
+        code = f"from importlib.resources import files; d = files('export.web') / '{folder}'; "
+        code += "[print(f.name) for f in (d.iterdir() if d.is_dir() else ())]"
+        here = {path.name for path in (ROOT / "export" / "web" / folder).glob("*")}
+        assert set(call(python, "-c", code, folder=tmp_path).split()) == here
 
 
 @pytest.mark.slow

@@ -122,6 +122,23 @@ def test_a_tab_that_is_closed_and_opened_again_goes_on_and_two_tabs_share(server
     assert again.faults == other.faults == other.elsewhere() == []
 
 
+def test_a_hidden_page_does_not_measure_until_it_is_seen_again(server, chromium):
+    chromium.add_init_script(
+        "window.hide = (hidden) => { Object.defineProperty(document, 'hidden', { configurable: true, value: hidden }); "
+        "document.dispatchEvent(new Event('visibilitychange')); }"
+    )
+    page, measuring = opened(chromium, link(server)), Measuring(linear(20))
+    measuring.wait(page, until=lambda: server.hub.progress is not None and server.hub.progress[0] > 25)
+    page.evaluate("hide(true)")
+    page.wait_for_timeout(1500)
+    jobs = server.hub.pages()[0].job.id
+    page.wait_for_timeout(1500)
+    assert server.hub.pages()[0].job.id == jobs
+    page.evaluate("hide(false)")
+    measuring.wait(page)
+    assert len(measuring.timings) == 20
+
+
 def test_a_run_is_shown_while_it_goes_on(serving_run, chromium):
     server, state = serving_run
     page = opened(chromium, link(server))
