@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ofa.core.errors import DeviceError
 JSON_TYPE = "application/json"
 _BYTES_PER_S = 2**20
 """The slowest rate at which a body may arrive."""
+_SENT_BYTES_PER_S = 2**16
+"""The slowest rate at which an answer may be taken."""
 _LINGER_S = 2.0
 
 
@@ -196,9 +199,10 @@ class HttpHandler(BaseHTTPRequestHandler):
         self, content: bytes, kind: str = JSON_TYPE, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
         """Answer with some bytes of a media type."""
-        self.connection.settimeout(self.server.patience_s)
+        self.connection.settimeout(self.server.patience_s + len(content) / _SENT_BYTES_PER_S)
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})}.items():
+        length = {} if status == HTTPStatus.NOT_MODIFIED else {"Content-Length": str(len(content))}
+        for name, value in {"Content-Type": kind, **length, **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

@@ -119,8 +119,7 @@ class _Handler(HttpHandler):
         if path == "/":
             path = "/measure.html" if config.live is None else "/live.html"
         if self.command in ("GET", "HEAD") and path in self.server.assets:
-            file, kind = self.server.assets[path]
-            self.answer(file.read_bytes(), kind, headers=_HEADERS | (_DRAWING if path == "/live.html" else {}))
+            self._asset(path)
         elif self.command == "GET" and path == "/plotly.min.js" and config.script:
             self.answer(config.script, "text/javascript; charset=utf-8", headers=_HEADERS)
         elif self.command == "GET" and path == "/report" and config.report is not None:
@@ -135,6 +134,17 @@ class _Handler(HttpHandler):
             raise RefusedError(404, f"{self.command} {self.path[:99]} is not known; open the link that ofa serve shows")
 
     do_HEAD = HttpHandler.do_GET  # noqa: N815
+
+    def _asset(self, path: str) -> None:
+        """Answer with a file, unless the browser has it."""
+        file, kind = self.server.assets[path]
+        about = file.stat()
+        headers = _HEADERS | {"ETag": f'"{about.st_size}-{about.st_mtime_ns}"'}
+        headers |= _DRAWING if path == "/live.html" else {}
+        if self.headers.get("If-None-Match") == headers["ETag"]:
+            self.answer(b"", kind, status=304, headers=headers)
+        else:
+            self.answer(file.read_bytes(), kind, headers=headers)
 
     # A run
 

@@ -1,5 +1,6 @@
 import json
 import random
+import re
 import socket
 import threading
 from contextlib import suppress
@@ -44,6 +45,20 @@ def test_pages_are_served_with_headers_that_keep_other_origins_out(serving):
         status, _, body = raw(server.port, request("HEAD", path))
         assert (status, body) == (200, b"")
     assert {"/measure.html", "/measure.js", "/worker.js", "/page.css", "/vendor/ort.wasm.min.mjs"} <= set(server.assets)
+
+
+def test_what_a_browser_has_is_not_sent_again(serving):
+    server = serving()
+    for path, (file, _) in server.assets.items():
+        head = raw(server.port, request("GET", path))[1]
+        (tag,) = re.findall(rb'ETag: ("[^"]*")', head)
+        status, head, body = raw(server.port, request("GET", path, None, f"If-None-Match: {tag.decode()}"))
+        assert (status, body, b"Content-Length" in head) == (304, b"", False)
+        assert raw(server.port, request("GET", path, None, 'If-None-Match: "other"'))[2] == file.read_bytes()
+    client = Client(server)
+    for _ in range(2):  # one connection
+        assert client.ask("GET", path, None, **{"If-None-Match": tag.decode()})[0] == 304
+        assert client.ask("GET", path) == (200, file.read_bytes())
 
 
 def test_a_link_lets_one_browser_in_and_its_cookie_the_pages_after(serving):
