@@ -23,6 +23,7 @@ _PASSES = 4  # over all groups of models, if there are several
 _FIRST_VISITS = 8  # to each model, where time is limited; more only after all models had as many
 _FIRST_GROUP = 32  # models that are loaded at once in that pass
 _WARMUP_RUNS = 5
+_LOADING_VISITS = 16  # to a model, which take about as long as exporting and loading it: for times that are left
 _MAX_RETURNS = 100  # of hosts that were lost, to a device whose hosts come and go
 _NOISY_SHARE = 0.1  # of latencies that may be less precise than required before the device is called noisy
 
@@ -83,7 +84,7 @@ def measure(
     if time is left then, they are visited as often as without a limit.
 
     `on_progress(done, total)` is called after each loaded model and each round, in the thread of a host; both numbers
-    count loaded models and required visits, or with a limit seconds.
+    count required visits, of which a loaded model is worth 16, or with a limit seconds.
 
     Raises:
         DeviceError: a model cannot be run, a time is not positive, or all hosts are lost.
@@ -255,7 +256,8 @@ class _Campaign:
             return
         required = self.config.min_rounds
         visits = sum(min(len(self.samples.get(name, ())), required) for name in self.models)
-        self.on_progress(len(self.loaded) + visits, len(self.models) * (1 + required))
+        done, total = _LOADING_VISITS * len(self.loaded) + visits, len(self.models) * (_LOADING_VISITS + required)
+        self.on_progress(done, total)
 
 
 def _groups(names: list[str], models: Mapping[str, Model], weights_mib: float, size: int | None) -> list[list[str]]:

@@ -108,7 +108,7 @@ def test_networks_of_every_kind_are_measured_in_a_browser(server, chromium):
 def test_a_tab_that_is_closed_and_opened_again_goes_on_and_two_tabs_share(server, chromium):
     address = link(server)
     page, measuring = opened(chromium, address), Measuring(linear(40))
-    measuring.wait(page, until=lambda: server.hub.progress is not None and server.hub.progress[0] > 20)
+    measuring.wait(page, until=lambda: server.hub.progress is not None and server.hub.progress[0] > 400)
     page.close(run_before_unload=True)
     again = opened(chromium, address)  # the same link, in the same browser
     assert again.evaluate("location.hash") == ""
@@ -128,7 +128,7 @@ def test_a_hidden_page_does_not_measure_until_it_is_seen_again(server, chromium)
         "document.dispatchEvent(new Event('visibilitychange')); }"
     )
     page, measuring = opened(chromium, link(server)), Measuring(linear(20))
-    measuring.wait(page, until=lambda: server.hub.progress is not None and server.hub.progress[0] > 25)
+    measuring.wait(page, until=lambda: server.hub.progress is not None and server.hub.progress[0] > 16 * 21)
     page.evaluate("hide(true)")
     page.wait_for_timeout(1500)
     jobs = server.hub.pages()[0].job.id

@@ -176,10 +176,10 @@ def test_only_what_is_missing_or_not_precise_is_measured_again(pretend, host):
 def test_progress_counts_loaded_models_and_required_visits(pretend, host):
     calls, samples = [], {}
     timed(pretend(host(by_width)), models(3), samples, lambda *call: calls.append(call), min_rounds=2)
-    assert calls == [(1, 9), (2, 9), (3, 9), (6, 9), (9, 9)]
+    assert calls == [(16, 54), (32, 54), (48, 54), (51, 54), (54, 54)]
     calls.clear()
     timed(pretend(host(by_width)), models(4), samples, lambda *call: calls.append(call), min_rounds=2)
-    assert calls == [(3 + 6 + 1, 12), (3 + 6 + 2, 12), (12, 12)]
+    assert calls == [(48 + 6 + 16, 72), (48 + 6 + 17, 72), (72, 72)]
 
 
 # Hosts

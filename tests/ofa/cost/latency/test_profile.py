@@ -57,7 +57,8 @@ def test_the_same_seed_gives_the_same_table_and_leaves_the_global_generator(litt
     assert (again.rows, again.networks, again.checks) == (table.rows, table.networks, table.checks)
     assert torch.equal(torch.get_rng_state(), before)
     n = 1 + len(table.rows) + 16
-    assert calls == [(done, 3 * n) for done in (*range(1, n + 1), 2 * n, 3 * n)]  # loading, and two rounds
+    loading, rounds = range(16, 16 * n + 1, 16), (17 * n, 18 * n)
+    assert calls == [(done, 18 * n) for done in (*loading, *rounds)]
     other = quick(little, pretend(), seed=1)
     assert list(other.networks)[:2] == list(table.networks)[:2]
     assert list(other.networks)[2:] != list(table.networks)[2:]
