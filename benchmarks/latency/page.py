@@ -168,7 +168,7 @@ def repeats(cases: Sequence[Case]) -> list[str]:
             shown = [f"{date:%Y-%m-%d %H:%M}" for date in dates] + [f"{number:.1f}" for number in (hours, *off)]
             lines.append(" | ".join([case.name, *shown, f"{second.evaluate().in_interval_percent:.0f}"]))
     intro = (
-        "`python -m benchmarks.latency --again [CASE]` measures a table anew. The columns show how far its rows\n"
+        "`--again [CASE]` measures a table anew. The columns show how far its rows\n"
         "(single blocks) and its networks are off the first ones."
     )
     columns = "family, device | first | again | hours later | rows, median % | 9 in 10, at most % | networks, median %"
