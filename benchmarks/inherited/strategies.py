@@ -11,8 +11,8 @@ RECIPES = {"cnn": SPREAD, "hybrid": SANDWICH}
 Changes = dict[str, Any]
 
 
-def _spread(epochs: int, lr: float, teacher: str = "none") -> Changes:
-    phase = {"strategy": "spread", "epochs": epochs, "subnets": 4, "parts": 2}
+def _spread(epochs: int, lr: float, teacher: str = "none", parts: int = 2) -> Changes:
+    phase = {"strategy": "spread", "epochs": epochs, "subnets": 4, "parts": parts}
     return {"phases": [phase], "teacher": teacher, "lr": lr}
 
 
@@ -25,12 +25,14 @@ TRAININGS: dict[str, dict[str, Changes]] = {
     SANDWICH: {"cnn": _SANDWICH, "hybrid": _SANDWICH},
     SPREAD: {"cnn": _spread(24, 0.6), "hybrid": _spread(20, 0.6)},
     "spread, lr 0.3": {"cnn": _spread(24, 0.3)},
+    "spread, quarters": {"cnn": _spread(44, 0.6, parts=4) | {"batch_size": 256}},
     "spread, average as teacher": {"cnn": _spread(17, 0.6, "average")},
     "spread, twice as long": {"cnn": _spread(48, 0.6), "hybrid": _spread(40, 0.6)},
     "spread, four times as long": {"cnn": _spread(96, 0.6)},
 }
 """Changes by the name of the training and the task. Where the name says no other, a training has as many epochs as
-cost what the sandwich costs, the training of the first recipes."""
+cost what the sandwich costs, the training of the first recipes. In `quarters`, each arch of a step has images of its
+own, 64 of 256; else two archs share the same 64 of 128."""
 ALONE: Changes = {"phases": [{"strategy": "full", "epochs": 12}], "clip_grad_norm": None}
 """Changes for networks trained alone: as many epochs as the sandwich."""
 

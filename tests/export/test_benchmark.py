@@ -123,7 +123,7 @@ def test_a_file_of_mnn_runs_by_default_with_mnn(network, tmp_path):
     MnnFormat().write(network, (1, 28, 28), path, precision="float32", images=np.empty(0), metadata={})
     file = of_file(path, None, {})
     assert (file.format, file.input_shape, file.device.name) == ("mnn", (1, 28, 28), "mnn-cpu")
-    with pytest.raises(DeviceError, match=r"ort-cpu does not run model\.mnn, but files of onnx; choose another device"):
+    with pytest.raises(DeviceError, match=r"ort-cpu does not run model\.mnn, but files of onnx and web; choose"):
         of_file(path, "ort-cpu", {})
 
 

@@ -54,7 +54,7 @@ def test_the_description_has_what_a_table_records():
     version = device.description["runtime_version"]
     assert device.description == describe("mnn-cpu", "mnn", version, precision="float16")
     assert device_formats("mnn-cpu") == ("mnn",)
-    assert device_formats("ort-cpu") == ("onnx",)
+    assert device_formats("ort-cpu") == ("onnx", "web")
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_a_metric_that_is_not_defined_is_null(command, path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--device", "toaster"), "unknown device 'toaster'; choose from adb"),
+        (("--device", "quux"), "unknown device 'quux'; choose from adb"),
         (("--device", "ort-gpu"), "unknown device 'ort-gpu'; did you mean ort-cpu"),
         (("--device", "ort-cpu", "--device-options", '{"thread": 1}'), "has no option 'thread'; did you mean threads?"),
         (("--device", "ort-cpu", "--device-options", '{"threads": 0}'), "threads = 0 is not allowed"),

@@ -173,7 +173,7 @@ def test_what_a_target_cannot_be_is_one_error(finished, table, tmp_path):
         (
             {"format": "mnn"},
             DeviceError,
-            "target 'x': ort-cpu does not run files of the format 'mnn'; set format: onnx, or choose another device",
+            "target 'x': ort-cpu does not run files of the format 'mnn'; set format: onnx or web, or choose",
         ),
         ({"device": "mnn-cpu"}, DeviceError, "mnn-cpu does not run files of the format 'onnx'; set format: mnn"),
         ({"table": tmp_path / "none.json"}, TableError, "none.json is not a readable latency table"),
