@@ -63,7 +63,10 @@ class Run(StageFolder):
         self._locked = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if distributed.rank() == 0 and any(folder.iterdir()) and not self.path("recipe.yaml").exists():
+            others = any(
+                not path.name.startswith(".") for path in folder.iterdir()
+            )  # a lock is left by a process killed
+            if distributed.rank() == 0 and others and not self.path("recipe.yaml").exists():
                 raise RunError(f"{folder} holds other files; give an empty or new directory with --run")
         except OSError as error:
             raise RunError(f"cannot write the run directory {folder}: {error}; give another with --run") from error

@@ -98,6 +98,12 @@ def test_a_folder_of_other_files_is_left_alone(tiny_recipe, tmp_path):
         Run(tiny_recipe, tmp_path)
 
 
+def test_a_run_that_was_killed_before_it_wrote_anything_goes_on(tiny_recipe, tmp_path):
+    for name in (".lock", ".recipe.yaml.123.tmp"):
+        (tmp_path / name).write_text("x")
+    assert Run(tiny_recipe, tmp_path).folder == tmp_path
+
+
 def test_a_folder_that_cannot_be_made_is_named(tiny_recipe, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="cannot write the run directory"):
