@@ -5,7 +5,6 @@ runs/web. Needs playwright and Chromium; the target has `format: web`.
 """
 
 import contextlib
-import shutil
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ import psutil
 from playwright.sync_api import Page, sync_playwright
 
 import ofa
+from benchmarks.latency.chromium import OPTIONS, find_chromium
 from benchmarks.page import table, write_page
 from export.bundle import load_bundle
 from export.session import run, session
@@ -64,9 +64,7 @@ def main(run_folder: str, target_name: str | None = None) -> None:
     folder = target.path("bundle")
     images, _ = raw_images(opened.data, limit=10**6)
     with _served(folder) as address, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-background-networking"]
-        )
+        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=list(OPTIONS))
         context = chromium.new_context()
         context.add_init_script(_BATTERY)
         page = context.new_page()

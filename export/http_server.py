@@ -1,5 +1,6 @@
 """A small HTTP server for untrusted clients: bounded connections, bodies and waiting. Free of torch."""
 
+import hmac
 import io
 import json
 import socket
@@ -158,6 +159,12 @@ class HttpHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: there are thousands of requests."""
+
+    def check_bearer(self, token: str, refusal: str) -> None:
+        """Raise RefusedError with the refusal unless the request has the token; compared in constant time."""
+        header = self.headers.get("Authorization", "").encode("utf-8", "replace")
+        if not hmac.compare_digest(header, f"Bearer {token}".encode()):
+            raise RefusedError(401, refusal)
 
     def body(self, max_bytes: int, advice: str = "send less") -> bytes:
         """Return the body of the request; RefusedError if it has no length, is longer than allowed, or ends early."""

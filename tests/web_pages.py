@@ -2,7 +2,6 @@
 
 import json
 import threading
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import ClassVar
 
@@ -55,29 +54,43 @@ class Page(Client):
         assert status == 200, said
         return said["job"]
 
-    def work(self, n_jobs, ms=1.0, started=STARTED):
-        """Do so many jobs: each run takes `ms`."""
-        answer, models = None, set()
-        for _ in range(n_jobs):
-            job = self.next_job(answer)
-            while job is None:
-                job = self.next_job()
-            done = started if job["do"] == "start" else {}
-            if job["do"] == "load":
-                status, content = self.ask("GET", f"/api/models/{job['model']}?page={self.name}")
-                assert status == 200
-                assert content
-                models.add(job["model"])
-            if job["do"] == "run":
-                known = job["model"] in models
-                done = {"milliseconds": [ms] * job["n"]} if known else {"error": "not loaded", "unknown": True}
-            answer = {"job": job["id"], **done}
-        self.ask("POST", "/api/next", {"page": self.name, "answer": answer})
 
+class WorkingPage(Page):
+    """A page that works in a thread until it has done `n_jobs`, and then closes.
 
-@contextmanager
-def working(page, n_jobs, **options):
-    """Let a page work in a thread; its last request ends when the page leaves."""
-    thread = threading.Thread(target=page.work, args=(n_jobs,), kwargs=options, daemon=True)
-    thread.start()
-    yield thread
+    A run takes `ms`, by default a time that grows with the model: a page cannot pretend to be slow.
+    """
+
+    def __init__(self, server, n_jobs=10**6, ms=None, **options):
+        super().__init__(server, **options)
+        self.jobs, self._n_jobs, self._ms, self._sizes = [], n_jobs, ms, {}
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
+
+    def _work(self):
+        answer = None
+        while len(self.jobs) < self._n_jobs:
+            status, message = self.ask("POST", "/api/next", {"page": self.name, "answer": answer})
+            if status != 200:
+                return
+            job, answer = message["job"], None
+            if job is not None:
+                self.jobs.append(job["do"])
+                answer = {"job": job["id"], **getattr(self, job["do"])(job)}
+        self.ask("POST", "/api/leave", {"page": self.name})
+
+    def start(self, job):  # noqa: ARG002
+        self._sizes.clear()
+        return STARTED
+
+    def load(self, job):
+        status, content = self.ask("GET", f"/api/models/{job['model']}?page={self.name}")
+        assert status == 200
+        assert content
+        self._sizes[job["model"]] = len(content)
+        return {}
+
+    def run(self, job):
+        if job["model"] not in self._sizes:
+            return {"error": "not loaded", "unknown": True}
+        return {"milliseconds": [self._ms or self._sizes[job["model"]] * 1e-9] * job["n"]}

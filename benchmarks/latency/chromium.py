@@ -9,15 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_OPTIONS = ("--headless=new", "--no-sandbox", "--disable-background-networking", "--no-first-run", "--mute-audio")
+OPTIONS = ("--no-sandbox", "--disable-background-networking")
+_MORE_OPTIONS = ("--headless=new", "--no-first-run", "--mute-audio")
+
+
+def find_chromium() -> str:
+    """Return the program; ends this one if it is not installed."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        sys.exit("error: Chromium is not installed")
+    return program
 
 
 @contextmanager
 def open_page() -> Iterator[None]:
     """Start the server and open its link; the device `browser` of this process finds it."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        sys.exit("error: Chromium is not installed")
+    chromium = find_chromium()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         command = [sys.executable, "-m", "ofa", "serve", "--port", "0"]
@@ -26,7 +33,7 @@ def open_page() -> Iterator[None]:
             assert server.stdout is not None
             link = next((line.strip() for line in server.stdout if line.strip().startswith("http")), None)
             profile = str(Path(folder, "profile"))
-            page = [chromium, *_OPTIONS, f"--user-data-dir={profile}", str(link)]
+            page = [chromium, *OPTIONS, *_MORE_OPTIONS, f"--user-data-dir={profile}", str(link)]
             with subprocess.Popen(page, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
                 try:
                     yield

@@ -38,13 +38,17 @@ Floats = NDArray[np.float64]
 
 
 def write_latency_page(cases: Sequence[Case]) -> None:
-    columns = "family, device | minutes | method | mean error % | within 5 % | within 10 % | Spearman | at one size"
-    accuracy = table(columns, (row for case in cases for row in methods(case)))
-    sections = [accuracy, *intervals(cases), *new_devices(cases), *repeats(cases), *speed(cases[0].table)]
+    sections = [accuracy(cases), *intervals(cases), *new_devices(cases), *repeats(cases), *speed(cases[0].table)]
     write_page("latency", INTRODUCTION, *sections)
 
 
-def methods(case: Case) -> list[str]:
+def accuracy(cases: Sequence[Case]) -> str:
+    """Show how well each way to predict the checks does."""
+    columns = "family, device | minutes | method | mean error % | within 5 % | within 10 % | Spearman | at one size"
+    return table(columns, (row for case in cases for row in _methods(case)))
+
+
+def _methods(case: Case) -> list[str]:
     """Return a row for each way to predict the checks of a case."""
     latency, lines = case.table, []
     rows, measured_ms = to_arrays(latency.checks, latency.family)

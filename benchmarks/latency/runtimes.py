@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from benchmarks.latency.cases import FAMILIES, FOLDER, RUNTIMES, Case, load_case, stem
-from benchmarks.latency.page import methods, repeats
+from benchmarks.latency.page import accuracy, repeats
 from benchmarks.page import table, write_page
 
 NATIVE = "1 thread"
@@ -31,9 +31,7 @@ def main(names: Sequence[str]) -> None:
     for name in names:
         load_case(name)
     cases = [load_case(name) for name in CASES if (FOLDER / f"{stem(name)}.json").exists()]
-    columns = "family, device | minutes | method | mean error % | within 5 % | within 10 % | Spearman | at one size"
-    accuracy = table(columns, (row for case in cases for row in methods(case)))
-    write_page("latency_runtimes", INTRODUCTION, accuracy, *_against_native(cases), *repeats(cases))
+    write_page("latency_runtimes", INTRODUCTION, accuracy(cases), *_against_native(cases), *repeats(cases))
 
 
 def _against_native(cases: Sequence[Case]) -> list[str]:

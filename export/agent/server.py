@@ -3,20 +3,19 @@
 This process answers requests. The models are in another, its worker.
 """
 
-import hmac
 import ssl
 from typing import Any
 
 import onnxruntime as ort
 
-from export.agent.config import MAX_RUNS, PROTOCOL, AgentConfig
+from export.agent.config import PROTOCOL, AgentConfig
 from export.agent.process import WorkerProcess
+from export.agent.runs import RUNS, check_runs
 from export.http_server import HttpHandler, HttpServer, RefusedError, tls_context
 from export.machine import operating_system, processor
 from ofa.core.errors import DeviceError
 
 _JSON_BYTES = 4096
-_RUNS = '{"model": id, "n": int}'
 
 
 def serve(config: AgentConfig) -> HttpServer:
@@ -66,13 +65,9 @@ class _Handler(HttpHandler):
     help = "docs/agent.md"
 
     def respond(self) -> None:
-        self._authorize()
+        refusal = "the token is missing or wrong; send `Authorization: Bearer TOKEN`"
+        self.check_bearer(self.server.config.token, refusal)
         self.answer_json(self._route())
-
-    def _authorize(self) -> None:
-        header = self.headers.get("Authorization", "").encode("utf-8", "replace")
-        if not hmac.compare_digest(header, f"Bearer {self.server.config.token}".encode()):
-            raise RefusedError(401, "the token is missing or wrong; send `Authorization: Bearer TOKEN`")
 
     def _route(self) -> dict[str, Any]:
         worker, limits = self.server.worker, self.server.config.limits
@@ -82,17 +77,8 @@ class _Handler(HttpHandler):
             case "POST", "/models":
                 return worker.ask({"do": "load"}, self.body(limits.max_mib * 2**20, "raise the agent's --max-mib"))
             case "POST", "/runs":
-                return worker.ask({"do": "run"} | check_runs(self.json_body(_JSON_BYTES, _RUNS)))
+                return worker.ask({"do": "run"} | check_runs(self.json_body(_JSON_BYTES, RUNS)))
             case "DELETE", "/models":
                 return worker.ask({"do": "forget"})
         endpoints = "GET /about, POST /models, POST /runs and DELETE /models"
         raise RefusedError(404, f"{self.command} {self.path[:99]} is not known; there are {endpoints}")
-
-
-def check_runs(runs: dict[str, Any]) -> dict[str, Any]:
-    """Return the model and the number of runs that a body asks for; RefusedError if it says neither or too much."""
-    if set(runs) != {"model", "n"} or type(runs["model"]) is not str:
-        raise RefusedError(422, f"the body does not say what to run; send {_RUNS}")
-    if type(runs["n"]) is not int or not 1 <= runs["n"] <= MAX_RUNS:
-        raise RefusedError(422, f"n = {str(runs['n'])[:99]} is not allowed; give a whole number from 1 to {MAX_RUNS}")
-    return runs

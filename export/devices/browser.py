@@ -104,28 +104,28 @@ class Browser:
         """
         deadline = time.monotonic() + self._wait_s
         while True:
-            found, missing = list[dict[str, Any]](), "open the link that `ofa serve` shows, and start again"
+            opened, missing = list[dict[str, Any]](), "open the link that `ofa serve` shows, and start again"
             try:
                 server = _Server(find())
-                found = server.pages()
+                opened = server.pages()
             except DeviceError as error:
                 missing = str(error)
-            started = [self._page(server, one) for one in found] if len(found) >= n else []
+            started = [self._page(server, one) for one in opened] if len(opened) >= n else []
             pages = [page for page in started if page is not None]
             if len(pages) >= n:
                 return pages
             if time.monotonic() > deadline:
-                waited = f"{len(found)} of {n} pages were opened within {self._wait_s / 60:g} minutes"
+                waited = f"{len(opened)} of {n} pages were opened within {self._wait_s / 60:g} minutes"
                 raise DeviceError(f"browser: {waited}; {missing}")
             time.sleep(_LOOK_AGAIN_S)
 
-    def _page(self, server: "_Server", found: dict[str, Any]) -> "Page | None":
-        page = Page(server.running, found["name"], self._to_file)
+    def _page(self, server: "_Server", listed: dict[str, Any]) -> "Page | None":
+        page = Page(server.running, listed["name"], self._to_file)
         try:
             runtime = page.ask("POST", "/start", json.dumps(self._options).encode())
         except HostLost:
             return None
-        about = {"runtime": "onnxruntime-web", "runtime_version": runtime["runtime_version"]} | found["about"]
+        about = {"runtime": "onnxruntime-web", "runtime_version": runtime["runtime_version"]} | listed["about"]
         page.description = about | {"clock": runtime["clock"]} | self._options
         return page
 
@@ -156,7 +156,7 @@ class _Server:
             raise DeviceError(f"browser: {self.running.url} is of another version; stop it and start `ofa serve` again")
         return list(answer["pages"])
 
-    def ask(self, method: str, path: str, said: dict[str, Any] | None = None) -> dict[str, Any]:
+    def ask(self, method: str, path: str, message: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the server's answer; DeviceError if it does not answer."""
         agent = Agent(
             self.running.url,
@@ -167,6 +167,6 @@ class _Server:
             path="/device",
         )
         try:
-            return agent.ask(method, path, json.dumps(said).encode() if said is not None else None)
+            return agent.ask(method, path, json.dumps(message).encode() if message is not None else None)
         except HostLost as lost:
             raise DeviceError(f"browser: {lost}; start `ofa serve` in another terminal") from lost

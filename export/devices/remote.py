@@ -89,7 +89,7 @@ class Agent:
     device = "remote"
 
     def __init__(
-        self, url: str, *, token: str, context: ssl.SSLContext, timeout_s: float, to_file: ToFile, path: str = ""
+        self, url: str, *, token: str, context: ssl.SSLContext | None, timeout_s: float, to_file: ToFile, path: str = ""
     ) -> None:
         self.url, self._token, self._to_file, self._path = url, token, to_file, path
         try:

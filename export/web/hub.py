@@ -209,9 +209,9 @@ class Hub:
         self._changed.notify_all()
 
 
-def read_about(given: Any) -> dict[str, str]:
+def read_about(message: Any) -> dict[str, str]:
     """Return processor, system and browser as a page says; RefusedError if it does not."""
-    return _texts(given, _ABOUT)
+    return _texts(message, _ABOUT)
 
 
 def _unanswered(page: Page) -> bool:
@@ -222,12 +222,12 @@ def _is_time(ms: object) -> bool:
     return isinstance(ms, int | float) and not isinstance(ms, bool) and 0 <= ms < math.inf
 
 
-def _texts(given: Any, names: tuple[str, ...]) -> dict[str, str]:
+def _texts(message: Any, names: tuple[str, ...]) -> dict[str, str]:
     """Return some entries of what a page says, as texts without control characters."""
-    if not isinstance(given, Mapping) or not all(isinstance(given.get(name), str) for name in names):
+    if not isinstance(message, Mapping) or not all(isinstance(message.get(name), str) for name in names):
         raise RefusedError(422, f"the page does not say {', '.join(names)}; reload it")
-    return {name: _text(given[name]) for name in names}
+    return {name: _text(message[name]) for name in names}
 
 
-def _text(given: Any) -> str:
-    return "".join(character for character in str(given)[:_TEXT] if character.isprintable()) or "unknown"
+def _text(value: Any) -> str:
+    return "".join(character for character in str(value)[:_TEXT] if character.isprintable()) or "unknown"

@@ -26,8 +26,10 @@ class Running:
     key: str
     certificate: str | None = None
 
-    def context(self) -> ssl.SSLContext:
-        """Return what https connections to it trust: its own certificate, for whatever name."""
+    def context(self) -> ssl.SSLContext | None:
+        """Return what https connections to it trust: its own certificate, for whatever name; None for http."""
+        if self.url.startswith("http:"):
+            return None
         context = ssl.create_default_context(cafile=self.certificate)
         context.check_hostname = False
         return context

@@ -4,7 +4,6 @@ Two kinds of clients: pages, which came in by a link and have a cookie, and proc
 key that `export.web.running` keeps.
 """
 
-import hmac
 import json
 import ssl
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from export.agent.server import check_runs
+from export.agent.runs import RUNS, check_runs
 from export.errors import check_number
 from export.http_server import HttpHandler, HttpServer, RefusedError, tls_context
 from export.web.access import Access
@@ -26,7 +25,7 @@ from ofa.core.errors import DeviceError
 PROTOCOL = 1
 _COOKIE = "ofa"
 _JSON_BYTES = 2**20
-"""Of an answer: the times of 10,000 runs."""
+"""Largest answer of a page to a job: the times of 10,000 runs."""
 _SMALL_BYTES = 4096
 _MODEL_BYTES = 2**30
 _CSP = (
@@ -128,7 +127,7 @@ class _Handler(HttpHandler):
             self._check_origin()
             self._page(path.removeprefix("/api/"))
         elif path.startswith("/device/"):
-            self._authorize()
+            self.check_bearer(self.server.config.key, "the key is missing or wrong")
             self.answer_json(self._device(path.removeprefix("/device/").split("/")))
         else:
             raise RefusedError(404, f"{self.command} {self.path[:99]} is not known; open the link that ofa serve shows")
@@ -146,11 +145,46 @@ class _Handler(HttpHandler):
         else:
             self.answer(file.read_bytes(), kind, headers=headers)
 
-    # A run
+    # Pages
+
+    def _page(self, endpoint: str) -> None:
+        hub = self.server.hub
+        match self.command, endpoint.split("/"):
+            case "GET", ["run"]:
+                self._cookie()
+                self.answer_json(self._run())
+            case "GET", ["models", digest]:
+                page = parse_qs(self.path.partition("?")[2]).get("page", [""])[0]
+                model = hub.model(page, self._cookie(), digest)
+                self.answer(model, "application/octet-stream", headers=_HEADERS | {"Cache-Control": "no-store"})
+            case "POST", ["enter" | "join"]:
+                self._enter(joins=endpoint == "join")
+            case "POST", ["next"]:
+                name, owner, message = self._message(_JSON_BYTES)
+                job = hub.next_job(name, owner, message.get("answer"))
+                self.answer_json({"job": job, "progress": hub.progress})
+            case "POST", ["alive"]:
+                name, owner, message = self._message(_SMALL_BYTES)
+                hub.alive(name, owner, message.get("hidden") is True)
+                self.answer_json({})
+            case "POST", ["leave"]:
+                name, owner, _ = self._message(_SMALL_BYTES)
+                hub.leave(name, owner)
+                self.answer_json({})
+            case _:
+                raise RefusedError(404, f"{self.command} {self.path[:99]} is not known")
+
+    def _message(self, max_bytes: int) -> tuple[str, str, dict[str, Any]]:
+        """Return the name of the page that sends this, its browser's cookie, and the message."""
+        owner = self._cookie()
+        message = self.json_body(max_bytes, '{"page": name, ...}')
+        name = message.get("page")
+        if not isinstance(name, str):
+            raise RefusedError(422, 'the body does not name the page; send {"page": name, ...}')
+        return name, owner, message
 
     def _run(self) -> dict[str, Any]:
         """Return the state of the run, and the pages that are open."""
-        self._cookie()
         live = self.server.config.live
         if live is None:
             raise RefusedError(404, "no run is served; start `ofa serve RUN`")
@@ -163,59 +197,25 @@ class _Handler(HttpHandler):
         headers = {name: value for name, value in _HEADERS.items() if name != "Content-Security-Policy"}
         self.answer(file.read_bytes(), "text/html; charset=utf-8", headers=headers)  # it has a policy of its own
 
-    # Pages
-
-    def _page(self, endpoint: str) -> None:
-        hub = self.server.hub
-        if self.command == "GET" and endpoint.startswith("models/"):
-            page = parse_qs(self.path.partition("?")[2]).get("page", [""])[0]
-            model = hub.model(page, self._cookie(), endpoint.removeprefix("models/"))
-            self.answer(model, "application/octet-stream", headers=_HEADERS | {"Cache-Control": "no-store"})
-            return
-        if self.command == "GET" and endpoint == "run":
-            self.answer_json(self._run())
-            return
-        if self.command != "POST" or endpoint not in ("enter", "join", "next", "alive", "leave"):
-            raise RefusedError(404, f"{self.command} {self.path[:99]} is not known")
-        if endpoint in ("enter", "join"):
-            self._enter(joins=endpoint == "join")
-            return
-        owner = self._cookie()
-        limit = _JSON_BYTES if endpoint == "next" else _SMALL_BYTES
-        said = self.json_body(limit, '{"page": name, ...}')
-        name = said.get("page")
-        if not isinstance(name, str):
-            raise RefusedError(422, 'the body does not name the page; send {"page": name, ...}')
-        match endpoint:
-            case "next":
-                job = hub.next_job(name, owner, said.get("answer"))
-                self.answer_json({"job": job, "progress": hub.progress})
-            case "alive":
-                hub.alive(name, owner, said.get("hidden") is True)
-                self.answer_json({})
-            case "leave":
-                hub.leave(name, owner)
-                self.answer_json({})
-
     def _enter(self, *, joins: bool) -> None:
         """Let a page in that has a cookie or the link's token; one that `joins` measures."""
-        said, headers = self.json_body(_SMALL_BYTES, '{"token": text, "about": {...}}'), {}
-        owner, hub = self._given_cookie(), self.server.hub
-        about = read_about(said.get("about")) if joins else {}  # before the token is used up
+        message, headers = self.json_body(_SMALL_BYTES, '{"token": text, "about": {...}}'), {}
+        owner, hub = self._sent_cookie(), self.server.hub
+        about = read_about(message.get("about")) if joins else {}  # before the token is used up
         if not self.server.access.knows(owner):
-            owner = self.server.access.enter(str(said.get("token", "")))
+            owner = self.server.access.enter(str(message.get("token", "")))
             secure = "; Secure" if self.server.is_secure else ""
             headers["Set-Cookie"] = f"{_COOKIE}={owner}; Path=/; HttpOnly; SameSite=Strict{secure}"
         answer = {"page": hub.join(owner, about), "progress": hub.progress} if joins else {}
         self.answer(json.dumps(answer).encode(), headers=headers)
 
     def _cookie(self) -> str:
-        cookie = self._given_cookie()
+        cookie = self._sent_cookie()
         if not self.server.access.knows(cookie):
             raise RefusedError(403, "this browser is not let in; open the link that ofa serve shows")
         return cookie
 
-    def _given_cookie(self) -> str:
+    def _sent_cookie(self) -> str:
         try:
             cookies = SimpleCookie(self.headers.get("Cookie", ""))
         except CookieError:
@@ -224,13 +224,13 @@ class _Handler(HttpHandler):
 
     def _check_host(self) -> None:
         """Refuse names that are not this server's: a page elsewhere may let its name point here."""
-        given = self.headers.get("Host", "")
+        sent = self.headers.get("Host", "")
         try:
-            host = urlsplit(f"//{given}").hostname or ""
+            host = urlsplit(f"//{sent}").hostname or ""
         except ValueError:
             host = ""
         if host not in ("localhost", self.server.config.host) and not _is_address(host):
-            raise RefusedError(421, f"host {given[:99]!r} is not this server; open the link that ofa serve shows")
+            raise RefusedError(421, f"host {sent[:99]!r} is not this server; open the link that ofa serve shows")
 
     def _check_origin(self) -> None:
         """Refuse what pages of other origins send."""
@@ -241,28 +241,23 @@ class _Handler(HttpHandler):
 
     # The device
 
-    def _authorize(self) -> None:
-        header = self.headers.get("Authorization", "").encode("utf-8", "replace")
-        if not hmac.compare_digest(header, f"Bearer {self.server.config.key}".encode()):
-            raise RefusedError(401, "the key is missing or wrong")
-
     def _device(self, parts: list[str]) -> dict[str, Any]:
         hub = self.server.hub
         match self.command, parts:
             case "GET", ["pages"]:
-                found = [{"name": page.id, "about": page.about} for page in hub.pages()]
-                return {"protocol": PROTOCOL, "pages": found}
+                pages = [{"name": page.id, "about": page.about} for page in hub.pages()]
+                return {"protocol": PROTOCOL, "pages": pages}
             case "POST", ["progress"]:
-                said = self.json_body(_SMALL_BYTES, '{"done": int, "total": int}')
-                hub.show_progress(int(said["done"]), int(said["total"]))
+                progress = self.json_body(_SMALL_BYTES, '{"done": int, "total": int}')
+                hub.show_progress(int(progress["done"]), int(progress["total"]))
                 return {}
             case "POST", [name, "start"]:
-                said = self.json_body(_SMALL_BYTES, '{"backend": name, "threads": int}')
-                return hub.start(name, str(said["backend"]), int(said["threads"]))
+                options = self.json_body(_SMALL_BYTES, '{"backend": name, "threads": int}')
+                return hub.start(name, str(options["backend"]), int(options["threads"]))
             case "POST", [name, "models"]:
                 return {"model": hub.load(name, self.body(_MODEL_BYTES))}
             case "POST", [name, "runs"]:
-                runs = check_runs(self.json_body(_SMALL_BYTES, '{"model": id, "n": int}'))
+                runs = check_runs(self.json_body(_SMALL_BYTES, RUNS))
                 return {"milliseconds": hub.run(name, runs["model"], runs["n"])}
         raise RefusedError(404, f"{self.command} {self.path[:99]} is not known")
 

@@ -9,7 +9,7 @@ from export.web.assets import runtime_files, style
 _SITE = Path(__file__).parent / "site"
 _WORKER = "service-worker.js"
 _PARTS = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm", "package.json")
-"""Of onnxruntime-web, what runs on the processor."""
+"""The files of onnxruntime-web that run models on the processor."""
 
 
 def site_files() -> dict[str, bytes]:

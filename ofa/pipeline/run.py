@@ -63,9 +63,8 @@ class Run(StageFolder):
         self._locked = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            others = any(
-                not path.name.startswith(".") for path in folder.iterdir()
-            )  # a lock is left by a process killed
+            # Hidden files are locks and halves of files, which a process that was killed may leave.
+            others = any(not path.name.startswith(".") for path in folder.iterdir())
             if distributed.rank() == 0 and others and not self.path("recipe.yaml").exists():
                 raise RunError(f"{folder} holds other files; give an empty or new directory with --run")
         except OSError as error:

@@ -80,7 +80,7 @@ def gather(run: Run) -> Content:
         facts=_facts(run),
         seconds=_seconds(run),
         fit=run.read_json("predictor.json"),
-        epochs=_read_lines(run, "train.jsonl"),
+        epochs=read_lines(run, "train.jsonl"),
         distilled=run.recipe.train.teacher != "none",
         targets=[_gather_target(target) for target in run.targets if target.finished(bundle)],
         comparison=read_comparison(run),
@@ -157,7 +157,8 @@ def _with_latency(table: LatencyTable, listed: list[Entry]) -> list[Entry]:
     return [entry | {"predicted_latency_ms": float(ms)} for entry, ms in zip(listed, predicted_ms, strict=True)]
 
 
-def _read_lines(run: Run, name: str) -> list[Entry]:
+def read_lines(run: Run, name: str) -> list[Entry]:
+    """Return the objects in a file with one on each line; RunError if it cannot be read."""
     path = run.path(name)
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

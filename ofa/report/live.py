@@ -4,18 +4,17 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from plotly import graph_objects as go
 
-from ofa.core.errors import OfaError
+from ofa.core.errors import OfaError, RunError
 from ofa.cost.counted import macs_m
 from ofa.pipeline.folder import StageFolder
 from ofa.pipeline.run import Run
 from ofa.pipeline.stage import all_stages
 from ofa.report import charts
-from ofa.report.content import Entry
+from ofa.report.content import Entry, read_lines
 
 _MISSING = (OSError, ValueError, KeyError, TypeError, IndexError, OfaError)
 """What a file raises that is not there yet."""
@@ -61,28 +60,28 @@ def _stage(holder: StageFolder, name: str) -> dict[str, Any]:
 
 
 def _training(run: Run) -> go.Figure:
-    lines = run.path("train.jsonl").read_text(encoding="utf-8").splitlines()
-    return charts.training([json.loads(line) for line in lines])
+    return charts.training(read_lines(run, "train.jsonl"))
 
 
 def _measured(run: Run) -> go.Figure:
-    paths = {"sampled": run.path("samples.json")}
-    paths |= {f"search of {path.stem}": path for path in sorted(run.path("accuracies").glob("*.json"))}
-    return charts.measured({name: _entries(run, path) for name, path in paths.items()})
+    files = {"sampled": "samples.json"}
+    for path in sorted(run.path("accuracies").glob("*.json")):
+        files[f"search of {path.stem}"] = f"accuracies/{path.name}"
+    return charts.measured({name: _entries(run, file) for name, file in files.items()})
 
 
-def _entries(run: Run, path: Path) -> list[Entry]:
+def _entries(run: Run, file: str) -> list[Entry]:
     """Return the accuracies in a file, with the multiply-accumulates of their archs."""
-    entries = json.loads(path.read_text(encoding="utf-8"))["samples"]
+    entries = run.read_json(file)["samples"]
     macs = macs_m(run.family)(run.family.space.rows(entry["arch"] for entry in entries))
     return [entry | {"macs_m": float(value)} for entry, value in zip(entries, macs, strict=True)]
 
 
 def _fronts(run: Run) -> go.Figure:
-    found = {}
+    fronts = {}
     for target in run.targets:
         with suppress(*_MISSING):
-            found[target.name] = target.read_json("front.json")["front"]
-    if not found:
-        raise KeyError("no front yet")
-    return charts.fronts(found)
+            fronts[target.name] = target.read_json("front.json")["front"]
+    if not fronts:
+        raise RunError(f"no target of {run.folder} has a front yet")
+    return charts.fronts(fronts)

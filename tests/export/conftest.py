@@ -1,5 +1,5 @@
 import json
-import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from export.preprocess import Preprocess
 from export.web import assets
 from export.web.server import ServeConfig, serve
 from tests.levels import level
+from tests.servers import answering
 from tests.web_pages import KEY, Client
 
 LABELS = tuple("abcdefghij")
@@ -145,20 +146,14 @@ def vendor(tmp_path, monkeypatch):
 @pytest.fixture
 def serving(vendor):  # noqa: ARG001
     """Starts servers in threads of this process, and ends them."""
-    ending = []
+    with ExitStack() as ending:
 
-    def start(**options):
-        server = serve(ServeConfig(key=KEY, port=0, **options))
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        ending.append((server, thread))
-        return server
+        def start(**options):
+            server = serve(ServeConfig(key=KEY, port=0, **options))
+            ending.enter_context(answering(server))
+            return server
 
-    yield start
-    for client in Client.opened:
-        client.connection.close()
-    Client.opened.clear()
-    for server, thread in ending:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        yield start
+        for client in Client.opened:
+            client.connection.close()
+        Client.opened.clear()

@@ -5,7 +5,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from itertools import pairwise
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.agent.config import AgentConfig, Limits
 from export.agent.server import serve
+from tests.servers import answering
 
 TOKEN = "a-token-that-only-tests-know"
 GOOD = f"Authorization: Bearer {TOKEN}"
@@ -195,14 +195,8 @@ def agent(tmp_path_factory):
 def serving(limits=None, **options):
     """Run an agent in a thread of this process."""
     server = serve(AgentConfig(token=TOKEN, port=0, limits=limits or Limits(), **options))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with answering(server):
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def worker_of(process):

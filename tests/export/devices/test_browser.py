@@ -14,7 +14,7 @@ from export.web.running import Running, announce
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Model, OpenDevice
 from ofa.devices.measure import MeasureConfig, measure
-from tests.web_pages import ABOUT, KEY, Page
+from tests.web_pages import ABOUT, KEY, WorkingPage
 
 REFERENCE = Model(partial(nn.Linear, 20, 20), (20,))
 
@@ -32,45 +32,9 @@ def server(serving, tmp_path, monkeypatch):
     return server
 
 
-class Opened:
-    """A page that works in a thread until it has done `n_jobs`, and then closes."""
-
-    def __init__(self, server, n_jobs=10**6, **options):
-        self.jobs, self._n_jobs, self.page = [], n_jobs, Page(server, **options)
-        self._sizes = {}
-        self.thread = threading.Thread(target=self._work, daemon=True)
-        self.thread.start()
-
-    def _work(self):
-        answer = None
-        while len(self.jobs) < self._n_jobs:
-            status, said = self.page.ask("POST", "/api/next", {"page": self.page.name, "answer": answer})
-            if status != 200:
-                return
-            job, answer = said["job"], None
-            if job is not None:
-                self.jobs.append(job["do"])
-                answer = {"job": job["id"], **getattr(self, job["do"])(job)}
-        self.page.ask("POST", "/api/leave", {"page": self.page.name})
-
-    def start(self, job):  # noqa: ARG002
-        self._sizes.clear()
-        return {"about": {"runtime_version": "1.30.0", "clock": "fine"}}
-
-    def load(self, job):
-        content = self.page.ask("GET", f"/api/models/{job['model']}?page={self.page.name}")[1]
-        self._sizes[job["model"]] = len(content)
-        return {}
-
-    def run(self, job):
-        if job["model"] not in self._sizes:
-            return {"error": "not loaded", "unknown": True}
-        return {"milliseconds": [self._sizes[job["model"]] * 1e-9] * job["n"]}  # a page cannot pretend to be slow
-
-
 @contextmanager
 def opened(server, *n_jobs):
-    pages = [Opened(server, n) for n in n_jobs or (10**6,)]
+    pages = [WorkingPage(server, n) for n in n_jobs or (10**6,)]
     try:
         yield pages
     finally:
@@ -137,7 +101,7 @@ def test_the_last_page_that_closes_is_waited_for(server):
 
         def reopen():
             page.thread.join()
-            later.append(Opened(server))
+            later.append(WorkingPage(server))
 
         waiting = threading.Thread(target=reopen, daemon=True)
         waiting.start()
@@ -155,19 +119,19 @@ def test_a_server_that_is_started_again_is_found(server, serving):
             announce(Running("http://127.0.0.1:9", KEY))  # nobody answers there
             another = serving()
             announce(Running(f"http://127.0.0.1:{another.port}", KEY))
-            later.append((another, Opened(another)))
+            later.append((another, WorkingPage(another)))
 
         waiting = threading.Thread(target=start_again, daemon=True)
         waiting.start()
         assert len(measured(device)) == 6
         waiting.join()
         ((another, reopened),) = later
-        another.hub.leave(reopened.page.name, another.hub.pages()[0].owner)
+        another.hub.leave(reopened.name, another.hub.pages()[0].owner)
         reopened.thread.join()
 
 
 def test_what_a_page_cannot_do_is_told_at_once(server, monkeypatch):
-    monkeypatch.setattr(Opened, "start", lambda *_: {"error": "this browser has no WebGPU; use the backend wasm"})
+    monkeypatch.setattr(WorkingPage, "start", lambda *_: {"error": "this browser has no WebGPU; use the backend wasm"})
     with opened(server), pytest.raises(DeviceError, match=r"browser: .* refuses: this browser has no WebGPU"):
         Browser(backend="webgpu").hosts  # noqa: B018
 
@@ -178,7 +142,7 @@ def test_a_page_of_another_kind_is_refused(server):
 
         def reopen():
             page.thread.join()
-            Opened(server, about=ABOUT | {"browser": "Safari 19"})
+            WorkingPage(server, about=ABOUT | {"browser": "Safari 19"})
 
         threading.Thread(target=reopen, daemon=True).start()
         with pytest.raises(DeviceError, match=r"has browser 'Chromium 156'.* has 'Safari 19'; measure on hosts"):

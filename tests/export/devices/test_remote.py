@@ -4,7 +4,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import warnings
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -33,6 +32,7 @@ from ofa.devices.device import Device, HostLost, Model
 from ofa.devices.measure import MeasureConfig, measure
 from ofa.pipeline.recipe import TargetConfig
 from ofa.pipeline.recipe_file import validate
+from tests.servers import answering
 
 TOKEN = "a-token-that-only-tests-know"
 REFERENCE = Model(partial(nn.Linear, 20, 20), (20,))
@@ -75,18 +75,6 @@ def started(token_file, *options):
 def agent(token_file):
     with started(token_file, "--max-mib", "8", "--max-models", "40", "--max-seconds", "20") as one:
         yield one
-
-
-@contextmanager
-def answering(server):
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @contextmanager

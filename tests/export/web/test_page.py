@@ -18,6 +18,7 @@ from ofa.cost.latency.profile import network
 from ofa.devices.device import Model
 from ofa.devices.measure import MeasureConfig, measure
 from ofa.report import charts
+from tests.servers import answering
 from tests.web_pages import KEY
 
 pytestmark = pytest.mark.slow
@@ -27,13 +28,9 @@ pytestmark = pytest.mark.slow
 def server(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     server = serve(ServeConfig(key=KEY, port=0))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    announce(Running(f"http://127.0.0.1:{server.port}", KEY))
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(server) as url:
+        announce(Running(url, KEY))
+        yield server
 
 
 @pytest.fixture
@@ -47,12 +44,8 @@ def serving_run():
     state["charts"] = {"training": figure}
     config = ServeConfig(key=KEY, port=0, live=lambda: state, script=get_plotlyjs().encode())
     server = serve(config)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server, state
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(server):
+        yield server, state
 
 
 def link(server):

@@ -11,7 +11,7 @@ from export.http_server import RefusedError
 from export.web import hub
 from export.web.server import ServeConfig, serve
 from ofa.core.errors import DeviceError
-from tests.web_pages import ABOUT, KEY, STARTED, Client, Page, working
+from tests.web_pages import ABOUT, KEY, STARTED, Client, Page, WorkingPage
 
 
 def raw(port, content):
@@ -87,20 +87,20 @@ def test_a_page_that_cannot_say_what_it_is_does_not_use_up_the_link(serving):
 
 def test_jobs_of_the_device_reach_a_page(serving):
     server = serving()
-    page, device = Page(server), Client(server)
+    page, device = WorkingPage(server, ms=0.001), Client(server)
     assert device.device("GET", "pages") == (
         200,
         {"protocol": 1, "pages": [{"name": page.name, "about": ABOUT}]},
     )
-    with working(page, 4, ms=0.001):
-        assert device.device("POST", f"{page.name}/start", {"backend": "wasm", "threads": 1}) == (200, STARTED["about"])
-        status, loaded = device.device("POST", f"{page.name}/models", b"a model")
-        assert status == 200
-        assert device.device("POST", f"{page.name}/runs", loaded | {"n": 2}) == (200, {"milliseconds": [0.001, 0.001]})
-        assert device.device("POST", f"{page.name}/runs", {"model": "x", "n": 2})[0] == 404
-        assert device.device("POST", "progress", {"done": 3, "total": 9}) == (200, {})
-        assert server.hub.progress == (3, 9)
-        assert Client(server).ask("POST", "/api/leave", {"page": page.name}, Cookie=page.cookie) == (200, {})
+    assert device.device("POST", f"{page.name}/start", {"backend": "wasm", "threads": 1}) == (200, STARTED["about"])
+    status, loaded = device.device("POST", f"{page.name}/models", b"a model")
+    assert status == 200
+    assert device.device("POST", f"{page.name}/runs", loaded | {"n": 2}) == (200, {"milliseconds": [0.001, 0.001]})
+    assert device.device("POST", f"{page.name}/runs", {"model": "x", "n": 2})[0] == 404
+    assert device.device("POST", "progress", {"done": 3, "total": 9}) == (200, {})
+    assert server.hub.progress == (3, 9)
+    assert Client(server).ask("POST", "/api/leave", {"page": page.name}, Cookie=page.cookie) == (200, {})
+    page.thread.join()
     status, answer = device.device("POST", f"{page.name}/runs", loaded | {"n": 2})
     assert (status, answer["error"]) == (503, "the page has left")
 

@@ -1,6 +1,5 @@
 """The site of a bundle, in a real browser."""
 
-import threading
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ from PIL import Image
 from export.bundle import load_bundle
 from export.runtime import Runtime
 from export.session import run, session
+from tests.servers import answering
 
 pytestmark = pytest.mark.slow
 
@@ -44,13 +44,8 @@ def site(levels, write, tmp_path, chromium):  # noqa: ARG001  # which skips with
 
 @pytest.fixture
 def address(site):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=site))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=site))) as url:
+        yield f"{url}/"
 
 
 def ready(chromium, address):
