@@ -16,6 +16,10 @@ def _spread(epochs: int, lr: float, teacher: str = "none", parts: int = 2) -> Ch
     return {"phases": [phase], "teacher": teacher, "lr": lr}
 
 
+def _quarters(epochs: int) -> Changes:
+    return _spread(epochs, 0.6, parts=4) | {"batch_size": 256}
+
+
 _SANDWICH: Changes = {
     "phases": [{"strategy": "sandwich", "epochs": 12, "random": 2}],
     "teacher": "largest",
@@ -25,10 +29,11 @@ TRAININGS: dict[str, dict[str, Changes]] = {
     SANDWICH: {"cnn": _SANDWICH, "hybrid": _SANDWICH},
     SPREAD: {"cnn": _spread(24, 0.6), "hybrid": _spread(20, 0.6)},
     "spread, lr 0.3": {"cnn": _spread(24, 0.3)},
-    "spread, quarters": {"cnn": _spread(44, 0.6, parts=4) | {"batch_size": 256}},
+    "spread, quarters": {"cnn": _quarters(44)},
+    "spread, quarters, twice as long": {"cnn": _quarters(88)},
+    "spread, quarters, four times as long": {"cnn": _quarters(176)},
     "spread, average as teacher": {"cnn": _spread(17, 0.6, "average")},
-    "spread, twice as long": {"cnn": _spread(48, 0.6), "hybrid": _spread(40, 0.6)},
-    "spread, four times as long": {"cnn": _spread(96, 0.6)},
+    "spread, twice as long": {"hybrid": _spread(40, 0.6)},
 }
 """Changes by the name of the training and the task. Where the name says no other, a training has as many epochs as
 cost what the sandwich costs, the training of the first recipes. In `quarters`, each arch of a step has images of its
