@@ -9,7 +9,7 @@ import ofa
 from benchmarks.agreement import Floats, agreement, mean_std, std
 from benchmarks.inherited.jobs import GRADIENT_STEPS
 from benchmarks.inherited.results import COSTS, GRADIENTS, alone_percent, cost_key, finetuned, inherited_percent
-from benchmarks.inherited.strategies import RECIPES, SANDWICH, TRAININGS
+from benchmarks.inherited.strategies import FINETUNED, RECIPES, SANDWICH, TRAININGS
 from benchmarks.inherited.tasks import FINETUNE_EPOCHS, FINETUNED_ARCHS, N_RANDOM, N_SPREAD, TASKS
 from benchmarks.jobs import read
 from benchmarks.page import save_plot, table, write_page
@@ -72,7 +72,7 @@ def _task_sections(name: str, seeds: range) -> list[str]:
 def _finetuning(name: str, macs_m: Floats, alone: Floats, seeds: range) -> list[str]:
     """Return the table of finetuned subnets, each against what it inherited; nothing if none is there."""
     rows = []
-    inherited = {seed: inherited_percent(name, RECIPES[name], range(seed, seed + 1)) for seed in seeds}
+    inherited = {seed: inherited_percent(name, FINETUNED[name], range(seed, seed + 1)) for seed in seeds}
     for arch, epochs in product(FINETUNED_ARCHS, FINETUNE_EPOCHS):
         results = finetuned(name, arch, epochs, seeds)
         if not results:
@@ -88,7 +88,7 @@ def _finetuning(name: str, macs_m: Floats, alone: Floats, seeds: range) -> list[
     if not rows:
         return []
     head = "MACs M | epochs | seeds | finetuned % | over inherited | over alone | processor minutes"
-    return ["Subnets of the recipe's supernet, finetuned as the stage `finetune` does by default:", table(head, rows)]
+    return [f"Subnets of the supernets trained by `{FINETUNED[name]}`, finetuned as the stage `finetune` does by default:", table(head, rows)]
 
 
 def _gradients(name: str, macs_m: Floats) -> list[str]:

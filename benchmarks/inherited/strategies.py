@@ -5,15 +5,17 @@ from typing import Any
 import ofa
 from benchmarks.inherited.tasks import TASKS
 
-SANDWICH, SPREAD = "sandwich", "spread"
-RECIPES = {"cnn": SPREAD, "hybrid": SANDWICH}
+SANDWICH, SPREAD, QUARTERS = "sandwich", "spread", "spread, quarters"
+RECIPES = {"cnn": QUARTERS, "hybrid": SANDWICH}
 """The training that the recipe of each task does."""
+FINETUNED = {"cnn": SPREAD, "hybrid": SANDWICH}
+"""The training whose subnets are finetuned."""
 Changes = dict[str, Any]
 
 
 def _spread(epochs: int, lr: float, teacher: str = "none", parts: int = 2) -> Changes:
     phase = {"strategy": "spread", "epochs": epochs, "subnets": 4, "parts": parts}
-    return {"phases": [phase], "teacher": teacher, "lr": lr}
+    return {"phases": [phase], "teacher": teacher, "lr": lr, "batch_size": 128}
 
 
 def _quarters(epochs: int) -> Changes:
@@ -24,21 +26,22 @@ _SANDWICH: Changes = {
     "phases": [{"strategy": "sandwich", "epochs": 12, "random": 2}],
     "teacher": "largest",
     "lr": 0.15,
+    "batch_size": 128,
 }
 TRAININGS: dict[str, dict[str, Changes]] = {
     SANDWICH: {"cnn": _SANDWICH, "hybrid": _SANDWICH},
     SPREAD: {"cnn": _spread(24, 0.6), "hybrid": _spread(20, 0.6)},
     "spread, lr 0.3": {"cnn": _spread(24, 0.3)},
-    "spread, quarters": {"cnn": _quarters(44)},
-    "spread, quarters, twice as long": {"cnn": _quarters(88)},
-    "spread, quarters, four times as long": {"cnn": _quarters(176)},
+    QUARTERS: {"cnn": _quarters(44)},
+    f"{QUARTERS}, twice as long": {"cnn": _quarters(88)},
+    f"{QUARTERS}, four times as long": {"cnn": _quarters(176)},
     "spread, average as teacher": {"cnn": _spread(17, 0.6, "average")},
     "spread, twice as long": {"hybrid": _spread(40, 0.6)},
 }
 """Changes by the name of the training and the task. Where the name says no other, a training has as many epochs as
 cost what the sandwich costs, the training of the first recipes. In `quarters`, each arch of a step has images of its
 own, 64 of 256; else two archs share the same 64 of 128."""
-ALONE: Changes = {"phases": [{"strategy": "full", "epochs": 12}], "clip_grad_norm": None}
+ALONE: Changes = {"phases": [{"strategy": "full", "epochs": 12}], "clip_grad_norm": None, "batch_size": 128}
 """Changes for networks trained alone: as many epochs as the sandwich."""
 
 
