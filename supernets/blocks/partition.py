@@ -34,12 +34,17 @@ class Partition:
     region: Tensor | None
 
 
-@lru_cache(maxsize=256)
 def window_partition(height: int, width: int, window: int, shift: bool, device: torch.device) -> Partition:
     """Partition a map of tokens into as few windows as possible, all of one size of at most `window` by `window`.
 
     `shift` shifts the windows by half a window, along sides with several windows.
     """
+    real = type(torch.empty(0)) is Tensor  # `torch.export` and others have modes that make tensors without values
+    return (_cached if real else _cached.__wrapped__)(height, width, window, shift, device)
+
+
+@lru_cache(maxsize=256)
+def _cached(height: int, width: int, window: int, shift: bool, device: torch.device) -> Partition:
     (rows, high, down), (columns, wide, right) = (_split(length, window, shift) for length in (height, width))
     y = np.roll(np.arange(rows * high), -down)  # rows of the map, then of the padding, in the order of the windows
     x = np.roll(np.arange(columns * wide), -right)

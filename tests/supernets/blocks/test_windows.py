@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+import ofa
 from export.formats.onnx import export_onnx
 from ofa.core.errors import FamilyError
 from ofa.cost.counted import count_macs
@@ -213,3 +214,15 @@ def test_onnx_computes_the_same(size, shift, tmp_path):
     batches = [torch.randn(n, 3, 2 * size - 1, 2 * size - 1) for n in (1, 3)]
     shape = (3, 2 * size - 1, 2 * size - 1)
     export_onnx(network, shape, tmp_path / "block.onnx", images=batches, tolerance=1e-3)
+
+
+def test_a_network_that_was_exported_by_torch_first_still_computes_and_both_agree():
+    """`torch.export` runs the network on tensors without values, which must not be kept for later runs."""
+    family = ofa.create_family("hybrid_small", resolutions=(37,))  # a size that no other test has
+    arch = family.space.largest
+    network = family.build(arch).eval()
+    images = torch.randn(1, *family.input_shape(arch), generator=torch.Generator().manual_seed(0))
+    program = torch.export.export(network, (images,))
+    logits = network(images)
+    assert type(logits) is torch.Tensor
+    assert torch.equal(program.module()(images), logits)
