@@ -10,7 +10,8 @@ demo: .venv/ready           ## the main job on handwritten digits: train, specia
 test: .venv/ready           ## the tests that take under 10 minutes on 2 cores
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-all: .venv/ready       ## all tests
+test-all: .venv/ready       ## all tests, with the runtimes that take long to install
+	$(BIN)/python -m pip install --quiet --editable '.[dev,litert,executorch]'
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m ""
 
 lint: .venv/ready           ## style, types, and which module may import which

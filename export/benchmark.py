@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from export.errors import check_number
-from export.mnn_session import MnnModel
+from export.model_files import FILE_KINDS, load_model
 from export.session import session
 from ofa.core.errors import DeviceError, ExportError
 from ofa.devices.device import Device, HostLost, Model, Runner
@@ -20,7 +20,8 @@ from ofa.report.markup import plain_page, table
 
 _BURST_MS = 10.0
 _MAX_BURST = 100
-FILES = {".onnx": ("onnx", "ort-cpu"), ".ort": ("ort", "ort-cpu"), ".mnn": ("mnn", "mnn-cpu")}
+_CONVERTED = {kind.suffix: (name, kind.device) for name, kind in FILE_KINDS.items()}
+FILES = {".onnx": ("onnx", "ort-cpu"), ".ort": ("ort", "ort-cpu")} | _CONVERTED
 """The format of a file by its suffix, and the device that runs it by default."""
 
 
@@ -71,7 +72,7 @@ class Measurement:
 
 
 def of_file(path: Path, device_name: str | None, options: Mapping[str, Any]) -> Deployable:
-    """Return an ONNX, ORT or MNN file, by default on ONNX Runtime or MNN on this computer.
+    """Return a file of one of `FILES`, by default on the runtime of its format on this computer.
 
     Raises:
         ExportError: there is no such file, or it is of another kind.
@@ -84,8 +85,8 @@ def of_file(path: Path, device_name: str | None, options: Mapping[str, Any]) -> 
     if not {file_format, file_format.replace("ort", "onnx")} & set(runs := device_formats(name)):
         raise DeviceError(f"{name} does not run {path.name}, but files of {' and '.join(runs)}; choose another device")
     device = create_device(name, **options)
-    if file_format == "mnn":
-        shape = MnnModel(path).input_shape
+    if file_format in FILE_KINDS:
+        shape = load_model(file_format, path).input_shape
     else:
         loaded = session(path)
         shape = tuple(loaded.get_inputs()[0].shape[1:])

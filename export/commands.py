@@ -186,7 +186,7 @@ def benchmark(
 ) -> None:
     """Measure deployed files side by side: size, time to load, latency, accuracy.
 
-    All levels of a run on the devices of their targets, or any ONNX, ORT and MNN files.
+    All levels of a run on the devices of their targets, or any *.onnx, *.ort, *.mnn, *.ncnn, *.tflite, *.pte files.
     """
     import numpy as np
 

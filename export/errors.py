@@ -8,6 +8,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ofa.core.errors import DeviceError, OfaError
 
 _CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
@@ -57,3 +59,9 @@ def check_choice(name: str, value: Any, allowed: Sequence[Any], *, kind: type[Of
 def local_path(path: str | Path) -> Path:
     """Return a path of this machine with `~` expanded."""
     return Path(os.path.expanduser(path))
+
+
+def check_image_shape(expected: tuple[int, ...], images: NDArray[Any]) -> None:
+    """Raise DeviceError unless images `[n, channels, height, width]` are of the shape that a model takes."""
+    if images.shape[1:] != expected:
+        raise DeviceError(f"the model takes images {['n', *expected]}, these are {list(images.shape)}")

@@ -6,6 +6,8 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
+from export.model_files import FILE_KINDS
+
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -32,7 +34,7 @@ def is_this_machine(description: Mapping[str, Any]) -> bool:
     Its runtime must be one that the runtime of bundles uses.
     """
     here = {"processor": processor(), "os": operating_system()}
-    runs = description.get("runtime") in ("onnxruntime", "mnn")
+    runs = description.get("runtime") in ("onnxruntime", *(kind.runtime for kind in FILE_KINDS.values()))
     return runs and all(description.get(key) == value for key, value in here.items())
 
 

@@ -1,10 +1,5 @@
 """MNN, Alibaba's runtime for phones, on the CPU; an extra, `pip install 'ofa[mnn]'`. Free of torch."""
 
-import ctypes
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +9,12 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import check_number, one_line
+from export.errors import check_image_shape, check_number, one_line
 from export.session import INPUT, OUTPUT
+from export.silence import silent
 from ofa.core.errors import DeviceError
 
 _HIGH_PRECISION = 1
-_SILENCING = Lock()
 
 
 class MnnModel:
@@ -35,7 +30,7 @@ class MnnModel:
     def __init__(self, path: Path, threads: int = 1) -> None:
         check_number("threads", threads, 1, 1024, whole=True)
         self._mnn, self._lock = import_mnn(), Lock()
-        with one_line(DeviceError, f"MNN cannot load {path.name}", "export the network again"), _silent():
+        with one_line(DeviceError, f"MNN cannot load {path.name}", "export the network again"), silent():
             config = {"backend": 0, "numThread": threads, "precision": _HIGH_PRECISION}
             manager = self._mnn.nn.create_runtime_manager((config,))
             self._module = self._mnn.nn.load_module_from_file(str(path), [INPUT], [OUTPUT], runtime_manager=manager)
@@ -44,8 +39,7 @@ class MnnModel:
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits `[n, classes]` of images `[n, channels, height, width]`; DeviceError if the model fails."""
         expr = self._mnn.expr
-        if images.shape[1:] != self.input_shape:  # MNN would read beyond them
-            raise DeviceError(f"the model takes images {['n', *self.input_shape]}, these are {list(images.shape)}")
+        check_image_shape(self.input_shape, images)  # MNN would read beyond them
         with (
             self._lock,
             one_line(DeviceError, f"MNN cannot run the model on {images.shape}", "export the network again"),
@@ -56,9 +50,9 @@ class MnnModel:
 
 @cache
 def import_mnn() -> ModuleType:
-    """Import MNN, without the line that it writes to the standard output; DeviceError if it is not installed."""
+    """Import MNN, without the line that it writes to the terminal; DeviceError if it is not installed."""
     check_mnn()
-    with _silent():
+    with silent():
         import MNN
         import MNN.nn
     module: ModuleType = MNN
@@ -69,19 +63,3 @@ def check_mnn() -> None:
     """Raise DeviceError if MNN is not installed."""
     if find_spec("MNN") is None:
         raise DeviceError("MNN is not installed; run: pip install 'ofa[mnn]'")
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Send to nowhere what libraries write to the standard output; for one thread at a time, or it would be lost."""
-    with _SILENCING:
-        sys.stdout.flush()
-        standard, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        try:
-            yield
-        finally:
-            ctypes.CDLL(None).fflush(None)  # or C writes its buffer later
-            os.dup2(standard, 1)
-            os.close(standard)
-            os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Serving a bundle on a device, by NumPy, Pillow, psutil and ONNX Runtime or MNN: no torch; see `docs/bundle.md`."""
+"""Serving a bundle on a device, by NumPy, Pillow, psutil and its files' runtime: no torch; see `docs/bundle.md`."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from export.bundle import BundledLevel, load_bundle
 from export.errors import check_number
 from export.machine import is_this_machine
-from export.mnn_session import MnnModel
+from export.model_files import load_model
 from export.policies.battery import Battery, read_battery
 from export.policies.policy import BatteryPolicy, Policy
 from export.policies.served import Served
@@ -222,9 +222,7 @@ class Runtime(AbstractContextManager["Runtime"]):
         content = self.bundle.read_model(level)  # its checksum, too
         if level.format in ("onnx", "web"):
             return partial(run, session(content, self._threads))
-        if level.format == "mnn":
-            return MnnModel(self.bundle.folder / level.file, self._threads)
-        raise BundleError(f"{level.file} has the format {level.format!r}, which this runtime does not serve")
+        return load_model(level.format, self.bundle.folder / level.file, self._threads)
 
 
 def boot_time_s() -> float:

@@ -18,7 +18,7 @@ import torch
 import ofa
 from benchmarks.alone import Scorer, train_alone
 from benchmarks.inherited.gradients import gradient_cosines
-from benchmarks.inherited.strategies import ALONE, FINETUNED, RECIPES, SANDWICH, TRAININGS, train_config
+from benchmarks.inherited.strategies import ALONE, FINETUNED, SANDWICH, TRAININGS, train_config
 from benchmarks.inherited.tasks import FINETUNED_ARCHS, TASKS
 from ofa.core.files import write_json
 from ofa.data.loaders import train_batches

@@ -88,7 +88,10 @@ def _finetuning(name: str, macs_m: Floats, alone: Floats, seeds: range) -> list[
     if not rows:
         return []
     head = "MACs M | epochs | seeds | finetuned % | over inherited | over alone | processor minutes"
-    return [f"Subnets of the supernets trained by `{FINETUNED[name]}`, finetuned as the stage `finetune` does by default:", table(head, rows)]
+    return [
+        f"Subnets of the supernets trained by `{FINETUNED[name]}`, finetuned as the stage `finetune` does by default:",
+        table(head, rows),
+    ]
 
 
 def _gradients(name: str, macs_m: Floats) -> list[str]:

@@ -25,7 +25,8 @@ from ofa.devices.device import Model
 ToFile = Callable[[Model], AbstractContextManager[Path]]
 """Give the file of a model, such as `onnx_file` with some of its options."""
 
-_CALIBRATION_IMAGES = 4
+CALIBRATION_IMAGES = 4
+"""Random images that set the ranges of activations where only latency matters."""
 ADVICE = "use float32 and common operators, or another device"
 
 
@@ -86,7 +87,7 @@ def onnx_file(model: Model, *, precision: str = "float32", batch: int | None = N
         path = Path(folder) / "model.onnx"
         if model.file is None:
             export_onnx(model.module(), model.input_shape, path, batch=None if batch == 1 else batch)
-            convert(path, precision, normal_images(_CALIBRATION_IMAGES, model.input_shape))
+            convert(path, precision, normal_images(CALIBRATION_IMAGES, model.input_shape))
         yield path if model.file is None else _with_batch(model.file, batch, path)
 
 

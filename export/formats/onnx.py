@@ -95,7 +95,7 @@ def export_onnx(
     _check_metadata(metadata)
     path.unlink(missing_ok=True)
     with replacing(path) as temporary:
-        with _EXPORTING, _eval_mode(network), torch.no_grad():
+        with _EXPORTING, eval_mode(network), torch.no_grad():
             _write(network, input_shape, temporary, batch=batch, opset=opset)
         _add_metadata(temporary, metadata)
         model = session(temporary)
@@ -121,7 +121,7 @@ def compare(model: Logits, network: nn.Module, images: Iterable[Tensor]) -> Pari
     diffs, sizes, same = [], [], []
     for batch in images:
         actual = model(batch.cpu().contiguous().numpy())
-        with _eval_mode(network), torch.inference_mode():
+        with eval_mode(network), torch.inference_mode():
             expected = network(batch if parameter is None else batch.to(parameter.device)).cpu().numpy()
         if actual.shape != expected.shape:
             raise ExportError(f"ONNX returns shape {actual.shape}, PyTorch {expected.shape}; export the network again")
@@ -246,7 +246,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode, and all its modules back into theirs afterwards."""
     training = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

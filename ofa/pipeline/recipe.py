@@ -101,7 +101,8 @@ class TargetConfig(Config):
     precision: Precision = "float32"
     """Precision of the levels; `auto` searches it together with the arch, among those that the device runs."""
     format: str = "onnx"
-    """Format of the model files: `onnx`; `mnn` for the device `mnn-cpu`; `web`, ONNX in a bundle that is a web site."""
+    """Format of the model files: `onnx`; `mnn`, `ncnn`, `litert` or `executorch` for the device of that runtime; `web`,
+    ONNX in a bundle that is a web site."""
     format_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the format: `opset`, a fixed `batch`, `ort` to write ONNX Runtime's own files, too."""
     table: UserPath | None = None

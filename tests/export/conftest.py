@@ -12,9 +12,12 @@ import ofa
 from export.bundle import BundledLevel
 from export.bundle_writer import write_bundle
 from export.formats.onnx import export_onnx
+from export.model_files import FILE_KINDS
 from export.preprocess import Preprocess
 from export.web import assets
 from export.web.server import ServeConfig, serve
+from ofa.core.errors import DeviceError
+from ofa.devices.format import create_format
 from tests.levels import level
 from tests.servers import answering
 from tests.web_pages import KEY, Client
@@ -109,6 +112,23 @@ def write(source):
         return write_bundle(folder, levels, **defaults | options)
 
     return call
+
+
+@pytest.fixture(scope="session", params=FILE_KINDS)
+def other_format(request):
+    """Each model format beside ONNX whose runtime is installed."""
+    try:
+        return create_format(request.param)
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def other_file(other_format, network, tmp_path_factory):
+    """A file of `network` in `other_format`."""
+    path = tmp_path_factory.mktemp(other_format.name) / f"model{other_format.suffix}"
+    other_format.write(network, (1, 28, 28), path, precision="float32", images=np.empty(0), metadata={"a": "b"})
+    return path
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def test_a_file_of_mnn_runs_by_default_with_mnn(network, tmp_path):
 @pytest.mark.parametrize("name", ["model.txt", "none.onnx"])
 def test_what_is_no_model_file_is_refused(tmp_path, name):
     (tmp_path / "model.txt").write_text("")
-    with pytest.raises(ExportError, match=r"is not a file \*\.onnx, \*\.ort, \*\.mnn; give such a file"):
+    with pytest.raises(ExportError, match=r"is not a file \*\.onnx, \*\.ort, \*\.pte, .*; give such a file"):
         of_file(tmp_path / name, None, {})
 
 

@@ -1,0 +1,89 @@
+"""The model format `litert`: files for LiteRT, Google's runtime for phones; an extra, `pip install 'ofa[litert]'`."""
+
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from torch.export import ExportedProgram
+
+from export.errors import check_choice
+from export.formats.converter import Converter
+from export.litert_session import LitertModel, check_litert
+from ofa.core.errors import DeviceError
+from ofa.devices.format import Logits
+
+PRECISIONS = ("float32", "float16", "int8_dynamic", "int8_static")
+"""Of weights and, in "int8_static", activations; inputs and outputs are float32 in all."""
+_CONVERTER = Converter("LiteRT", f"{__name__}:convert_program")
+
+
+class LitertFormat:
+    """LiteRT files for one image, `*.tflite`; implements `ofa.devices.format.Format`. They hold no metadata."""
+
+    name, suffix = "litert", ".tflite"
+
+    def __init__(self) -> None:
+        check_litert()
+        if find_spec("litert_torch") is None:
+            raise DeviceError("litert-torch, which converts networks, is not installed; run: pip install 'ofa[litert]'")
+
+    def write(
+        self,
+        network: nn.Module,
+        input_shape: tuple[int, ...],
+        path: Path,
+        *,
+        precision: str,
+        images: NDArray[np.float32],
+        metadata: Mapping[str, str],  # noqa: ARG002
+    ) -> None:
+        """Export a network and convert it, in a process of its own; see `Converter` for the errors."""
+        check_choice("litert: precision", precision, PRECISIONS)
+        _CONVERTER(network, input_shape, path, precision, images)
+
+    def load(self, path: Path) -> Logits:
+        """Load a file with LiteRT on one thread."""
+        return LitertModel(path)
+
+
+def convert_program(program: ExportedProgram, path: Path, precision: str, images: NDArray[np.float32]) -> None:
+    """Write a program for one image as a LiteRT file in a precision; `images` are for ranges of "int8_static"."""
+    import litert_torch
+
+    (sample,), _ = program.example_inputs
+    model = litert_torch.convert(program.module(), (sample,))
+    with tempfile.TemporaryDirectory() as folder:
+        float32 = Path(folder, "float32.tflite")
+        model.export(str(float32))
+        if precision != "float32":
+            _quantize(float32, precision, images)
+        path.write_bytes(float32.read_bytes())
+
+
+def _quantize(path: Path, precision: str, images: NDArray[np.float32]) -> None:
+    """Rewrite a float32 file in another precision; layers that have none stay as they are."""
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import qtyping, recipe
+    from ai_edge_quantizer.quantizer import Quantizer
+
+    quantizer, ranges, operator = Quantizer(str(path)), None, qtyping.TFLOperationName
+    if precision == "float16":
+        weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        computed: dict[str, Any] = {"compute_precision": qtyping.ComputePrecision.FLOAT, "explicit_dequantize": True}
+        config = qtyping.OpQuantizationConfig(weight_tensor_config=weights, **computed)
+        quantizer.update_quantization_recipe(".*", operator.ALL_SUPPORTED, config, "float_casting")
+    elif precision == "int8_dynamic":
+        quantizer.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+    else:
+        quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
+        for end in (operator.INPUT, operator.OUTPUT):
+            quantizer.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
+        ((signature, tensors),) = Interpreter(str(path)).get_signature_list().items()
+        (name,) = tensors["inputs"]
+        ranges = quantizer.calibrate({signature: [{name: image[None]} for image in images]})
+    quantizer.quantize(ranges).export_model(str(path), overwrite=True)
