@@ -1,23 +1,21 @@
-"""One Android phone, reached by `adb`, that times models by ONNX Runtime's performance test; see `docs/agent.md`."""
+"""One Android phone, reached by `adb`, that times models by a runtime's own program; see `docs/agent.md`."""
 
-import re
 import subprocess
+import tempfile
 import uuid
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from export.devices.local import ToFile
+from export.devices.phone_tools import Tool
 from ofa.core.errors import DeviceError
 from ofa.devices.device import HostLost, Model, Runner
 
-TOOL = "onnxruntime_perf_test"
-_WARMUP_RUNS = 4  # beside the tool's own: a process is new, and so are its caches and the phone's clocks
 _ANSWER_S = 10.0
-# A line of a result file: name of the model's folder, seconds, peak memory in bytes, processor use in percent, run.
-_LINE = re.compile(r"[^,]*,([0-9.]+(?:e[+-]?[0-9]+)?),[0-9]+,-?[0-9]+,[0-9]+")
 _PROPERTIES = (
     "ro.product.model",
     "ro.soc.model",
@@ -33,8 +31,9 @@ class Phone:
 
     Attributes:
         serial, adb, threads, timeout_s: see `export.devices.adb.Adb`.
-        to_file: gives the ONNX file of a model to push.
-        folder: of the performance test. Models go to a folder in it, which is removed with this object.
+        tool: the program that times models.
+        to_file: gives the file of a model for it.
+        folder: of the program. Models go to a folder in it, which is removed with this object.
         unused: models of runners that are gone; they are removed from the phone when the next one is loaded.
     """
 
@@ -43,20 +42,21 @@ class Phone:
     folder: str
     threads: int
     timeout_s: float
+    tool: Tool
     to_file: ToFile
     unused: list[str] = field(default_factory=list)
 
     def prepare(self) -> dict[str, Any]:
         """Create an empty folder for models, and return what a latency table records of the phone.
 
-        It is a DeviceError if the performance test is missing, or the phone has fewer processors than threads.
+        It is a DeviceError if the program is missing, or the phone has fewer processors than threads.
         """
-        tool = f"{self.folder}/{TOOL}"
-        if self.shell(f"[ -x {quote(tool)} ] || echo missing").strip():
-            push = f"adb -s {self.serial} push {TOOL} libonnxruntime.so {self.folder}/"
+        program = f"{self.folder}/{self.tool.program}"
+        if self.shell(f"[ -x {quote(program)} ] || echo missing").strip():
+            push = f"adb -s {self.serial} push {' '.join((self.tool.program, *self.tool.files))} {self.folder}/"
             raise DeviceError(
-                f"adb: phone {self.serial} has no program {tool}; build it for Android, see docs/agent.md, and run: "
-                f"{push} && adb -s {self.serial} shell chmod 755 {tool}"
+                f"adb: phone {self.serial} has no program {program}; build it for Android, see docs/agent.md, and run: "
+                f"{push} && adb -s {self.serial} shell chmod 755 {program}"
             )
         self.shell(f"rm -rf {quote(self._models)} && mkdir -p {quote(self._models)}")
         weakref.finalize(self, _remove, self.adb, self.serial, self._models)
@@ -67,7 +67,7 @@ class Phone:
             limit = f"phone {self.serial} has {processors} processors"
             raise DeviceError(f"adb: threads = {self.threads} is not allowed; {limit}")
         return {
-            "runtime": "onnxruntime",
+            "runtime": self.tool.runtime,
             "runtime_version": self._runtime_version(),
             "phone": model,
             "processor": soc or board or model,
@@ -79,11 +79,12 @@ class Phone:
         """Push the file of a model to the phone."""
         while self.unused:
             path = quote(self.unused.pop())
-            self.shell(f"rm -f {path} {path}.csv")
-        with self.to_file(model) as file:
-            remote = f"{self._models}/{uuid.uuid4().hex}{file.suffix}"
-            self.run("push", str(file), remote)
-        runner = PhoneRunner(self, remote)
+            self.shell(f"rm -rf {path} {path}.*")
+        with self.to_file(model) as file, tempfile.TemporaryDirectory() as folder:
+            pushed = self.tool.pushed(file, Path(folder))
+            remote = f"{self._models}/{uuid.uuid4().hex}{pushed.suffix}"
+            self.run("push", str(pushed), remote)
+        runner = PhoneRunner(self, remote, model.input_shape)
         weakref.finalize(runner, self.unused.append, remote).atexit = False
         return runner
 
@@ -115,37 +116,30 @@ class Phone:
         return False
 
     def _runtime_version(self) -> str:
-        """Return the version in the symbols of ONNX Runtime's library."""
-        files = " ".join(quote(f"{self.folder}/{name}") for name in ("libonnxruntime.so", TOOL))
+        """Return the version in the symbols of ONNX Runtime's library; the others' do not tell theirs."""
+        files = " ".join(quote(f"{self.folder}/{name}") for name in (*self.tool.files, self.tool.program))
         symbol = self.shell(f"grep -aohE 'VERS_[0-9]+[.][0-9]+[.][0-9]+' {files} 2>/dev/null | head -n 1")
         return symbol.strip().removeprefix("VERS_") or "unknown"
 
 
 @dataclass(frozen=True)
 class PhoneRunner:
-    """Time the runs of a model on a phone; implements `ofa.devices.device.Runner`.
-
-    Options of the tool: `-I` creates an input, of batch 1 where the file takes any, from seed `-S`; `-x` and `-y` are
-    threads within and between operators; `-o 99` is all optimizations; `-Z` keeps threads from spinning
-    between runs, as in `export.session`.
-    """
+    """Time the runs of a model on a phone; implements `ofa.devices.device.Runner`."""
 
     phone: Phone
     remote: str
+    input_shape: tuple[int, ...]
 
     def __call__(self, n: int) -> list[float]:
         """Return the milliseconds of each of `n` runs, after those that warm up."""
-        folder, model, result = (quote(path) for path in (self.phone.folder, self.remote, f"{self.remote}.csv"))
-        n_runs = _WARMUP_RUNS + n
-        printed = self.phone.shell(
-            f"cd {folder} && rm -f {result} && LD_LIBRARY_PATH={folder} ./{TOOL} -e cpu -m times -r {n_runs} "
-            f"-x {self.phone.threads} -y 1 -o 99 -Z -I -S 1 {model} {result} 1>&2 && cat {result}"
-        )
-        times_ms = [float(match[1]) * 1e3 for match in map(_LINE.fullmatch, printed.split()) if match]
-        if len(times_ms) != n_runs:
-            counts = f"printed the times of {len(times_ms)} runs, not of {n_runs}, in {printed[-500:]!r}"
-            raise DeviceError(f"adb: {TOOL} on phone {self.phone.serial} {counts}; use a newer ONNX Runtime")
-        return times_ms[_WARMUP_RUNS:]
+        phone, tool = self.phone, self.phone.tool
+        command = tool.command(self.remote, self.input_shape, n, phone.threads)
+        printed = phone.shell(f"cd {quote(phone.folder)} && {command}")
+        times_ms = tool.times_ms(printed, n)
+        if len(times_ms) != n:
+            counts = f"did not print the times of {n} runs, but {printed[-500:]!r}"
+            raise DeviceError(f"adb: {tool.program} on phone {phone.serial} {counts}; {tool.advice}")
+        return times_ms
 
 
 def run_adb(adb: str, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from torch import nn
 
-from export.devices.adb import Adb
-from export.devices.phone import TOOL
+from export.devices.adb import Adb, AdbMnn, AdbNcnn
+from export.devices.phone_tools import MnnTool, NcnnTool, OnnxRuntimeTool
 from export.formats.onnx import export_onnx
 from export.formats.ort_format import write_ort
 from export.session import INPUT, session
@@ -21,6 +21,7 @@ from ofa.devices.device import Device, HostLost, Model
 from ofa.devices.measure import MeasureConfig, measure
 
 LINEAR = Model(partial(nn.Linear, 5, 3), (5,))
+TOOL = OnnxRuntimeTool.program
 
 # A stand-in for `adb`. The files of its phones are on this machine; "state.json" holds their states.
 ADB = r"""
@@ -90,6 +91,35 @@ with result.open("a") as file:
         file.write(f"{model.parent.name},{seconds * (3 if run < 4 else 1):.6g},25440256,24,{run}\n")
 """
 
+# A run takes a tenth of a microsecond for each byte of the only model in the folder.
+MNN_BENCHMARK = r"""
+import os, sys
+from pathlib import Path
+
+assert Path(os.environ["LD_LIBRARY_PATH"], "libMNN.so").exists()
+folder, loop, warmup, forward, threads, precision = sys.argv[1:]
+(model,) = Path(folder).iterdir()
+mean = model.stat().st_size / 1e4
+print(f"MNN benchmark\nForward type: **CPU** thread={threads}** precision={precision}")
+print(f"--------> Benchmarking... loop = {loop}, warmup = {warmup}")
+print(f"[ - ] {model.name:<24s}    max = {2 * mean:8.3f} ms  min = {mean / 2:8.3f} ms  avg = {mean:8.3f} ms")
+"""
+
+# A run takes as long as the shape and the number of layers say, rounded to hundredths of a millisecond.
+BENCHNCNN = r"""
+import sys
+from pathlib import Path
+
+loop, threads, powersave, gpu, cooling, *options = sys.argv[1:]
+assert (powersave, gpu, cooling) == ("0", "-1", "0")
+param, shape = (dict(option.split("=") for option in options)[name] for name in ("param", "shape"))
+lines = Path(param).read_text().splitlines()
+assert lines[0] == "7767517"
+mean = float(lines[1].split()[0]) * sum(map(int, shape.strip("[]").split(","))) / 1000
+print(f"loop_count = {loop}\nnum_threads = {threads}", file=sys.stderr)
+print(f"{param:>20s}  min = {mean / 2:7.2f}  max = {mean * 2:7.2f}  avg = {mean:7.2f}", file=sys.stderr)
+"""
+
 GETPROP = r"""
 import json, os, sys
 phone = json.loads(os.environ["PHONE"])
@@ -121,14 +151,17 @@ class Lab:
         program(home / "phone_bin" / "nproc", "print(8)")
         program(self.folder / TOOL, PERF_TEST)
         (self.folder / "libonnxruntime.so").write_bytes(b"\0VERS_1.0\0\x7fOrtGetApiBase\0VERS_1.23.2\0")
+        program(self.folder / MnnTool.program, MNN_BENCHMARK)
+        (self.folder / "libMNN.so").touch()
+        program(self.folder / NcnnTool.program, BENCHNCNN)
         self.connect(A={})
 
     def connect(self, **phones):
         state = {"phones": {serial: {"state": "device"} | phone for serial, phone in phones.items()}}
         (self.home / "state.json").write_text(json.dumps(state))
 
-    def device(self, **options):
-        return Adb(**{"adb": str(self.adb), "folder": str(self.folder)} | options)
+    def device(self, kind=Adb, **options):
+        return kind(**{"adb": str(self.adb), "folder": str(self.folder)} | options)
 
     def calls(self, serial):
         return [json.loads(line) for line in (self.home / f"{serial}.calls").read_text().splitlines()]
@@ -193,6 +226,53 @@ def test_the_file_of_a_model_is_pushed_as_it_is_and_keeps_its_format(lab, tmp_pa
     runner = lab.device().hosts[0].load(Model.of(nn.Identity(), (5,), written))
     assert Path(runner.remote).suffix == ".ort"
     assert Path(runner.remote).read_bytes() == written.read_bytes()
+
+
+def test_mnn_is_timed_by_its_own_benchmark(lab):
+    pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+    device: Device = lab.device(AdbMnn, threads=2, precision="float16")
+    runner = device.hosts[0].load(LINEAR)
+    mean_ms = Path(runner.remote).stat().st_size / 1e4
+    assert runner(3) == pytest.approx([mean_ms] * 3, abs=1e-3)
+    assert "0 2 1" in lab.calls("A")[-1][-1]
+    assert (device.description["runtime"], device.description["precision"]) == ("mnn", "float16")
+    del runner
+    runner = device.hosts[0].load(LINEAR)
+    assert [str(path) for path in (lab.folder / "ofa_models").iterdir()] == [runner.remote]
+
+
+def test_ncnn_is_timed_by_its_own_benchmark_from_the_file_without_weights(lab, tmp_path):
+    pytest.importorskip("ncnn", reason="needs pip install 'ofa[ncnn]'")
+    device: Device = lab.device(AdbNcnn)
+    model = Model(partial(nn.Conv2d, 1, 4, 3), (1, 10, 12))
+    runner = device.hosts[0].load(model)
+    assert Path(runner.remote).suffix == ".param"
+    layers = int(Path(runner.remote).read_text().splitlines()[1].split()[0])
+    assert runner(3) == pytest.approx([layers * 23 / 1000] * 3, abs=0.005)
+    assert "'shape=[12,10,1]'" in lab.calls("A")[-1][-1]
+    assert device.hosts[0].load(Model(nn.ReLU, (1, 1, 1)))(2) == pytest.approx([0.01] * 2)
+    (tmp_path / "level.ncnn").write_bytes(b"no archive")
+    with pytest.raises(DeviceError, match=r"level\.ncnn is not a model of the format ncnn; export it again"):
+        device.hosts[0].load(Model(nn.ReLU, (1, 1, 1), tmp_path / "level.ncnn"))
+
+
+@pytest.mark.parametrize("kind", [AdbMnn, AdbNcnn])
+def test_a_program_that_is_not_there_is_named(lab, kind):
+    pytest.importorskip({AdbMnn: "_tools", AdbNcnn: "ncnn"}[kind])
+    (lab.folder / kind.tool.program).unlink()
+    with pytest.raises(DeviceError, match=f"has no program .*{kind.tool.program}; build it for Android"):
+        lab.device(kind)
+
+
+@pytest.mark.parametrize("tool", [MnnTool(), NcnnTool()])
+@pytest.mark.parametrize("printed", ["", "avg", "max = 1.0 ms  min = 1.0 ms  avg = x ms", "min = 1 max = 2 avg ="])
+def test_what_a_benchmark_prints_beside_a_mean_is_no_time(tool, printed):
+    assert tool.times_ms(printed, 3) == []
+
+
+def test_a_mean_that_is_printed_as_zero_is_half_of_what_can_be_told_from_it():
+    assert NcnnTool().times_ms("x  min =    0.00  max =    0.01  avg =    0.00", 2) == [0.005, 0.005]
+    assert MnnTool().times_ms("[ - ] x  max = 0.001 ms  min = 0.000 ms  avg = 0.000 ms", 2) == [0.0005, 0.0005]
 
 
 def test_a_phone_that_does_not_name_its_chip_has_a_platform(lab):
@@ -288,7 +368,7 @@ def test_times_that_are_missing_are_an_error(lab):
     (host,) = lab.device().hosts
     runner = host.load(LINEAR)
     lab.connect(A={"short": 2})
-    with pytest.raises(DeviceError, match=r"printed the times of 5 runs, not of 7, in .*ofa_models.*; use a newer"):
+    with pytest.raises(DeviceError, match=r"did not print the times of 3 runs, but .*ofa_models.*; use a newer"):
         runner(3)
 
 
