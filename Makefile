@@ -11,7 +11,7 @@ test: .venv/ready           ## the tests that take under 10 minutes on 2 cores
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-all: .venv/ready       ## all tests, with the runtimes that take long to install
-	$(BIN)/python -m pip install --quiet --editable '.[dev,litert,executorch]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,coreml,executorch,litert]'
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m ""
 
 lint: .venv/ready           ## style, types, and which module may import which

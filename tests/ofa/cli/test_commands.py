@@ -110,7 +110,10 @@ def test_benchmark_measures_the_levels_of_a_run_or_files(command, finished, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("none.onnx",), "none.onnx is not a file *.onnx, *.ort, *.pte, *.tflite, *.mnn, *.ncnn; give such a file, or the directory of a run"),
+        (
+            ("none.onnx",),
+            "none.onnx is not a file *.onnx, *.ort, *.pte, *.tflite, *.mnn, *.ncnn; give such a file, or the directory",
+        ),
         (("a.onnx", "--target", "x"), "--target x is for a run; leave it out for files"),
         (("RUN", "--device", "ort-cpu"), "is not one run, whose targets name their devices, or files *.onnx"),
         (("RUN", "RUN"), "is not one run, whose targets name their devices, or files *.onnx"),
