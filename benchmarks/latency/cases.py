@@ -38,11 +38,10 @@ CONFIGS = {
     "hybrid_small, 2 threads": PATIENT,
     "autoformer_tiny, int8 dynamic": SLOW,
     "autoformer_tiny, openvino": BIG,
-    "small_mobilenet_v3, browser": USUAL,
-    "hybrid_small, browser": USUAL,
+    **dict.fromkeys(("browser", "ncnn", "litert", "executorch"), USUAL),
     "autoformer_tiny, browser": PAGE,
 }
-"""Settings of families and cases; the others have `MANY`."""
+"""Settings of families, devices and cases, of which the last one counts; the others have `MANY`."""
 DEVICES: dict[str, tuple[str, dict[str, Any]]] = {
     "1 thread": ("ort-cpu", {"threads": 1}),
     "2 threads": ("ort-cpu", {"threads": 2}),
@@ -51,8 +50,11 @@ DEVICES: dict[str, tuple[str, dict[str, Any]]] = {
     "openvino": ("openvino-cpu", {"threads": 1}),
     "mnn": ("mnn-cpu", {"threads": 1}),
     "browser": ("browser", {"threads": 1}),
+    "ncnn": ("ncnn-cpu", {"threads": 1}),
+    "litert": ("litert-cpu", {"threads": 1}),
+    "executorch": ("executorch-cpu", {"threads": 1}),
 }
-RUNTIMES = ("mnn", "browser")
+RUNTIMES = ("mnn", "browser", "ncnn", "litert", "executorch")
 """Devices of a page of their own, `benchmarks.latency.runtimes`."""
 _OTHER_INT8 = {"small_mobilenet_v3": "int8 dynamic", "hybrid_small": "int8 dynamic", "autoformer_tiny": "int8 static"}
 CASES = [f"{name}, {device}" for name in FAMILIES for device in DEVICES if device not in (_OTHER_INT8[name], *RUNTIMES)]
@@ -83,7 +85,7 @@ def load_case(name: str, suffix: str = "") -> Case:
 def _measure(name: str, path: Path) -> None:
     family_name, device_name = name.split(", ")
     family, (device, options) = create_family(family_name, **FAMILIES[family_name]), DEVICES[device_name]
-    config = CONFIGS.get(name) or CONFIGS.get(family_name, MANY)
+    config = next((CONFIGS[key] for key in (name, device_name, family_name) if key in CONFIGS), MANY)
     begin = time.monotonic()
     samples_path = path.with_suffix(".samples.json")
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Latency tables of MNN and a browser: `python -m benchmarks.latency.runtimes [CASE ...]`.
+"""Latency tables of other runtimes: `python -m benchmarks.latency.runtimes [CASE ...]`.
 
 Writes docs/results/latency_runtimes.md, which shows the cases that were measured; tables are kept as those of
 `benchmarks.latency`. `--again CASE` measures one anew. The browser is headless Chromium on this computer, with
@@ -17,13 +17,18 @@ from benchmarks.latency.page import accuracy, repeats
 from benchmarks.page import table, write_page
 
 NATIVE = "1 thread"
-CASES = [f"{family}, {device}" for family in FAMILIES for device in RUNTIMES]
+CASES = [
+    f"{family}, {device}"
+    for family in FAMILIES
+    for device in RUNTIMES
+    if device != "ncnn" or family == "small_mobilenet_v3"  # which has no attention
+]
 INTRODUCTION = """
 # Latency tables of other runtimes
 
-`python -m benchmarks.latency.runtimes` writes this page; its columns are those of [latency.md](latency.md). `mnn` is
-MNN, `browser` is onnxruntime-web (wasm, one thread) in headless Chromium, which opened the link of `ofa serve`; both on
-this computer.
+`python -m benchmarks.latency.runtimes` writes this page; its columns are those of [latency.md](latency.md). `browser`
+is onnxruntime-web (wasm, one thread) in headless Chromium, which opened the link of `ofa serve`; the others are MNN,
+ncnn, LiteRT and ExecuTorch. All ran on this computer, with one thread.
 """
 
 
