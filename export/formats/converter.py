@@ -20,7 +20,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from export.errors import one_line
-from export.formats.onnx import eval_mode
+from export.formats.onnx import EXPORTING, eval_mode
 from ofa.core.errors import DeviceError, ExportError
 from ofa.core.files import replacing
 
@@ -63,6 +63,7 @@ class Converter:
             program, inputs = Path(folder) / "program.pt2", Path(folder) / "images.npy"
             with (
                 one_line(ExportError, f"{path.name}: torch cannot export the network", "avoid what depends on data"),
+                EXPORTING,
                 warnings.catch_warnings(action="ignore"),
                 eval_mode(network),
             ):

@@ -30,7 +30,8 @@ _FLOAT16_TOLERANCE = 0.01
 """Largest difference of a logit allowed in float16, relative to the largest logit."""
 _TIE = 1e-5
 """Logits as near as this to each other, relative to the largest, are equal: float32 rounding decides which is first."""
-_EXPORTING = Lock()  # the exporter, warning filters and a network's mode are global
+EXPORTING = Lock()
+"""Held by exporters: torch's, warning filters and the mode of a network are global."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def export_onnx(
     _check_metadata(metadata)
     path.unlink(missing_ok=True)
     with replacing(path) as temporary:
-        with _EXPORTING, eval_mode(network), torch.no_grad():
+        with EXPORTING, eval_mode(network), torch.no_grad():
             _write(network, input_shape, temporary, batch=batch, opset=opset)
         _add_metadata(temporary, metadata)
         model = session(temporary)

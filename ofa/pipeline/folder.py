@@ -35,9 +35,12 @@ class StageFolder(ABC):
         """Return the folders whose result of a stage is read here."""
 
     def settings(self, stage: Stage) -> dict[str, Any]:
-        """Return the settings that a stage of this folder reads, without those of the stages it needs."""
-        content = self.recipe.model_dump(mode="json")
-        return {section: content[section] for section in ("seed", *stage.sections)}
+        """Return the settings that a stage of this folder reads, without those of the stages it needs.
+
+        Defaults are left out, so that a run stays valid when a new version adds a setting.
+        """
+        content = self.recipe.model_dump(mode="json", exclude_defaults=True)
+        return {section: content.get(section) for section in ("seed", *stage.sections)}
 
     @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 from torch import nn
@@ -92,8 +93,11 @@ class Run(StageFolder):
         if not self.path("data.json").exists():
             return None
         content = self.read_json("data.json")
-        same = isinstance(content, dict) and content.get("config") == self.recipe.data.model_dump(mode="json")
+        same = isinstance(content, dict) and content.get("config") == self._data_settings()
         return DataInfo.from_json(json.dumps(content.get("info"))) if same else None
+
+    def _data_settings(self) -> dict[str, Any]:
+        return self.recipe.data.model_dump(mode="json", exclude_defaults=True)
 
     @cached_property
     def family(self) -> Family:
@@ -244,7 +248,7 @@ class Run(StageFolder):
     def begin(self) -> None:
         """Write the recipe and the record of its data."""
         write_text(self.path("recipe.yaml"), self.recipe.to_yaml())
-        data = {"config": self.recipe.data.model_dump(mode="json"), "info": asdict(self.data_info)}
+        data = {"config": self._data_settings(), "info": asdict(self.data_info)}
         write_json(self.path("data.json"), data)
 
     def affected(self) -> Iterable[StageFolder]:

@@ -167,8 +167,8 @@ class Target(StageFolder):
 
     def settings(self, stage: Stage) -> dict[str, Any]:
         """Return the sections of the recipe and the keys of the target that a stage reads."""
-        config = self.config.model_dump(mode="json")
-        return super().settings(stage) | {f"target {key}": config[key] for key in stage.target_keys or ()}
+        config = self.config.model_dump(mode="json", exclude_defaults=True)
+        return super().settings(stage) | {f"target {key}": config.get(key) for key in stage.target_keys or ()}
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -143,6 +143,23 @@ def test_choices_are_coupled_as_the_recipe_says(tiny_recipe, tmp_path):
     assert Recipe.model_validate(yaml.safe_load(run.recipe.to_yaml())).family.couple == couple
 
 
+def test_settings_at_their_defaults_are_no_part_of_what_a_stage_was_made_with(tiny_recipe, tmp_path):
+    """So that a run goes on with a version that has more settings than the one that began it."""
+    run = Run(tiny_recipe, tmp_path / "run")
+    spelled_out = Run(Recipe.model_validate(yaml.safe_load(run.recipe.to_yaml())), tmp_path / "spelled out")
+    for stage in all_stages().values():
+        if not stage.per_target:
+            settings = run.settings(stage)
+            assert spelled_out.fingerprint(stage) == run.fingerprint(stage)
+            for section in stage.sections:
+                fields = type(getattr(run.recipe, section)).model_fields if settings[section] else {}
+                given = settings[section] or {}
+                assert not [name for name, field in fields.items() if name in given and given[name] == field.default]
+    assert "depthwise_strips" not in run.settings(all_stages()["train"])["train"]
+    other = Run(changed(tiny_recipe, train={"depthwise_strips": True}), tmp_path / "other")
+    assert other.fingerprint(all_stages()["train"]) != run.fingerprint(all_stages()["train"])
+
+
 def test_a_coupling_that_matches_nothing_is_known_before_any_work(tiny_recipe, tmp_path):
     run = Run(changed(tiny_recipe, family={"couple": {"stage*.hight": "stage*.depth"}}), tmp_path / "run")
     with pytest.raises(FamilyError, match=r"cannot couple 'stage\*\.hight' to 'stage\*\.depth': unknown choice"):
