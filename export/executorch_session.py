@@ -1,5 +1,6 @@
 """ExecuTorch, PyTorch's runtime for phones, on the CPU; an extra, `pip install 'ofa[executorch]'`."""
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -32,7 +33,8 @@ class ExecutorchModel:
         check_number("threads", threads, 1, 1024, whole=True)
         check_executorch()
         with _POOL, one_line(DeviceError, f"ExecuTorch cannot load {path.name}", _ADVICE), silent():
-            from executorch.extension.pybindings import portable_lib
+            with warnings.catch_warnings(action="ignore"):  # of what ExecuTorch itself imports
+                from executorch.extension.pybindings import portable_lib
 
             portable_lib._unsafe_reset_threadpool(threads)
             self._buffer = path.read_bytes()  # the module refers to it
