@@ -8,10 +8,10 @@ import tempfile
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export import ExportedProgram
 
-from export.errors import one_line
+from export.errors import check_choice, one_line
 from export.formats.onnx import EXPORTING, eval_mode
 from ofa.core.errors import DeviceError, ExportError
 from ofa.core.files import replacing
@@ -113,6 +113,32 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
     with process:
         pass
+
+
+class ConvertedFormat:
+    """Base of the formats that a `Converter` writes: files for one image, without metadata.
+
+    A subclass loads them; it implements `ofa.devices.format.Format`.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    converter: ClassVar[Converter]
+
+    def write(
+        self,
+        network: nn.Module,
+        input_shape: tuple[int, ...],
+        path: Path,
+        *,
+        precision: str,
+        images: NDArray[np.float32],
+        metadata: Mapping[str, str],  # noqa: ARG002
+    ) -> None:
+        """Export a network and convert it; see `Converter` for the errors."""
+        check_choice(f"{self.name}: precision", precision, self.precisions)
+        self.converter(network, input_shape, path, precision, images)
 
 
 def serve(function: str) -> None:

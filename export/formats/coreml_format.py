@@ -4,52 +4,36 @@ import platform
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 from torch.export import ExportedProgram
 
-from export.errors import check_choice, one_line
-from export.formats.converter import Converter
+from export.errors import one_line
+from export.formats.converter import ConvertedFormat, Converter
 from export.session import INPUT, OUTPUT
 from ofa.core.errors import DeviceError
 from ofa.devices.format import Logits
 
 PRECISIONS = ("float32", "float16")
 """In which Core ML computes, and in which the weights are kept."""
-_CONVERTER = Converter("Core ML", f"{__name__}:convert_program")
 
 
-class CoremlFormat:
+class CoremlFormat(ConvertedFormat):
     """Core ML packages for one image, as zip archives; implements `ofa.devices.format.Format`. They hold no metadata.
 
     They are written anywhere and run on macOS only, so elsewhere a file is known to have the right inputs, outputs and
     weights, but not the right logits.
     """
 
-    name, suffix = "coreml", ".mlpackage.zip"
+    name, suffix, precisions = "coreml", ".mlpackage.zip", PRECISIONS
+    converter = Converter("Core ML", f"{__name__}:convert_program")
 
     def __init__(self) -> None:
         if find_spec("coremltools") is None:
             raise DeviceError("coremltools is not installed; run: pip install 'ofa[coreml]'")
-
-    def write(
-        self,
-        network: nn.Module,
-        input_shape: tuple[int, ...],
-        path: Path,
-        *,
-        precision: str,
-        images: NDArray[np.float32],
-        metadata: Mapping[str, str],  # noqa: ARG002
-    ) -> None:
-        """Export a network and convert it, in a process of its own; see `Converter` for the errors."""
-        check_choice("coreml: precision", precision, PRECISIONS)
-        _CONVERTER(network, input_shape, path, precision, images)
 
     def load(self, path: Path) -> Logits:
         """Load a file on macOS; DeviceError elsewhere."""

@@ -1,47 +1,30 @@
 """The model format `executorch`: files for PyTorch's runtime for phones; an extra, `pip install 'ofa[executorch]'`."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.export import ExportedProgram
 
-from export.errors import check_choice
 from export.executorch_session import ExecutorchModel, check_executorch
-from export.formats.converter import Converter
+from export.formats.converter import ConvertedFormat, Converter
 from ofa.devices.format import Logits
 
 PRECISIONS = ("float32", "int8_static")
-_CONVERTER = Converter("ExecuTorch", f"{__name__}:convert_program")
 
 
-class ExecutorchFormat:
+class ExecutorchFormat(ConvertedFormat):
     """ExecuTorch files for one image, `*.pte`; implements `ofa.devices.format.Format`. They hold no metadata.
 
     XNNPACK runs what it can, and ExecuTorch's own operators the rest, which are slow.
     """
 
-    name, suffix = "executorch", ".pte"
+    name, suffix, precisions = "executorch", ".pte", PRECISIONS
+    converter = Converter("ExecuTorch", f"{__name__}:convert_program")
 
     def __init__(self) -> None:
         check_executorch()
-
-    def write(
-        self,
-        network: nn.Module,
-        input_shape: tuple[int, ...],
-        path: Path,
-        *,
-        precision: str,
-        images: NDArray[np.float32],
-        metadata: Mapping[str, str],  # noqa: ARG002
-    ) -> None:
-        """Export a network and convert it, in a process of its own; see `Converter` for the errors."""
-        check_choice("executorch: precision", precision, PRECISIONS)
-        _CONVERTER(network, input_shape, path, precision, images)
 
     def load(self, path: Path) -> Logits:
         """Load a file with ExecuTorch on one thread."""

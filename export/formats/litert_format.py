@@ -1,50 +1,33 @@
 """The model format `litert`: files for LiteRT, Google's runtime for phones; an extra, `pip install 'ofa[litert]'`."""
 
 import tempfile
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 from torch.export import ExportedProgram
 
-from export.errors import check_choice
-from export.formats.converter import Converter
+from export.formats.converter import ConvertedFormat, Converter
 from export.litert_session import LitertModel, check_litert
 from ofa.core.errors import DeviceError
 from ofa.devices.format import Logits
 
 PRECISIONS = ("float32", "float16", "int8_dynamic", "int8_static")
 """Of weights and, in "int8_static", activations; inputs and outputs are float32 in all."""
-_CONVERTER = Converter("LiteRT", f"{__name__}:convert_program")
 
 
-class LitertFormat:
+class LitertFormat(ConvertedFormat):
     """LiteRT files for one image, `*.tflite`; implements `ofa.devices.format.Format`. They hold no metadata."""
 
-    name, suffix = "litert", ".tflite"
+    name, suffix, precisions = "litert", ".tflite", PRECISIONS
+    converter = Converter("LiteRT", f"{__name__}:convert_program")
 
     def __init__(self) -> None:
         check_litert()
         if find_spec("litert_torch") is None:
             raise DeviceError("litert-torch, which converts networks, is not installed; run: pip install 'ofa[litert]'")
-
-    def write(
-        self,
-        network: nn.Module,
-        input_shape: tuple[int, ...],
-        path: Path,
-        *,
-        precision: str,
-        images: NDArray[np.float32],
-        metadata: Mapping[str, str],  # noqa: ARG002
-    ) -> None:
-        """Export a network and convert it, in a process of its own; see `Converter` for the errors."""
-        check_choice("litert: precision", precision, PRECISIONS)
-        _CONVERTER(network, input_shape, path, precision, images)
 
     def load(self, path: Path) -> Logits:
         """Load a file with LiteRT on one thread."""

@@ -5,8 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+import ofa
 from export.formats.converter import Converter
 from ofa.core.errors import DeviceError, ExportError
+from ofa.devices.device import Model
+from ofa.devices.format import create_format
 
 IMAGES = np.arange(6, dtype=np.float32).reshape(2, 3, 1, 1)
 
@@ -95,3 +98,20 @@ def test_modules_of_the_current_folder_are_not_imported(network, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     convert("keep", network, tmp_path / "a.npz")
     assert (tmp_path / "a.npz").is_file()
+
+
+@pytest.mark.parametrize("family_name", ["small_mobilenet_v3", "hybrid_small"])
+@pytest.mark.parametrize("name", ["litert", "executorch"])
+def test_random_archs_give_the_logits_of_pytorch(name, family_name, tmp_path):
+    pytest.importorskip({"litert": "litert_torch"}.get(name, name), reason=f"needs pip install 'ofa[{name}]'")
+    family, rng = ofa.create_family(family_name), np.random.default_rng(0)
+    (arch,) = map(family.space.decode, family.space.sample(1, rng))
+    shape, model_format = family.input_shape(arch), create_format(name)
+    network = Model(lambda: family.build(arch), shape).module()
+    path = tmp_path / f"model{model_format.suffix}"
+    model_format.write(network, shape, path, precision="float32", images=np.empty(0), metadata={})
+    images = rng.standard_normal((2, *shape), dtype=np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    assert np.abs(model_format.load(path)(images) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -1,29 +1,11 @@
 import numpy as np
 import pytest
-import torch
 
-import ofa
 from export.executorch_session import ExecutorchModel
 from ofa.core.errors import ExportError
-from ofa.devices.device import Model
 from ofa.devices.format import create_format
 
 pytest.importorskip("executorch", reason="needs pip install 'ofa[executorch]'")
-
-
-@pytest.mark.parametrize("name", ["small_mobilenet_v3", "hybrid_small"])
-def test_random_archs_give_the_logits_of_pytorch(name, tmp_path):
-    family, rng = ofa.create_family(name), np.random.default_rng(0)
-    (arch,) = map(family.space.decode, family.space.sample(1, rng))
-    shape = family.input_shape(arch)
-    network = Model(lambda: family.build(arch), shape).module()
-    path = tmp_path / "model.pte"
-    create_format("executorch").write(network, shape, path, precision="float32", images=np.empty(0), metadata={})
-    images = rng.standard_normal((2, *shape), dtype=np.float32)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(images)).numpy()
-    assert np.abs(ExecutorchModel(path)(images) - expected).max() <= 1e-4 * np.abs(expected).max()
-    assert [file.name for file in tmp_path.iterdir()] == ["model.pte"]
 
 
 def test_8_bits_take_less_space_and_give_nearly_the_same(network, tmp_path):
