@@ -107,7 +107,7 @@ class Phone:
 
     @property
     def _models(self) -> str:
-        return f"{self.folder}/ofa_models"
+        return f"{self.folder}/ofa_models_{self.tool.runtime}"
 
     def _answers(self) -> bool:
         with suppress(subprocess.TimeoutExpired):

@@ -168,7 +168,7 @@ class Lab:
 
     @property
     def models(self):
-        return sorted((self.folder / "ofa_models").glob("*.onnx"))
+        return sorted((self.folder / "ofa_models_onnxruntime").glob("*.onnx"))
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_mnn_is_timed_by_its_own_benchmark(lab):
     assert (device.description["runtime"], device.description["precision"]) == ("mnn", "float16")
     del runner
     runner = device.hosts[0].load(LINEAR)
-    assert [str(path) for path in (lab.folder / "ofa_models").iterdir()] == [runner.remote]
+    assert [str(path) for path in (lab.folder / "ofa_models_mnn").iterdir()] == [runner.remote]
 
 
 def test_ncnn_is_timed_by_its_own_benchmark_from_the_file_without_weights(lab, tmp_path):
@@ -254,6 +254,17 @@ def test_ncnn_is_timed_by_its_own_benchmark_from_the_file_without_weights(lab, t
     (tmp_path / "level.ncnn").write_bytes(b"no archive")
     with pytest.raises(DeviceError, match=r"level\.ncnn is not a model of the format ncnn; export it again"):
         device.hosts[0].load(Model(nn.ReLU, (1, 1, 1), tmp_path / "level.ncnn"))
+
+
+def test_devices_of_several_runtimes_on_one_phone_leave_each_other_s_models(lab):
+    pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+    one = lab.device()
+    runner = one.hosts[0].load(LINEAR)
+    other = lab.device(AdbMnn)
+    assert len(other.hosts[0].load(LINEAR)(2)) == 2
+    del other
+    gc.collect()
+    assert len(runner(2)) == 2
 
 
 @pytest.mark.parametrize("kind", [AdbMnn, AdbNcnn])
@@ -294,13 +305,13 @@ def test_models_are_removed_with_their_runners_and_the_phone(lab):
     assert {str(path) for path in lab.models} == {kept.remote, third.remote}
     del device, kept, third
     gc.collect()
-    assert not (lab.folder / "ofa_models").exists()
+    assert not (lab.folder / "ofa_models_onnxruntime").exists()
     assert (lab.folder / TOOL).exists()
 
 
 def test_files_of_an_earlier_session_are_removed(lab):
-    (lab.folder / "ofa_models").mkdir()
-    (lab.folder / "ofa_models" / "old.onnx").touch()
+    (lab.folder / "ofa_models_onnxruntime").mkdir()
+    (lab.folder / "ofa_models_onnxruntime" / "old.onnx").touch()
     device = lab.device()
     assert device.hosts
     assert not lab.models
