@@ -56,9 +56,6 @@ class TrainConfig(Config):
     """Decay of the moving average of the weights, which the run ends with; null for the last weights themselves."""
     channels_last: bool = True
     """Memory layout; depthwise networks train about 2.5 times faster with it on CPUs."""
-    depthwise_strips: bool = False
-    """Computes weight gradients of depthwise kernels wider than 3 in strips of three columns, in float32 on CPUs, which
-    takes less time. The weights of a training differ by rounding from those without."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: automatic mixed precision, for GPUs and CPUs that compute faster in it; many CPUs do not."""
     compile: bool = False

@@ -13,7 +13,6 @@ from ofa.data.transforms import resize_center_crop
 from ofa.space.arch import Arch
 from ofa.supernet.supernet import Supernet
 from ofa.train.config import TrainConfig
-from ofa.train.depthwise import DepthwiseStrips
 from ofa.train.losses import distillation_loss, label_loss
 from ofa.train.teacher import TeacherConfig, average_logits, load_teacher, teacher_logits
 
@@ -44,7 +43,6 @@ class TrainingStep:
         self.distillation_loss = distillation_loss(config.distill, self.label_loss)
         modules = supernet.network.modules()
         self._has_dropout = any(getattr(module, "p", 0) > 0 or isinstance(module, DropPath) for module in modules)
-        self._strips = config.depthwise_strips and config.precision == "float32" and not config.compile
         self._compiled: dict[Arch, Any] = {}
 
     def freeze_teacher(self, tensors: Mapping[str, Tensor]) -> None:
@@ -112,7 +110,7 @@ class TrainingStep:
     def _logits(self, network: nn.Module, images: Tensor, resolution: int, dropout: bool) -> Tensor:
         resized = self._laid_out(resize_center_crop(images, resolution))
         mode = dropout_mode(network, dropout, self.config.drop_path) if self._has_dropout else nullcontext()
-        with self._autocast(), mode, DepthwiseStrips() if self._strips else nullcontext():
+        with self._autocast(), mode:
             logits: Tensor = network(resized)
         return logits.float()
 

@@ -155,8 +155,8 @@ def test_settings_at_their_defaults_are_no_part_of_what_a_stage_was_made_with(ti
                 fields = type(getattr(run.recipe, section)).model_fields if settings[section] else {}
                 given = settings[section] or {}
                 assert not [name for name, field in fields.items() if name in given and given[name] == field.default]
-    assert "depthwise_strips" not in run.settings(all_stages()["train"])["train"]
-    other = Run(changed(tiny_recipe, train={"depthwise_strips": True}), tmp_path / "other")
+    assert "tensorboard" not in run.settings(all_stages()["train"])["train"]
+    other = Run(changed(tiny_recipe, train={"tensorboard": True}), tmp_path / "other")
     assert other.fingerprint(all_stages()["train"]) != run.fingerprint(all_stages()["train"])
 
 
