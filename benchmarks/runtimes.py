@@ -79,10 +79,11 @@ def measured(format_name: str, precision: str, family: str, data: Data) -> dict[
                 parities.append(compare(model_format.load(path), network, images))
             except DeviceError as error:
                 refused[str(error)] += 1
-    diffs = [parity.max_abs_diff for parity in parities] or [np.nan]
-    largest = max((parity.max_abs_logit for parity in parities), default=np.nan)
-    same = [100 * parity.same_top1 for parity in parities] or [np.nan]
-    cells = f"{max(diffs):.1e} | {np.median(diffs):.1e} | {largest:.1f} | {min(same):.1f}% | {np.mean(same):.1f}%"
+    cells = " |  |  |  | "
+    if parities:
+        diffs, same = [one.max_abs_diff for one in parities], [100 * one.same_top1 for one in parities]
+        largest = max(parity.max_abs_logit for parity in parities)
+        cells = f"{max(diffs):.1e} | {np.median(diffs):.1e} | {largest:.1f} | {min(same):.1f}% | {np.mean(same):.1f}%"
     return {"cells": f"{len(parities)} of {N_ARCHS} | {cells}", "refused": dict(refused)}
 
 
