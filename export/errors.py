@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ def check_choice(name: str, value: Any, allowed: Sequence[Any], *, kind: type[Of
 def local_path(path: str | Path) -> Path:
     """Return a path of this machine with `~` expanded."""
     return Path(os.path.expanduser(path))
+
+
+def check_installed(module: str, name: str, extra: str) -> None:
+    """Raise DeviceError if a module that comes with an extra of this package is not there; `name` is what it is."""
+    if find_spec(module) is None:
+        raise DeviceError(f"{name} is not installed; run: pip install 'ofa[{extra}]'")
 
 
 def check_image_shape(expected: tuple[int, ...], images: NDArray[Any]) -> None:

@@ -1,14 +1,13 @@
 """ExecuTorch, PyTorch's runtime for phones, on the CPU; an extra, `pip install 'ofa[executorch]'`."""
 
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import check_image_shape, check_number, one_line
+from export.errors import check_image_shape, check_installed, check_number, one_line
 from export.silence import silent
 from ofa.core.errors import DeviceError
 
@@ -56,5 +55,4 @@ class ExecutorchModel:
 
 def check_executorch() -> None:
     """Raise DeviceError if ExecuTorch is not installed."""
-    if find_spec("executorch") is None:
-        raise DeviceError("ExecuTorch is not installed; run: pip install 'ofa[executorch]'")
+    check_installed("executorch", "ExecuTorch", "executorch")

@@ -1,13 +1,12 @@
 """LiteRT, formerly TensorFlow Lite, on the CPU; an extra, `pip install 'ofa[litert]'`. Free of torch."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import check_image_shape, check_number, one_line
+from export.errors import check_image_shape, check_installed, check_number, one_line
 from export.silence import silent
 from ofa.core.errors import DeviceError
 
@@ -51,5 +50,4 @@ class LitertModel:
 
 def check_litert() -> None:
     """Raise DeviceError if LiteRT is not installed."""
-    if find_spec("ai_edge_litert") is None:
-        raise DeviceError("LiteRT is not installed; run: pip install 'ofa[litert]'")
+    check_installed("ai_edge_litert", "LiteRT", "litert")

@@ -1,7 +1,6 @@
 """MNN, Alibaba's runtime for phones, on the CPU; an extra, `pip install 'ofa[mnn]'`. Free of torch."""
 
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -9,7 +8,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import check_image_shape, check_number, one_line
+from export.errors import check_image_shape, check_installed, check_number, one_line
 from export.session import INPUT, OUTPUT
 from export.silence import silent
 from ofa.core.errors import DeviceError
@@ -61,5 +60,4 @@ def import_mnn() -> ModuleType:
 
 def check_mnn() -> None:
     """Raise DeviceError if MNN is not installed."""
-    if find_spec("MNN") is None:
-        raise DeviceError("MNN is not installed; run: pip install 'ofa[mnn]'")
+    check_installed("MNN", "MNN", "mnn")

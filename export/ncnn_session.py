@@ -3,13 +3,12 @@
 import json
 import tempfile
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import check_image_shape, check_number, one_line
+from export.errors import check_image_shape, check_installed, check_number, one_line
 from ofa.core.errors import DeviceError
 
 PARAM, BIN, DESCRIPTION = "model.param", "model.bin", "model.json"
@@ -65,5 +64,4 @@ class NcnnModel:
 
 def check_ncnn() -> None:
     """Raise DeviceError if ncnn is not installed."""
-    if find_spec("ncnn") is None:
-        raise DeviceError("ncnn is not installed; run: pip install 'ofa[ncnn]'")
+    check_installed("ncnn", "ncnn", "ncnn")

@@ -4,14 +4,13 @@ import platform
 import shutil
 import tempfile
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
-from export.errors import one_line
+from export.errors import check_installed, one_line
 from export.formats.converter import ConvertedFormat, Converter
 from export.session import INPUT, OUTPUT
 from ofa.core.errors import DeviceError
@@ -32,8 +31,7 @@ class CoremlFormat(ConvertedFormat):
     converter = Converter("Core ML", f"{__name__}:convert_program")
 
     def __init__(self) -> None:
-        if find_spec("coremltools") is None:
-            raise DeviceError("coremltools is not installed; run: pip install 'ofa[coreml]'")
+        check_installed("coremltools", "coremltools", "coreml")
 
     def load(self, path: Path) -> Logits:
         """Load a file on macOS; DeviceError elsewhere."""

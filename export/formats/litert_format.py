@@ -1,7 +1,6 @@
 """The model format `litert`: files for LiteRT, Google's runtime for phones; an extra, `pip install 'ofa[litert]'`."""
 
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
+from export.errors import check_installed
 from export.formats.converter import ConvertedFormat, Converter
 from export.litert_session import LitertModel, check_litert
-from ofa.core.errors import DeviceError
 from ofa.devices.format import Logits
 
 PRECISIONS = ("float32", "float16", "int8_dynamic", "int8_static")
@@ -26,8 +25,7 @@ class LitertFormat(ConvertedFormat):
 
     def __init__(self) -> None:
         check_litert()
-        if find_spec("litert_torch") is None:
-            raise DeviceError("litert-torch, which converts networks, is not installed; run: pip install 'ofa[litert]'")
+        check_installed("litert_torch", "litert-torch, which converts networks,", "litert")
 
     def load(self, path: Path) -> Logits:
         """Load a file with LiteRT on one thread."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from export.errors import check_choice
+from export.errors import check_choice, check_installed
 from export.formats.onnx import check_options, export_onnx
 from export.ncnn_session import BIN, DESCRIPTION, PARAM, NcnnModel, check_ncnn
 from ofa.core.errors import DeviceError
@@ -124,7 +124,8 @@ def write_ncnn(
 
 def _pnnx() -> Path:
     """Return the path of pnnx's program; DeviceError if it is not installed."""
+    check_installed("pnnx", "pnnx", "ncnn")
     package = find_spec("pnnx")
-    if package is None or package.origin is None:
-        raise DeviceError("pnnx is not installed; run: pip install 'ofa[ncnn]'")
+    assert package is not None
+    assert package.origin is not None
     return Path(package.origin).with_name("pnnx.exe" if sys.platform == "win32" else "pnnx")

@@ -20,7 +20,7 @@ def path(network, tmp_path_factory):
 
 def test_without_mnn_the_error_says_what_to_install(path, monkeypatch):
     export.mnn_session.import_mnn.cache_clear()
-    monkeypatch.setattr(export.mnn_session, "find_spec", lambda _: None)
+    monkeypatch.setattr("export.errors.find_spec", lambda _: None)
     with pytest.raises(DeviceError, match=r"MNN is not installed; run: pip install 'ofa\[mnn\]'"):
         MnnModel(path)
 
