@@ -48,7 +48,6 @@ def convert_program(program: ExportedProgram, path: Path, precision: str, images
 
 def _quantize(path: Path, precision: str, images: NDArray[np.float32]) -> None:
     """Rewrite a float32 file in another precision; layers that have none stay as they are."""
-    from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import qtyping, recipe
     from ai_edge_quantizer.quantizer import Quantizer
 
@@ -64,7 +63,23 @@ def _quantize(path: Path, precision: str, images: NDArray[np.float32]) -> None:
         quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
         for end in (operator.INPUT, operator.OUTPUT):
             quantizer.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
-        ((signature, tensors),) = Interpreter(str(path)).get_signature_list().items()
-        (name,) = tensors["inputs"]
-        ranges = quantizer.calibrate({signature: [{name: image[None]} for image in images]})
+        ranges = _ranges(path, images, quantizer.get_quantization_recipe())
     quantizer.quantize(ranges).export_model(str(path), overwrite=True)
+
+
+def _ranges(path: Path, images: NDArray[np.float32], recipe: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the range of each activation on images, from the least to the largest value.
+
+    The quantizer's own are moving averages over images, which cut off large values.
+    """
+    from ai_edge_quantizer.calibrator import Calibrator
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
+
+    manager = RecipeManager()
+    manager.load_quantization_recipe(recipe)
+    calibrator = Calibrator(str(path), num_threads=1, qsv_update_func=min_max_update)
+    ((signature, tensors),) = calibrator.get_signature_list().items()
+    (name,) = tensors["inputs"]
+    calibrator.calibrate({signature: [{name: image[None]} for image in images]}, manager)
+    return calibrator.get_model_qsvs()

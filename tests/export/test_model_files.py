@@ -35,6 +35,17 @@ def test_the_format_loads_its_own_files(network, other_format, other_file, image
     assert np.abs(other_format.load(other_file)(images) - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+def test_ranges_of_8_bits_hold_the_largest_values(network, other_format, images, tmp_path):
+    if other_format.name in ("mnn", "ncnn"):
+        pytest.skip("it has no 8 bits")
+    images[3] *= 8.0
+    path = tmp_path / f"model{other_format.suffix}"
+    other_format.write(network, (1, 28, 28), path, precision="int8_static", images=images, metadata={})
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    assert np.abs(other_format.load(path)(images) - expected).max() < 0.05 * np.abs(expected).max()
+
+
 def test_threads_that_share_a_model_get_the_logits_of_their_own_images(other_format, other_file, images):
     model = load_model(other_format.name, other_file)
     expected = [model(image[None]) for image in images]
