@@ -7,6 +7,7 @@ which the search never saw, and as whole networks on the run's device.
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,20 @@ def run_sections(run: Run) -> list[str]:
         table(header, rows),
         f"Accuracy predictor: Kendall tau {predictor['kendall_tau']:.3f}, RMSE {predictor['rmse_percent']:.2f} points "
         f"on {predictor['n_archs']} archs, each predicted by models that had not seen it.",
+        *_judged(run.target().read_json("front.json").get("judged")),
         f"Time: {sum(seconds_of.values()) / 60:.1f} minutes ({times}).",
+    ]
+
+
+def _judged(verdict: dict[str, Any] | None) -> list[str]:
+    """Say how far the front that was found is from the best one known, if the recipe has `search.judge`."""
+    if verdict is None:
+        return []
+    return [
+        f"The front that the search found dominates {verdict['area_percent']:.1f} % of the area that the best one "
+        f"known dominates, and is at most {verdict['gap_percent']:.2f} points below it, on validation images. "
+        f"{verdict['archs']} more archs beside it were measured to know that, in {verdict['minutes']:g} minutes; the "
+        "better ones of them were open to choice as levels."
     ]
 
 
