@@ -50,3 +50,17 @@ def test_training_settings_on_the_page_are_those_of_recipes():
         else:
             recipe = base | {"train": phases | {section: settings}}
         Recipe.model_validate(recipe)
+
+
+def _links(page):
+    return [link for link in re.findall(r"\]\(([^)\s#]+)", page.read_text()) if "://" not in link]
+
+
+@pytest.mark.parametrize("page", [*DOCS.parent.glob("*.md"), *DOCS.rglob("*.md")], ids=lambda page: page.name)
+def test_links_lead_to_files_that_exist(page):
+    assert [link for link in _links(page) if not (page.parent / link).exists()] == []
+
+
+def test_the_index_of_results_has_every_page():
+    results = DOCS / "results"
+    assert {*_links(results / "README.md")} == {page.name for page in results.glob("*.md")} - {"README.md"}
