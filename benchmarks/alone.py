@@ -1,7 +1,6 @@
 """A network trained alone by a plain loop that knows nothing of supernets, and its accuracy."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -52,26 +51,25 @@ def train_alone(
 
 
 class Scorer:
-    """Accuracies of networks on all validation and test images of a data set.
+    """Accuracies of networks on all validation and test images of a data set, and on as many training images.
 
     BatchNorm statistics are re-estimated on some training images first.
     """
 
     def __init__(self, data: Data, calibration_images: int) -> None:
         self.data, self.calibration_images = data, calibration_images
-        self._loaded: dict[tuple[str, int], Batches] = {}
+        self._loaded: dict[tuple[str, int, int | None], Batches] = {}
 
     def __call__(self, network: nn.Module, resolution: int) -> dict[str, float]:
-        """Return the top-1 accuracies in percent by split."""
+        """Return the top-1 accuracies in percent by split, and the loss on training images, which are not augmented."""
         network = network.to(memory_format=torch.channels_last)
-        ofa.calibrate(network, self._batches("train", resolution))
-        splits = ("validation", "test")
-        return {split: ofa.evaluate(network, self._batches(split, resolution)).top1_percent for split in splits}
+        ofa.calibrate(network, self._batches("train", resolution, self.calibration_images))
+        limits = {"train": len(self.data.test), "validation": None, "test": None}
+        metrics = {split: ofa.evaluate(network, self._batches(split, resolution, n)) for split, n in limits.items()}
+        return {split: one.top1_percent for split, one in metrics.items()} | {"train_loss": metrics["train"].loss}
 
-    def _batches(self, split: str, resolution: int) -> Any:
-        if (split, resolution) not in self._loaded:
-            limit = self.calibration_images if split == "train" else None
-            self._loaded[split, resolution] = ofa.eval_batches(
-                self.data, getattr(self.data, split), resolution, limit=limit
-            )
-        return self._loaded[split, resolution]
+    def _batches(self, split: str, resolution: int, limit: int | None) -> Batches:
+        key = split, resolution, limit
+        if key not in self._loaded:
+            self._loaded[key] = ofa.eval_batches(self.data, getattr(self.data, split), resolution, limit=limit)
+        return self._loaded[key]
