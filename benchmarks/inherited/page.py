@@ -4,9 +4,10 @@ from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.stats import kendalltau
 
 import ofa
-from benchmarks.agreement import Floats, agreement, mean_std, std
+from benchmarks.agreement import Floats, mean_std, mean_tau, std
 from benchmarks.inherited.jobs import GRADIENT_STEPS
 from benchmarks.inherited.results import COSTS, GRADIENTS, alone_percent, cost_key, finetuned, inherited_percent
 from benchmarks.inherited.strategies import FINETUNED, RECIPES, SANDWICH, TRAININGS
@@ -51,22 +52,58 @@ def _task_sections(name: str, seeds: range) -> list[str]:
         f"{training} | {len(percent)} | {costs[cost_key(name, training)]} | {gap_cells(percent[:, :N_SPREAD], alone)}"
         for training, percent in inherited.items()
     ]
-    all_alone = alone_percent(name, seeds, N_SPREAD + N_RANDOM)
-    all_alone = all_alone[~np.isnan(all_alone).any(axis=1)]
-    complete = min(len(ours), len(all_alone))
-    ranking = [agreement(ours[:complete], all_alone[:complete])] if complete else []
     return [
         f"## `{task.family.name}`, recipe `{task.recipe.name}`",
         f"{N_SPREAD} archs at even distances in log MACs. Seeds: {len(ours)} of supernets, trained by `{recipe}` as in "
         f"the recipe, {len(alone)} of networks alone. Empty cells: not trained yet.",
         table("MACs M | pixels | inherited % | alone % | gap", rows),
         f"![inherited and alone](inherited-{name}.svg)",
-        *([f"With {N_RANDOM} random archs beside them:", *ranking] if ranking else []),
+        *_fits(name, macs_m, seeds),
+        *_ranking(ours, alone_percent(name, seeds, N_SPREAD + N_RANDOM)),
         "Strategies; their cost in processor time, relative to the sandwich's:",
         table("strategy | seeds | cost | mean gap | worst gap | gap by size | largest fall", trainings),
         *_gradients(name, macs_m),
         *_finetuning(name, macs_m, alone, seeds),
     ]
+
+
+def _fits(name: str, macs_m: Floats, seeds: range) -> list[str]:
+    """Return the table of accuracies on training images, of the archs that were scored there; nothing if none was."""
+    n = N_SPREAD + N_RANDOM
+    alone, alone_test = (_means(alone_percent(name, seeds, n, split)) for split in ("train", "test"))
+    inherited, inherited_test = (
+        _means(inherited_percent(name, RECIPES[name], seeds, split)) for split in ("train", "test")
+    )
+    if not len(inherited) or np.isnan(alone).all():
+        return []
+    gap, test_gap = inherited - alone, inherited_test - alone_test
+    scored = [i for i in np.argsort(macs_m) if not np.isnan(gap[i])]
+    rows = [
+        f"{macs_m[i]:.2f} | {inherited[i]:.2f} | {alone[i]:.2f} | {gap[i]:+.2f} | {test_gap[i]:+.2f}" for i in scored
+    ]
+    return [
+        "Do subnets fit less, or generalize less? Top-1 on as many training images, not augmented, as test images:",
+        table(
+            "MACs M | inherited, training images % | alone % | gap | gap on test images",
+            [*rows, f"mean | | | {gap[scored].mean():+.2f} | {test_gap[scored].mean():+.2f}"],
+        ),
+    ]
+
+
+def _ranking(inherited: Floats, alone: Floats) -> list[str]:
+    """Say how inherited accuracies and those alone, both `[seeds, archs]`, agree in rank, once all archs are there."""
+    of_alone = _means(alone)
+    if np.isnan(of_alone).any():
+        return []
+    tau = kendalltau(inherited.mean(0), of_alone).statistic
+    lines = [
+        f"- Kendall tau between inherited and alone, means over the seeds that are there: {tau:.3f}; between one seed "
+        f"of supernets and the same: {mean_tau((one, of_alone) for one in inherited)}."
+    ]
+    twice = alone[:2, ~np.isnan(alone[:2]).any(axis=0)]
+    if len(twice) == 2 and twice.shape[1] > 2:
+        lines.append(f"- Between two seeds of networks alone, over {twice.shape[1]} archs: {mean_tau([tuple(twice)])}.")
+    return [f"With {N_RANDOM} random archs beside them:", "\n".join(lines)]
 
 
 def _finetuning(name: str, macs_m: Floats, alone: Floats, seeds: range) -> list[str]:

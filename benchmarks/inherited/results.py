@@ -44,21 +44,21 @@ def supernet_key(training: str, seed: int) -> str:
     return f"{training}, seed {seed}"
 
 
-def alone_percent(task: str, seeds: range, n_archs: int) -> Floats:
-    """Return test accuracies `[seeds with any, archs]` of the first archs trained alone; NaN where one was not yet."""
+def alone_percent(task: str, seeds: range, n_archs: int, split: str = "test") -> Floats:
+    """Return accuracies `[seeds with any, archs]` of the first archs trained alone; NaN where one was not yet."""
     results = read(alone_path(task))
     keys = [[alone_key(arch, seed) for arch in range(n_archs)] for seed in seeds]
-    rows = [[results[key]["test"] if key in results else np.nan for key in row] for row in keys]
+    rows = [[results.get(key, {}).get(split, np.nan) for key in row] for row in keys]
     every = np.array(rows, dtype=np.float64).reshape(len(rows), n_archs)
     kept: Floats = every[~np.isnan(every).all(axis=1)]
     return kept
 
 
-def inherited_percent(task: str, training: str, seeds: range) -> Floats:
-    """Return test accuracies `[trained seeds, archs]` of the subnets of a training."""
+def inherited_percent(task: str, training: str, seeds: range, split: str = "test") -> Floats:
+    """Return accuracies `[seeds scored on the split, archs]` of the subnets of a training."""
     results = read(supernets_path(task))
-    keys = [supernet_key(training, seed) for seed in seeds]
-    rows = [[one["test"] for one in results[key]] for key in keys if key in results]
+    trained = [results[key] for key in (supernet_key(training, seed) for seed in seeds) if key in results]
+    rows = [[one[split] for one in archs] for archs in trained if all(split in one for one in archs)]
     return np.array(rows) if rows else np.empty((0, 0))
 
 

@@ -44,3 +44,33 @@ def test_a_finetuned_subnet_is_compared_with_what_it_inherited_itself(tmp_path, 
     heading, rows = page._finetuning("cnn", np.array([0.47]), np.array([[92.0]]), range(2))
     assert "finetuned" in heading
     assert "| 0.47 | 2 | 1 | 91.50 | +0.50 | -0.50 | 3.0 |" in rows
+
+
+def test_gaps_on_training_images_are_of_the_archs_that_were_scored_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page, "RECIPES", {"cnn": "spread"})
+    results.FOLDER.mkdir(parents=True)
+    macs_m, without = np.linspace(2.0, 1.0, page.N_SPREAD + page.N_RANDOM), [{"test": 90.0}] * 20
+    write_json(results.supernets_path("cnn"), {"spread, seed 0": without})
+    write_json(results.alone_path("cnn"), {"arch 1, seed 0": {"test": 91.0}})
+    assert page._fits("cnn", macs_m, range(2)) == []
+    scored = [{"test": 91.0, "train": 92.0}] * 20
+    write_json(results.supernets_path("cnn"), {"spread, seed 0": without, "spread, seed 1": scored})
+    alone = {f"arch {arch}, seed 1": {"test": 91.0 + arch, "train": 92.5 + arch} for arch in (1, 0)}
+    write_json(results.alone_path("cnn"), {"arch 2, seed 0": {"test": 91.0}, **alone})
+    lines = page._fits("cnn", macs_m, range(2))[1].splitlines()
+    assert lines[2:] == [
+        "| 1.95 | 92.00 | 93.50 | -1.50 | -1.50 |",
+        "| 2.00 | 92.00 | 92.50 | -0.50 | -0.50 |",
+        "| mean | | | -1.00 | -1.00 |",
+    ]
+
+
+def test_ranks_are_compared_once_all_archs_are_there():
+    inherited = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    alone = np.array([[1.0, 2.0, 4.0, 3.0], [2.0, 1.0, 3.0, np.nan]])
+    assert page._ranking(inherited, np.array([[1.0, 2.0, 3.0, np.nan]])) == []
+    _, lines = page._ranking(inherited, alone)
+    first, second = lines.splitlines()
+    assert "means over the seeds that are there: 0.548; between one seed of supernets and the same: 0.548 ± 0" in first
+    assert second.endswith("over 3 archs: 0.333.")
