@@ -33,6 +33,7 @@ TRAININGS: dict[str, dict[str, Changes]] = {
     SPREAD: {"cnn": _spread(24, 0.6), "hybrid": _spread(20, 0.6)},
     "spread, lr 0.3": {"cnn": _spread(24, 0.3)},
     QUARTERS: {"cnn": _quarters(44)},
+    f"{QUARTERS}, muon": {"cnn": _quarters(38) | {"optimizer": "muon", "lr": 0.02}},
     f"{QUARTERS}, twice as long": {"cnn": _quarters(88)},
     f"{QUARTERS}, four times as long": {"cnn": _quarters(176)},
     "spread, average as teacher": {"cnn": _spread(17, 0.6, "average")},
