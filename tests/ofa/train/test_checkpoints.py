@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from timm.optim import create_optimizer_v2
 from torch import nn
 
 from ofa.core.errors import CheckpointError
@@ -12,6 +13,7 @@ OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
     "plain sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01, amsgrad=True),
+    "muon": lambda parameters: create_optimizer_v2(parameters, "muon", lr=0.01, momentum=0.9),  # matrices; else AdamW
     "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.01, momentum=0.5),
 }
 

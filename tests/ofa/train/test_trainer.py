@@ -100,6 +100,7 @@ def assert_equal(first, second):
 SETTINGS = {
     "defaults": config(),
     "adamw, clipped, no average": config(optimizer="adamw", lr=0.003, clip_grad_norm=1.0, ema_decay=None),
+    "muon": config(optimizer="muon", lr=0.02),
     "no distillation, contiguous": config(teacher="none", channels_last=False),
     "a checkpoint per epoch only": config(checkpoint_seconds=1e9),
 }
