@@ -62,8 +62,9 @@ def _problems(error: ValidationError, section: type[Config], content: Any) -> li
                 problems.append(f"{path}: unknown key{_suggestion(problem['loc'], section)}")
             case "missing":
                 problems.append(f"{path}: missing")
-            case "value_error" if not path:
-                problems.append(problem["msg"].removeprefix("Value error, "))
+            case "value_error" | "assertion_error":
+                said = problem["msg"].partition(", ")[2]  # after "Value error" or "Assertion failed"
+                problems.append(f"{path} = {problem['input']!r}: {said}" if path else said)
             case _:
                 problems.append(f"{path} = {problem['input']!r}: {problem['msg'].lower()}")
     return problems

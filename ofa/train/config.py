@@ -1,13 +1,29 @@
 """How a supernet is trained: section `train` of a recipe."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+import torch
+from pydantic import AfterValidator, Field, model_validator
+from timm.optim import create_optimizer_v2, list_optimizers
 
 from ofa.core.config import Config
+from ofa.core.errors import nearest, one_line
 from ofa.train.losses import DistillConfig
 from ofa.train.strategies import AnyPhase
 from ofa.train.teacher import TeacherConfig
+
+
+def _made_by_timm(name: str) -> str:
+    try:
+        create_optimizer_v2([torch.nn.Parameter(torch.zeros(4, 4))], name, lr=0.1)
+    except Exception as error:  # of a package that is missing, too
+        names = [str(one) for one in list_optimizers()]
+        advice = "choose another" if name in names else nearest(name, names)
+        raise ValueError(f"timm makes no optimizer of this name ({one_line(error)}); {advice}") from error
+    return name
+
+
+OptimizerName = Annotated[str, AfterValidator(_made_by_timm)]
 
 
 class TrainConfig(Config):
@@ -20,7 +36,7 @@ class TrainConfig(Config):
     """What is trained, in order; may be empty if there are initial weights."""
     batch_size: int = Field(128, ge=2)
     """Images per step, over all processes; the last, smaller batch of an epoch is left out."""
-    optimizer: str = "sgd"
+    optimizer: OptimizerName = "sgd"
     """Any name that timm's `create_optimizer_v2` knows; `sgd` has Nesterov momentum."""
     lr: float = Field(0.1, gt=0)
     """Peak learning rate, reached after the warm-up. The losses of a step's archs are summed."""

@@ -13,14 +13,17 @@ from ofa.space.choice import Choice
 from ofa.space.search_space import SearchSpace
 from ofa.supernet.family import Family
 from ofa.supernet.supernet import Supernet
-from ofa.train.config import TrainConfig
+from ofa.train.config import OptimizerName, TrainConfig
 from ofa.train.strategies import Draw, Full
 from ofa.train.teacher import TeacherConfig
 from ofa.train.trainer import Progress, train
 
 
 class FinetuneConfig(Config):
-    """How levels are finetuned; all else is as in `train`."""
+    """How levels are finetuned; all else is as in `train`.
+
+    The optimizer is not that of `train`, as its learning rate says nothing of another's.
+    """
 
     epochs: int = Field(ge=1, le=100_000)
     """Passes over the training images, for each level."""
@@ -28,6 +31,10 @@ class FinetuneConfig(Config):
     """Peak learning rate; a cosine to `train.min_lr` follows."""
     warmup_epochs: float = Field(0.0, ge=0)
     """Epochs over which the learning rate rises linearly."""
+    optimizer: OptimizerName = "sgd"
+    """As `train.optimizer`, to which `lr` and `weight_decay` belong."""
+    weight_decay: float = Field(3e-5, ge=0)
+    """Not applied to biases and the scales of normalization layers."""
 
 
 class _Alone(Full):
@@ -65,9 +72,9 @@ def finetune(
         family: of the supernet, made by `create_family`.
         resolution: image size of the subnet in pixels.
         data: `train` is learned from; `validation` is evaluated for the log.
-        config: epochs and learning rate.
+        config: epochs, optimizer and learning rate.
         teacher: the supernet's file, whose largest network teaches at its own resolution.
-        like: how the supernet was trained: batch size, losses, optimizer.
+        like: how the supernet was trained: batch size, losses, moving average.
         folder: gets the checkpoints and `train.jsonl`.
         augment: augmentation of the training images.
         workers: processes that load images; 0 loads in this one.
@@ -102,6 +109,8 @@ def finetune(
             "phases": [phase],
             "lr": config.lr,
             "warmup_epochs": config.warmup_epochs,
+            "optimizer": config.optimizer,
+            "weight_decay": config.weight_decay,
             "teacher": of_teacher,
             "initial_weights": None,
             "validated_archs": 0,

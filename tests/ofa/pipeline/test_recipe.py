@@ -29,6 +29,14 @@ def test_digits_and_fashion_mnist_are_shipped():
             "train.learning_rate: unknown",
         ),
         ({"train": {"phases": [{"strategy": "full", "epochs": "ten"}]}}, "train.phases.0.epochs = 'ten'"),
+        (
+            {"train": {"phases": [{"strategy": "full", "epochs": 1}], "optimizer": "sgdd"}},
+            "train.optimizer = 'sgdd': timm makes no optimizer of this name",
+        ),
+        (
+            {"finetune": {"epochs": 1, "optimizer": "adamv"}},
+            "finetune.optimizer = 'adamv': timm makes no optimizer of this name",
+        ),
         ({"targets": [{"name": "a", "limits": [{"latency_ms": -2.0}]}]}, "targets.0.limits.0.latency_ms = -2.0"),
         ({"targets": [{"name": "a", "limits": [{"latency_ms": float("nan")}]}]}, "targets.0.limits.0.latency_ms"),
         ({"targets": [{"name": "a", "limits": [{"speed": 1.0}]}]}, "targets.0.limits.0.speed"),
@@ -44,7 +52,7 @@ def test_digits_and_fashion_mnist_are_shipped():
         ({"search": {"algorithm": "nsga3"}}, "unknown search algorithm 'nsga3'; did you mean nsga2?"),
         (
             {"search": {"settings": {"mutate": 1}}},
-            "'nsga2': mutate = 1: extra inputs are not permitted; its settings are",
+            "'nsga2': mutate = 1: Extra inputs are not permitted; its settings are",
         ),
         ({"search": {"settings": {"population": 8}}}, "settings has 'population', which is a key of search itself"),
         ({"profile": {"device": "ort-cpu"}}, "profile.device moved to the list of targets"),

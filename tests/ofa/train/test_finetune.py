@@ -42,11 +42,11 @@ def teacher(supernet, tmp_path):
     return tmp_path / "supernet.safetensors"
 
 
-def finetuned(supernet, data, teacher, folder, on_progress=lambda *_: None, **settings):
+def finetuned(supernet, data, teacher, folder, on_progress=lambda *_: None, like=LIKE, **settings):
     network = supernet.extract(supernet.family.space.smallest)
     config = FinetuneConfig(**{"epochs": 2, "lr": 0.01} | settings)
     result = finetune(
-        network, supernet.family, 8, data, config, teacher=teacher, like=LIKE, folder=folder, on_progress=on_progress
+        network, supernet.family, 8, data, config, teacher=teacher, like=like, folder=folder, on_progress=on_progress
     )
     return network.state_dict(), result.state_dict()
 
@@ -64,6 +64,14 @@ def test_it_starts_from_the_inherited_weights_and_leaves_them(supernet, data, te
     before, after = finetuned(supernet, data, teacher, tmp_path / "b", lr=0.05)
     assert equal(before, expected)
     assert not any(torch.equal(before[name], after[name]) for name in weights if name.endswith("conv.weight"))
+
+
+def test_its_optimizer_is_its_own(supernet, data, teacher, tmp_path):
+    other = LIKE.model_copy(update={"optimizer": "muon", "weight_decay": 0.1, "lr": 0.02})
+    expected = finetuned(supernet, data, teacher, tmp_path / "a", epochs=1)[1]
+    assert equal(expected, finetuned(supernet, data, teacher, tmp_path / "b", like=other, epochs=1)[1])
+    for name, changes in {"c": {"optimizer": "muon"}, "d": {"weight_decay": 0.1}}.items():
+        assert not equal(expected, finetuned(supernet, data, teacher, tmp_path / name, epochs=1, **changes)[1])
 
 
 def test_it_learns_from_the_largest_network_at_its_resolution(supernet, data, teacher, tmp_path, monkeypatch):
