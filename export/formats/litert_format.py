@@ -82,4 +82,5 @@ def _ranges(path: Path, images: NDArray[np.float32], recipe: list[dict[str, Any]
     ((signature, tensors),) = calibrator.get_signature_list().items()
     (name,) = tensors["inputs"]
     calibrator.calibrate({signature: [{name: image[None]} for image in images]}, manager)
-    return calibrator.get_model_qsvs()
+    ranges: dict[str, Any] = calibrator.get_model_qsvs()
+    return ranges
