@@ -50,7 +50,7 @@ class TorchCuda:
             channels_last=channels_last,
             batch=batch,
             cuda_version=str(torch.version.cuda),
-            cudnn_version=str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+            cudnn_version=str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]  # torch's
         )
 
     def load(self, model: Model) -> Runner:

@@ -33,7 +33,7 @@ class MnnFormat:
         opset: version of ONNX's operators that are converted, 13 to 20.
     """
 
-    name, suffix = "mnn", ".mnn"
+    name, suffix, precisions = "mnn", ".mnn", PRECISIONS
 
     def __init__(self, opset: int = 18) -> None:
         check_options(None, opset)

@@ -53,7 +53,7 @@ class NcnnFormat:
         opset: version of ONNX's operators that are converted, 13 to 20.
     """
 
-    name, suffix = "ncnn", ".ncnn"
+    name, suffix, precisions = "ncnn", ".ncnn", PRECISIONS
 
     def __init__(self, opset: int = 18) -> None:
         check_options(None, opset)

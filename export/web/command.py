@@ -105,7 +105,7 @@ def _address(host: str) -> str:
     """Return the address at which other devices reach this computer, if it listens on all; else the host's."""
     try:
         if host not in ("0.0.0.0", "::"):
-            return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]  # type: ignore[return-value]
+            return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]  # type: ignore[return-value]  # text
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
             outward.connect(("192.0.2.1", 9))  # nothing is sent
             return str(outward.getsockname()[0])

@@ -63,8 +63,8 @@ def _problems(error: ValidationError, section: type[Config], content: Any) -> li
             case "missing":
                 problems.append(f"{path}: missing")
             case "value_error" | "assertion_error":
-                said = problem["msg"].partition(", ")[2]  # after "Value error" or "Assertion failed"
-                problems.append(f"{path} = {problem['input']!r}: {said}" if path else said)
+                message = problem["msg"].partition(", ")[2]  # without the kind of error, which pydantic puts first
+                problems.append(f"{path} = {problem['input']!r}: {message}" if path else message)
             case _:
                 problems.append(f"{path} = {problem['input']!r}: {problem['msg'].lower()}")
     return problems
