@@ -55,9 +55,9 @@ def cost(
         raise TableError("--device and --table both name a latency table; give one of them")
     if power_w is not None and device is None and table_file is None:
         raise TableError("--power-w requires latencies; add --device NAME or --table FILE")
+    from ofa.core.config import validate
     from ofa.cost.energy import PowerConfig
     from ofa.cost.latency.table import LatencyTable
-    from ofa.pipeline.recipe_file import validate
     from ofa.space.arch_file import read_archs
 
     power = None if power_w is None else validate(PowerConfig, {"busy_w": power_w}, "--power-w")

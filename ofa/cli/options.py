@@ -144,8 +144,8 @@ def show_levels(run: Run, title: str) -> None:
 
 def parse_limits(texts: Sequence[str], config: TargetConfig) -> list[dict[str, float]]:
     """Parse options such as `latency_ms=2,size_mib=1`, each a set of limits; RecipeError if one is malformed."""
+    from ofa.core.config import validate
     from ofa.pipeline.recipe import TargetConfig
-    from ofa.pipeline.recipe_file import validate
 
     limits = []
     for text in texts:

@@ -48,11 +48,11 @@ def profile(
         return
     import numpy as np
 
+    from ofa.core.config import validate
     from ofa.cost.latency.profile import TableConfig
     from ofa.cost.latency.profile import profile as measure_table
     from ofa.cost.latency.table import LatencyTable
     from ofa.devices.registry import create_device
-    from ofa.pipeline.recipe_file import validate
 
     family = family_of(recipe, options)
     settings = json_object("--measuring", measuring) | ({} if minutes is None else {"minutes": minutes})

@@ -49,8 +49,8 @@ def specialize(
     as_json: JsonOption = False,
 ) -> None:
     """Make the levels of one more target from a trained run, without training and without a change of the recipe."""
+    from ofa.core.config import validate
     from ofa.pipeline.recipe import TargetConfig
-    from ofa.pipeline.recipe_file import validate
 
     content: dict[str, Any] = {
         "name": name,

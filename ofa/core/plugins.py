@@ -10,8 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
+from ofa.core.config import validate
 from ofa.core.errors import OfaError, nearest, one_line
 
 T = TypeVar("T")
@@ -46,14 +45,7 @@ def load_configured(
     If the name is not registered, or a setting is unknown or not allowed, raise an `error` that says what is.
     """
     plugin = load_plugin(group, name, kind, error)
-    try:
-        return plugin, plugin.Settings.model_validate(settings)
-    except ValidationError as refusal:
-        first = refusal.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "settings"
-        allowed = ", ".join(plugin.Settings.model_fields) or "none"
-        value = f" = {first['input']!r}" if where in settings else ""
-        raise error(f"{kind} {name!r}: {where}{value}: {first['msg']}; its settings are {allowed}") from refusal
+    return plugin, validate(plugin.Settings, settings, f"{kind} {name!r}", error)
 
 
 def function_in_file(path: Path, name: str, error: type[OfaError]) -> Callable[..., Any]:

@@ -60,7 +60,8 @@ class DataInfo(DataHeader):
             return TypeAdapter(cls).validate_json(text, strict=True)
         except ValidationError as error:
             problem = error.errors()[0]
-            raise DataError(f"{text[:80]!r} does not describe a data set: {problem['loc']} {problem['msg']}") from error
+            where = ".".join(map(str, problem["loc"])) or "JSON"
+            raise DataError(f"{text[:80]!r} does not describe a data set: {where}: {problem['msg']}") from error
 
 
 @dataclass(frozen=True, repr=False)

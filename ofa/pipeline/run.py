@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 
 from ofa.core import distributed
+from ofa.core.config import validate
 from ofa.core.errors import DeviceError, RecipeError, RunError, nearest
 from ofa.core.files import write_json, write_text
 from ofa.data.dataset import Data, DataHeader, DataInfo
@@ -24,7 +25,6 @@ from ofa.pipeline.levels import Level
 from ofa.pipeline.lock import locked
 from ofa.pipeline.predictor import read_predictor
 from ofa.pipeline.recipe import Recipe, TargetConfig
-from ofa.pipeline.recipe_file import validate
 from ofa.pipeline.stage import Progress, Stage, all_stages
 from ofa.pipeline.target import Target, read_target
 from ofa.predict.predictor import Predictor

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
 
-from ofa.core.errors import DeviceError, RunError, TableError
+from ofa.core.config import validate
+from ofa.core.errors import DeviceError, RunError, TableError, one_line
 from ofa.core.files import write_text
 from ofa.cost.latency.profile import reference
 from ofa.cost.latency.table import LatencyTable
@@ -202,7 +202,9 @@ class Target(StageFolder):
 def read_target(folder: Path) -> TargetConfig:
     """Read the settings of the target in a folder; RunError if they are missing or malformed."""
     path = folder / _FILE
+    advice = "remove the folder and make the target again"
     try:
-        return TargetConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        raise RunError(f"{path} cannot be read ({error}); remove the folder and make the target again") from error
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RunError(f"{path} cannot be read ({one_line(error)}); {advice}") from error
+    return validate(TargetConfig, content, f"{path} (if it was not edited, {advice})", RunError)

@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import ValidationError
 
-from ofa.core.config import Config, UserPath
+from ofa.core.config import Config, UserPath, validate
+from ofa.core.errors import RecipeError, RunError
 
 
 class Section(Config):
@@ -34,3 +36,29 @@ def test_a_section_refuses_unknown_keys_and_changes():
         Section(pth="a")
     with pytest.raises(ValidationError, match="frozen"):
         Section().path = Path("a")
+
+
+class Empty(Config):
+    pass
+
+
+class Controller(Config):
+    policy: Literal["LSTM", "GRU"] = "GRU"
+    """A name with upper case."""
+
+
+@pytest.mark.parametrize(
+    ("section", "content", "said"),
+    [
+        (Section, {"pth": "a"}, "pets: pth: unknown key; did you mean path?"),
+        (Controller, {"policy": "lstm"}, "pets: policy = 'lstm': input should be 'LSTM' or 'GRU'"),
+        (Empty, {"path": "a"}, "pets: path: unknown key; there are none"),
+        (Empty, [1], "pets: [1]: input should be a valid dictionary or instance of Empty"),
+        (Empty, None, "pets: None: input should be a valid dictionary or instance of Empty"),
+    ],
+)
+@pytest.mark.parametrize("error", [RecipeError, RunError])
+def test_what_is_wrong_with_given_values_is_one_sentence_each(section, content, said, error):
+    with pytest.raises(error) as refusal:
+        validate(section, content, "pets", error)
+    assert str(refusal.value) == said

@@ -52,7 +52,7 @@ def test_digits_and_fashion_mnist_are_shipped():
         ({"search": {"algorithm": "nsga3"}}, "unknown search algorithm 'nsga3'; did you mean nsga2?"),
         (
             {"search": {"settings": {"mutate": 1}}},
-            "'nsga2': mutate = 1: Extra inputs are not permitted; its settings are",
+            "search algorithm 'nsga2': mutate: unknown key; did you mean mutate_probability?",
         ),
         ({"search": {"settings": {"population": 8}}}, "settings has 'population', which is a key of search itself"),
         ({"profile": {"device": "ort-cpu"}}, "profile.device moved to the list of targets"),

@@ -25,6 +25,7 @@ from ofa.pipeline.recipe import TargetConfig
 from ofa.pipeline.recipe_file import load_recipe
 from ofa.pipeline.run import Run, open_run
 from ofa.pipeline.stage import all_stages
+from ofa.pipeline.target import read_target
 
 SHARED = ("supernet.safetensors", "samples.json", "predictor.safetensors", "predictor.json", "train.jsonl")
 
@@ -294,6 +295,24 @@ def test_the_command_specialize_adds_lists_and_removes_a_target(finished, table,
     assert (code, "precision = 'int4'" in err) == (2, True)
     code, _, err = command("specialize", finished, "--name", "pi", "--device-options", "[1]")
     assert (code, "--device-options '[1]' is not a JSON object" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: [a", "cannot be read (while parsing"),
+        ("name: a\nspeed: 3", "speed: unknown key"),
+        ("[]", "[]: input should be"),
+        ("", "None: input should be"),
+    ],
+)
+def test_a_malformed_target_is_one_line_that_says_what_to_do(tmp_path, text, said):
+    (tmp_path / "target.yaml").write_text(text)
+    with pytest.raises(RunError) as error:
+        read_target(tmp_path)
+    assert said in str(error.value)
+    assert "remove the folder and make the target again" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_networks_are_compared_on_each_other_target(finished, table, monkeypatch):

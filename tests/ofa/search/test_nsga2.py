@@ -311,10 +311,10 @@ def test_a_limit_of_infinity_is_no_limit(space):
         ({"generations": float("nan")}, "generations = nan is not allowed"),
         (
             {"mutate_probability": -0.1},
-            "mutate_probability = -0.1: Input should be greater than or equal to 0; its settings are",
+            "mutate_probability = -0.1: input should be greater than or equal to 0",
         ),
-        ({"mutate_probability": 1.1}, "mutate_probability = 1.1: Input should be less than or equal to 1"),
-        ({"mutate_probability": float("nan")}, "mutate_probability = nan: Input should be a finite number"),
+        ({"mutate_probability": 1.1}, "mutate_probability = 1.1: input should be less than or equal to 1"),
+        ({"mutate_probability": float("nan")}, "mutate_probability = nan: input should be a finite number"),
     ],
 )
 def test_settings_out_of_range_are_refused(space, settings, message):
