@@ -52,6 +52,7 @@ def _task_sections(name: str, seeds: range) -> list[str]:
         f"{training} | {len(percent)} | {costs[cost_key(name, training)]} | {gap_cells(percent[:, :N_SPREAD], alone)}"
         for training, percent in inherited.items()
     ]
+    trainings.append(f"each network alone | {len(alone)} | | | | | {_largest_fall(_means(alone)):.2f}")
     return [
         f"## `{task.family.name}`, recipe `{task.recipe.name}`",
         f"{N_SPREAD} archs at even distances in log MACs. Seeds: {len(ours)} of supernets, trained by `{recipe}` as in "
@@ -159,9 +160,13 @@ def gap_cells(inherited: Floats, alone: Floats) -> str:
     """
     means = inherited.mean(0)
     gaps = means - _means(alone)
-    falls = np.maximum(0, -np.diff(means))
     of_sizes = " ".join("?" if np.isnan(gap) else f"{gap:+.1f}" for gap in gaps)
-    return f"{np.nanmean(gaps):+.2f} | {np.nanmin(gaps):+.2f} | {of_sizes} | {falls.max():.2f}"
+    return f"{np.nanmean(gaps):+.2f} | {np.nanmin(gaps):+.2f} | {of_sizes} | {_largest_fall(means):.2f}"
+
+
+def _largest_fall(percent: Floats) -> float:
+    """Return how far accuracy falls at most from an arch to the next that is known, in order of size; 0 if it rises."""
+    return float(max(0, -np.diff(percent[~np.isnan(percent)]).min()))
 
 
 def _means(percent: Floats) -> Floats:
