@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple, Self
@@ -86,6 +87,8 @@ def measure(
     `on_progress(done, total)` is called after each loaded model and each round, in the thread of a host; both numbers
     count required visits, of which a loaded model is worth 16, or with a limit seconds.
 
+    An error of one host, or Ctrl-C, stops the others after their burst.
+
     Raises:
         DeviceError: a model cannot be run, a time is not positive, or all hosts are lost.
     """
@@ -106,7 +109,7 @@ def measure(
                 "reconnect it and measure again"
             )
         shares = [todo[i :: len(hosts)] for i in range(len(hosts))]
-        with ThreadPoolExecutor(len(hosts)) as pool:
+        with ThreadPoolExecutor(len(hosts)) as pool, campaign.stopping():
             alive = list(pool.map(campaign.run_on, hosts, shares, rng.spawn(len(hosts))))
         todo = [name for share, is_alive in zip(shares, alive, strict=True) if not is_alive for name in share]
         hosts = list(itertools.compress(hosts, alive))
@@ -127,11 +130,18 @@ def measure(
     return {name: estimator(samples[name]) for name in models}
 
 
-class _BurstTimer:
-    """Times bursts of a loaded model that last about `burst_ms`, after a warm-up that shows how many runs that is."""
+class _StoppedError(Exception):
+    """The measurement ends early."""
 
-    def __init__(self, runner: Runner, burst_ms: float) -> None:
-        self._runner, self._n_runs = runner, _WARMUP_RUNS
+
+class _BurstTimer:
+    """Times bursts of a loaded model that last about `burst_ms`, after a warm-up that shows how many runs that is.
+
+    It raises `_StoppedError` once the event is set.
+    """
+
+    def __init__(self, runner: Runner, burst_ms: float, stopped: threading.Event) -> None:
+        self._runner, self._n_runs, self._stopped = runner, _WARMUP_RUNS, stopped
         run_ms = self()
         self._n_runs = max(1, round(burst_ms / max(run_ms, 1e-3)))
         self.seconds = self._n_runs * run_ms / 1000
@@ -139,6 +149,8 @@ class _BurstTimer:
 
     def __call__(self) -> float:
         """Return the median time of the runs of one burst, in milliseconds."""
+        if self._stopped.is_set():
+            raise _StoppedError
         run_ms = float(np.median(self._runner(self._n_runs)))
         if not 0 < run_ms < math.inf:
             raise DeviceError(f"a run of a model took {run_ms:g} ms, which is no time; check the device's clock")
@@ -174,6 +186,7 @@ class _Campaign:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self._start = monotonic()
         self._first_visits = min(_FIRST_VISITS, self.config.min_rounds)
         self._estimator = LatencyEstimator.fit(self.samples, self.config.bursts)
@@ -181,6 +194,15 @@ class _Campaign:
         self._sessions = itertools.count(max(sessions, default=-1) + 1)
         last = _Pass(self.config.min_rounds, self.config.precision_percent, self.config.max_rounds)
         self.loaded = {name for name in self.models if self.is_done(name, last)}
+
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Stop the threads of all hosts when an exception, such as Ctrl-C, leaves the block."""
+        try:
+            yield
+        except BaseException:
+            self._stopped.set()
+            raise
 
     def is_over(self, needed_s: float = 0.0) -> bool:
         """Return whether less time than that is left."""
@@ -197,7 +219,7 @@ class _Campaign:
 
     def run_on(self, host: Host, names: list[str], rng: np.random.Generator) -> bool:
         """Measure some models on one host; return whether the host is still alive."""
-        try:
+        with self.stopping(), suppress(HostLost, _StoppedError):
             for one in self._passes(names):
                 todo = [name for name in names if not self.is_done(name, one)]
                 order = todo if one.in_order else [todo[i] for i in rng.permutation(len(todo))]
@@ -206,16 +228,15 @@ class _Campaign:
                     if self.is_over():
                         return True
                     # Loaded for each group: the same network is some percent faster or slower when loaded again.
-                    reference = _BurstTimer(host.load(self.reference), self.config.burst_ms)
+                    reference = self._timer(host, self.reference)
                     timers, session = self._load(host, group), next(self._sessions)
                     for _ in range(one.rounds):
                         due = {name: timer for name, timer in timers.items() if not self.is_done(name, one)}
                         if not due or (self.is_over() and not one.in_order):  # in order, time for visits was kept
                             break
                         self._add(_visit(due, reference, session, rng))
-        except HostLost:
-            return False
-        return True
+            return True
+        return False
 
     def _passes(self, names: list[str]) -> Iterator[_Pass]:
         config = self.config
@@ -235,13 +256,16 @@ class _Campaign:
             if self.is_over(visits_s + load_s):
                 break
             start = monotonic()
-            timers[name] = _BurstTimer(host.load(self.models[name]), self.config.burst_ms)
+            timers[name] = self._timer(host, self.models[name])
             load_s = monotonic() - start
             visits_s += self._first_visits * timers[name].seconds
             with self._lock:
                 self.loaded.add(name)
                 self._report()
         return timers
+
+    def _timer(self, host: Host, model: Model) -> _BurstTimer:
+        return _BurstTimer(host.load(model), self.config.burst_ms, self._stopped)
 
     def _add(self, bursts: Mapping[str, Burst]) -> None:
         with self._lock:

@@ -1,4 +1,7 @@
 import math
+import signal
+import threading
+from time import sleep
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import torch
 from torch import nn
 
 from ofa.core.errors import DeviceError
-from ofa.devices.device import Model
+from ofa.devices.device import HostLost, Model
 from ofa.devices.estimator import Burst
 from ofa.devices.measure import MeasureConfig, NoisyDevice, measure
 
@@ -211,6 +214,49 @@ def test_a_device_that_loses_all_hosts_is_one_error(pretend, host):
 def test_a_time_that_cannot_be_is_one_error(pretend, host, ms):
     with pytest.raises(DeviceError, match="which is no time; check the device's clock"):
         timed(pretend(host(lambda module, shape: ms)))
+
+
+def press_ctrl_c():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    return False
+
+
+def fail_on_any_model():
+    raise DeviceError("cannot run this model")
+
+
+def be_lost():
+    raise HostLost("gone")
+
+
+@pytest.mark.parametrize(
+    ("ending", "error"), [(press_ctrl_c, KeyboardInterrupt), (fail_on_any_model, DeviceError), (be_lost, None)]
+)
+def test_an_error_of_one_host_and_ctrl_c_stop_all_hosts_at_once(pretend, host, ending, error):
+    started, ended = threading.Event(), threading.Event()
+
+    def busy(module, shape):
+        started.set()
+        assert ended.wait(timeout=30)  # until then, this host has its first model only
+        sleep(0.02)  # a stop takes a moment to get here
+        return by_width(module, shape)
+
+    def ends(module, shape):
+        started.wait(timeout=30)
+        try:
+            ending()
+        finally:
+            ended.set()
+        return by_width(module, shape)
+
+    long, short = host(busy), host(ends)
+    if error is None:
+        timed(pretend(long, short), models(40))
+        assert len(long.loaded) > 40
+        return
+    with pytest.raises(error):
+        timed(pretend(long, short), models(40))
+    assert len(long.loaded) < 20
 
 
 # Groups of models that do not fit into memory at once
