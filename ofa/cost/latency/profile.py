@@ -109,10 +109,10 @@ def profile(
     networks, known_checks = (
         {arch: timings[_name(arch)] for arch in archs if _name(arch) in timings} for archs in (fitted, checks)
     )
-    if len(networks) < min(_FEWEST_NETWORKS, len(fitted)):
+    if len(networks) < min(_FEWEST_NETWORKS, len(fitted)) or (_OVERHEAD in models and _OVERHEAD not in timings):
         raise TableError(
-            f"minutes = {config.minutes:g} was enough for {len(networks)} networks of {family.name}, and a table needs "
-            f"{_FEWEST_NETWORKS}; allow more minutes: what was measured is kept"
+            f"minutes = {config.minutes:g} was enough for {len(networks)} networks of {family.name}; a table needs "
+            f"{_FEWEST_NETWORKS}, and the {_OVERHEAD} of a call; allow more minutes: what was measured is kept"
         )
     rows = {(repr(block), size): _row(block, size) for block, size in blocks}
     return LatencyTable(

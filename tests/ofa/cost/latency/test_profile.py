@@ -203,10 +203,18 @@ def test_more_minutes_go_on_with_what_is_missing(small, pretend, host, quick, cl
 def test_too_little_time_is_one_error_and_keeps_what_was_measured(small, pretend, host, quick, clock, tmp_path):
     path, config = tmp_path / "samples.json", TableConfig(min_rounds=2, max_rounds=2, minutes=0.65)
     with pytest.raises(
-        TableError, match=r"minutes = 0.65 was enough for 1 networks of small_mobilenet_v3, .*allow more"
+        TableError, match=r"minutes = 0.65 was enough for 1 networks of small_mobilenet_v3; .*allow more"
     ):
         quick(small, pretend(clock(host())), config=config, samples_path=path)
     assert len(json.loads(path.read_text())["samples"]) == 5
+
+
+@pytest.mark.parametrize("lasts", range(4))
+def test_in_limited_time_a_host_that_is_lost_with_the_overhead_is_one_error(small, pretend, host, quick, clock, lasts):
+    dying, other = host(lasts=lasts), clock(host())
+    config = TableConfig(networks=30, checks=6, min_rounds=2, max_rounds=2, minutes=3.05)
+    with pytest.raises(TableError, match="a table needs 4, and the overhead of a call; allow more minutes"):
+        quick(small, pretend(dying, other), config=config)
 
 
 def test_time_that_is_not_needed_changes_nothing(little, table, pretend, quick):
