@@ -33,7 +33,8 @@ class Phone:
         serial, adb, threads, timeout_s: see `export.devices.adb.Adb`.
         tool: the program that times models.
         to_file: gives the file of a model for it.
-        folder: of the program. Models go to a folder in it, which is removed with this object.
+        folder: of the program. Models go to a folder of this object in it, which is removed with it; one that another
+            process left there, because it was killed, is removed after a day.
         unused: models of runners that are gone; they are removed from the phone when the next one is loaded.
     """
 
@@ -45,6 +46,7 @@ class Phone:
     tool: Tool
     to_file: ToFile
     unused: list[str] = field(default_factory=list)
+    _key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def prepare(self) -> dict[str, Any]:
         """Create an empty folder for models, and return what a latency table records of the phone.
@@ -58,7 +60,8 @@ class Phone:
                 f"adb: phone {self.serial} has no program {program}; build it for Android, see docs/agent.md, and run: "
                 f"{push} && adb -s {self.serial} shell chmod 755 {program}"
             )
-        self.shell(f"rm -rf {quote(self._models)} && mkdir -p {quote(self._models)}")
+        old = f"find {quote(self.folder)} -maxdepth 1 -name 'ofa_models_*' -mtime +0 -exec rm -rf {{}} +"
+        self.shell(f"{old} 2>/dev/null; mkdir -p {quote(self._models)}")
         weakref.finalize(self, _remove, self.adb, self.serial, self._models)
         commands = "; ".join(f"getprop {name}" for name in _PROPERTIES)
         lines = [line.strip() for line in self.shell(f"{commands}; nproc").splitlines()] + [""] * len(_PROPERTIES)
@@ -107,7 +110,7 @@ class Phone:
 
     @property
     def _models(self) -> str:
-        return f"{self.folder}/ofa_models_{self.tool.runtime}"
+        return f"{self.folder}/ofa_models_{self._key}"
 
     def _answers(self) -> bool:
         with suppress(subprocess.TimeoutExpired):

@@ -3,6 +3,7 @@ import json
 import os
 import stat
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -168,7 +169,7 @@ class Lab:
 
     @property
     def models(self):
-        return sorted((self.folder / "ofa_models_onnxruntime").glob("*.onnx"))
+        return sorted(path for path in self.folder.glob("ofa_models_*/*.*") if path.suffix in (".onnx", ".mnn"))
 
 
 @pytest.fixture
@@ -238,7 +239,7 @@ def test_mnn_is_timed_by_its_own_benchmark(lab):
     assert (device.description["runtime"], device.description["precision"]) == ("mnn", "float16")
     del runner
     runner = device.hosts[0].load(LINEAR)
-    assert [str(path) for path in (lab.folder / "ofa_models_mnn").iterdir()] == [runner.remote]
+    assert [str(path) for path in lab.models] == [runner.remote]
 
 
 def test_ncnn_is_timed_by_its_own_benchmark_from_the_file_without_weights(lab, tmp_path):
@@ -256,11 +257,14 @@ def test_ncnn_is_timed_by_its_own_benchmark_from_the_file_without_weights(lab, t
         device.hosts[0].load(Model(nn.ReLU, (1, 1, 1), tmp_path / "level.ncnn"))
 
 
-def test_devices_of_several_runtimes_on_one_phone_leave_each_other_s_models(lab):
-    pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+@pytest.mark.parametrize("kind", [Adb, AdbMnn])
+def test_several_devices_on_one_phone_leave_each_other_s_models(lab, kind):
+    if kind is AdbMnn:
+        pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
     one = lab.device()
     runner = one.hosts[0].load(LINEAR)
-    other = lab.device(AdbMnn)
+    other = lab.device(kind)
+    assert len(runner(2)) == 2
     assert len(other.hosts[0].load(LINEAR)(2)) == 2
     del other
     gc.collect()
@@ -305,16 +309,19 @@ def test_models_are_removed_with_their_runners_and_the_phone(lab):
     assert {str(path) for path in lab.models} == {kept.remote, third.remote}
     del device, kept, third
     gc.collect()
-    assert not (lab.folder / "ofa_models_onnxruntime").exists()
+    assert not list(lab.folder.glob("ofa_models_*"))
     assert (lab.folder / TOOL).exists()
 
 
-def test_files_of_an_earlier_session_are_removed(lab):
-    (lab.folder / "ofa_models_onnxruntime").mkdir()
-    (lab.folder / "ofa_models_onnxruntime" / "old.onnx").touch()
-    device = lab.device()
-    assert device.hosts
-    assert not lab.models
+def test_files_that_a_killed_process_left_are_removed_after_a_day(lab):
+    for name, age_h in (("ofa_models_old", 49), ("ofa_models_new", 1), ("mine", 49)):
+        (lab.folder / name).mkdir()
+        (lab.folder / name / "a.onnx").touch()
+        then = time.time() - 3600 * age_h
+        os.utime(lab.folder / name, (then, then))
+    assert lab.device().hosts
+    assert [path.parent.name for path in lab.models] == ["ofa_models_new"]
+    assert (lab.folder / "mine" / "a.onnx").exists()
 
 
 def test_two_phones_share_the_models_and_one_that_dies_midway_leaves_its_own_to_the_other(lab):
