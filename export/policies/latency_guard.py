@@ -22,8 +22,9 @@ class GuardState:
     Attributes:
         inner: state of the policy inside.
         slowest: the slowest level that is allowed now.
-        above_s: time since which the latency has been above the bound; None if it is not.
-        below_s: time since which the next slower level has been expected well below it; None if it is not.
+        seen_s: time of the last latency.
+        above_s: seconds for which the latency has been above the bound; None if it is not.
+        below_s: seconds for which the next slower level has been expected well below it; None if it is not.
         hold_s: seconds that this must last before that level returns.
         returned_s: time of the last return of a slower level.
     """
@@ -31,6 +32,7 @@ class GuardState:
     hold_s: float
     inner: Any = None
     slowest: int = 0
+    seen_s: float = float("-inf")
     above_s: float | None = None
     below_s: float | None = None
     returned_s: float = float("-inf")
@@ -43,7 +45,8 @@ class LatencyGuard:
     The expected latency of a level is its stated one times the slowdown: the ratio of measured to stated latency of
     the level that serves. After `patience_s` above the bound, the guard switches to the slowest level that is expected
     below it, at least one level faster. The next slower level returns after it has been expected well below the bound
-    for as long. Each return that soon fails doubles that wait, so a level that itself heats the processor is not tried
+    for as long. A time without requests counts for half of that at most, so at least three decisions in a row must have
+    seen it. Each return that soon fails doubles that wait, so a level that itself heats the processor is not tried
     over and over.
 
     Attributes:
@@ -89,16 +92,17 @@ class LatencyGuard:
         if seen.latency_ms is None or seen.level is None:
             return state
         slowdown = seen.latency_ms / self.latencies_ms[seen.level]
+        since_s, state = seen.time_s - state.seen_s, replace(state, seen_s=seen.time_s)
         if seen.latency_ms > self.bound_ms:
-            above_s = seen.time_s if state.above_s is None else state.above_s
+            above_s = _lasting(state.above_s, since_s, self.patience_s)
             state = replace(state, above_s=above_s, below_s=None)
-            return self._faster(state, seen, slowdown) if seen.time_s - above_s >= self.patience_s else state
+            return self._faster(state, seen, slowdown) if above_s >= self.patience_s else state
         state = replace(state, above_s=None)
         slower = state.slowest - 1
         if slower < 0 or self.latencies_ms[slower] * slowdown > _RETURN_SHARE * self.bound_ms:
             return replace(state, below_s=None)
-        below_s = seen.time_s if state.below_s is None else state.below_s
-        if seen.time_s - below_s < state.hold_s:
+        below_s = _lasting(state.below_s, since_s, state.hold_s)
+        if below_s < state.hold_s:
             return replace(state, below_s=below_s)
         return replace(state, slowest=slower, below_s=None, returned_s=seen.time_s)
 
@@ -112,3 +116,8 @@ class LatencyGuard:
         relapse = seen.time_s - state.returned_s < _RELAPSE_S
         hold_s = min(2 * state.hold_s, max(_MAX_HOLD_S, self.patience_s)) if relapse else self.patience_s
         return replace(state, slowest=slowest, above_s=None, hold_s=hold_s)
+
+
+def _lasting(so_far_s: float | None, since_s: float, needed_s: float) -> float:
+    """Return for how long something has lasted: `since_s` longer than so far, of which half of the need counts."""
+    return 0.0 if so_far_s is None else so_far_s + min(since_s, needed_s / 2)

@@ -40,7 +40,8 @@ export class LatencyGuard {
   }
 
   decide(given, seen) {
-    const begin = { inner: null, slowest: 0, above: null, below: null, hold: this.patience, returned: -Infinity };
+    const times = { seen: -Infinity, above: null, below: null, hold: this.patience, returned: -Infinity };
+    const begin = { inner: null, slowest: 0, ...times };
     const state = given ?? begin;
     const [level, inner] = this.policy.decide(state.inner, seen);
     const next = { ...this.watched(state, seen), inner };
@@ -50,16 +51,17 @@ export class LatencyGuard {
   watched(state, { timeS, level, latencyMs }) {
     if (latencyMs === null || level === null) return state;
     const slowdown = latencyMs / this.latencies[level];
+    const since = timeS - state.seen;
     if (latencyMs > this.bound) {
-      const above = state.above ?? timeS;
-      const later = { ...state, above, below: null };
-      return timeS - above >= this.patience ? this.faster(later, timeS, level, slowdown) : later;
+      const above = lasting(state.above, since, this.patience);
+      const later = { ...state, seen: timeS, above, below: null };
+      return above >= this.patience ? this.faster(later, timeS, level, slowdown) : later;
     }
-    const calm = { ...state, above: null };
+    const calm = { ...state, seen: timeS, above: null };
     const slower = calm.slowest - 1;
     if (slower < 0 || this.latencies[slower] * slowdown > RETURN_SHARE * this.bound) return { ...calm, below: null };
-    const below = calm.below ?? timeS;
-    if (timeS - below < calm.hold) return { ...calm, below };
+    const below = lasting(calm.below, since, calm.hold);
+    if (below < calm.hold) return { ...calm, below };
     return { ...calm, slowest: slower, below: null, returned: timeS };
   }
 
@@ -72,4 +74,9 @@ export class LatencyGuard {
     const hold = relapse ? Math.min(2 * state.hold, Math.max(MAX_HOLD_S, this.patience)) : this.patience;
     return { ...state, slowest, above: null, hold };
   }
+}
+
+/** For how long something has lasted: `since` longer than so far, of which half of what is needed counts. */
+function lasting(soFar, since, needed) {
+  return soFar === null ? 0 : soFar + Math.min(since, needed / 2);
 }

@@ -78,8 +78,9 @@ def test_a_return_after_a_long_time_is_as_quick_as_the_first():
 
 def test_a_slow_request_never_brings_a_slower_level_back():
     state = None
-    for time_s, slow_level, latency_ms in ((0.0, 0, 200.0), (30.0, 0, 200.0), (40.0, 0, 60.0), (70.0, 0, 60.0)):
-        level, state = GUARD.decide(state, seen(time_s, slow_level, latency_ms))
+    slow = (0.0, 200.0), (15.0, 200.0), (30.0, 200.0), (40.0, 60.0), (55.0, 60.0), (70.0, 60.0)
+    for time_s, latency_ms in slow:
+        level, state = GUARD.decide(state, seen(time_s, 0, latency_ms))
     assert (level, state.slowest) == (2, 2)
 
 
@@ -95,6 +96,31 @@ def test_without_requests_nothing_changes():
         _, state = GUARD.decide(state, seen(10.0 * i, 0, 90.0))
     level, after = GUARD.decide(state, seen(5000.0, 2, None))
     assert (level, after) == (1, state)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1e5), st.sampled_from([10.0, 40.0, 60.0, 200.0])), max_size=60))
+def test_however_long_the_pauses_are_three_decisions_in_a_row_agree_before_the_level_changes(passed):
+    state, level, time_s, above = None, 0, 0.0, []
+    for pause_s, latency_ms in passed:
+        time_s += pause_s
+        above.append(latency_ms > GUARD.bound_ms)
+        before, (level, state) = level, GUARD.decide(state, seen(time_s, level, latency_ms))
+        if level != before:
+            assert above[-3:] == [level > before] * 3
+
+
+@pytest.mark.parametrize(("first", "later"), [([1.0], 2.0), ([2.0], 2.0), ([3.0] * 8, 1.0), ([3.0] * 8 + [1.0], 1.0)])
+def test_one_request_after_an_idle_hour_is_not_half_a_minute(first, later):
+    state, served_level, latency_ms = None, 0, None
+    for i, slowdown in enumerate(first):
+        served_level, state = GUARD.decide(state, seen(10.0 * i, served_level, latency_ms))
+        latency_ms = LATENCIES_MS[served_level] * slowdown
+    level, _ = GUARD.decide(state, seen(5000.0, served_level, LATENCIES_MS[served_level] * later))
+    assert level == served_level
+
+
+def test_rare_requests_that_are_all_slow_bring_a_faster_level():
+    assert served(GUARD, [2.0] * 6, step_s=600.0) == [0, 0, 0, 1, 1, 1]
 
 
 def test_the_policy_inside_keeps_its_own_level():

@@ -85,7 +85,7 @@ def test_a_guard_keeps_a_throttled_processor_below_the_bound():
     guarded = LatencyGuard(BatteryPolicy((2.0, 1.0)), LEVELS.latencies_ms, bound_ms=40.0)
     served = simulate(guarded, day, LEVELS, stated_capacity_wh=15.0)
     latencies_ms = np.array(LEVELS.latencies_ms)[served.levels] * day.slowdown
-    assert np.count_nonzero(latencies_ms > 40.0) <= 2
+    assert np.count_nonzero(latencies_ms > 40.0) <= 3  # so many decisions in a row must have seen it
     assert np.count_nonzero(served.levels == 1) == pytest.approx(30, abs=2)
 
 
