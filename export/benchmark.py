@@ -11,7 +11,7 @@ from torch import nn
 
 from export.errors import check_number
 from export.model_files import FILE_KINDS, load_model
-from export.session import session
+from export.session import image_shape, session
 from ofa.core.errors import DeviceError, ExportError
 from ofa.devices.device import Device, HostLost, Model, Runner
 from ofa.devices.registry import create_device, device_formats
@@ -89,7 +89,7 @@ def of_file(path: Path, device_name: str | None, options: Mapping[str, Any]) -> 
         shape = load_model(file_format, path).input_shape
     else:
         loaded = session(path)
-        shape = tuple(loaded.get_inputs()[0].shape[1:])
+        shape = image_shape(loaded)
         precision = loaded.get_modelmeta().custom_metadata_map.get("ofa.precision", "").strip('"') or None
     return Deployable(path.name, path, device, shape, file_format, precision)
 

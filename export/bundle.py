@@ -1,7 +1,6 @@
 """Bundles: one folder with the models of several levels, for one or more targets; see `docs/bundle.md`."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from export.errors import local_path
 from export.preprocess import Preprocess
 from export.shared_weights import assemble
 from ofa.core.errors import BundleError
+from ofa.core.files import parse_json
 from ofa.core.pictures import WHITE
 from ofa.pipeline.levels import Level, from_json
 
@@ -79,8 +79,8 @@ def load_bundle(folder: str | Path) -> Bundle:
     folder = local_path(folder)
     path = folder / MANIFEST
     try:
-        manifest = json.loads(read_file(path, "give the folder of a bundle"))
-    except (ValueError, RecursionError) as error:
+        manifest = parse_json(read_file(path, "give the folder of a bundle"))
+    except ValueError as error:
         raise BundleError(f"{path} is not JSON ({error}); {_ADVICE}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{path} is not the manifest of a bundle; its format must be {FORMAT!r}")
@@ -155,5 +155,5 @@ def _record(kind: type[T], values: Any, where: str) -> T:
 
 
 def _check_inside(file: str, where: str, folder: Path) -> None:
-    if Path(file).name != file or "\\" in file or (folder / file).resolve().parent != folder.resolve():
+    if Path(file).name != file or set(file) & {"\\", "\0"} or (folder / file).resolve().parent != folder.resolve():
         raise BundleError(f"{where}: file {file!r} is outside the bundle's folder; do not use this bundle")

@@ -1,7 +1,6 @@
 """Writing bundles, whole or not at all; see `docs/bundle.md`."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -61,11 +60,12 @@ def write_bundle(
         DeviceError: a site needs onnxruntime-web, which is not there.
     """
     _check_order(levels)
-    folder = local_path(folder)
+    folder = local_path(folder).resolve()  # a link stays one
     if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError(f"{folder} exists and is not a bundle; give another folder or remove it")
     models = [read_file(source / level.file, "export this level first") for level in levels]
-    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("new", "old"))
+    new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
     try:
         new.mkdir(parents=True)
         weights, bundled = _write_models(new, levels, models, shared)
@@ -135,6 +135,7 @@ def _write(path: Path, content: bytes) -> str:
 def _swap(new: Path, folder: Path, old: Path) -> None:
     """Rename `folder` to `old` and `new` to `folder`; on failure `folder` is as before."""
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed after this
         folder.rename(old)
     try:
         new.rename(folder)

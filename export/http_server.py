@@ -16,6 +16,7 @@ from typing import Any
 
 from export.errors import local_path
 from ofa.core.errors import DeviceError
+from ofa.core.files import parse_json
 
 JSON_TYPE = "application/json"
 _BYTES_PER_S = 2**20
@@ -185,8 +186,8 @@ class HttpHandler(BaseHTTPRequestHandler):
     def json_body(self, max_bytes: int, expected: str) -> dict[str, Any]:
         """Return the JSON object in the body; RefusedError if it is none, with what is `expected`."""
         try:
-            value = json.loads(self.body(max_bytes))
-        except (ValueError, RecursionError) as error:
+            value = parse_json(self.body(max_bytes))
+        except ValueError as error:
             raise RefusedError(400, f"the body is not JSON; send {expected}") from error
         if not isinstance(value, dict):
             raise RefusedError(422, f"the body is not a JSON object; send {expected}")

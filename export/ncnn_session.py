@@ -1,6 +1,5 @@
 """ncnn, Tencent's runtime for phones, on the CPU; an extra, `pip install 'ofa[ncnn]'`. Free of torch."""
 
-import json
 import tempfile
 import zipfile
 from pathlib import Path
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from export.errors import check_image_shape, check_installed, check_number, one_line
 from ofa.core.errors import DeviceError
+from ofa.core.files import parse_json
 
 PARAM, BIN, DESCRIPTION = "model.param", "model.bin", "model.json"
 """Files in a model's archive: ncnn's two, and `input_shape` with the metadata."""
@@ -38,7 +38,7 @@ class NcnnModel:
                     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
                         raise ValueError(f"{name} is compressed")
                     archive.extract(name, folder)
-                self.input_shape = tuple(map(int, json.loads(archive.read(DESCRIPTION))["input_shape"]))
+                self.input_shape = tuple(map(int, parse_json(archive.read(DESCRIPTION))["input_shape"]))
             self._net = ncnn.Net()
             options = self._net.opt
             options.num_threads, options.use_vulkan_compute = threads, False

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.core.errors import BundleError
+from ofa.core.files import parse_json
 
 MAX_GRAPH_BYTES = 2**26
 """Largest graph of one model, uncompressed; those of the families here have 15 to 400 kB."""
@@ -81,8 +82,8 @@ def _unpack(packed: bytes) -> tuple[list[Any], NDArray[np.uint8]]:
         line = content.find(b"\n", 0, _MAX_INDEX_BYTES)
         if not stream.eof or stream.unused_data or line < 0:
             raise ValueError(f"truncated, larger than {MAX_GRAPH_BYTES} bytes, without a list, or with other data")
-        index = json.loads(content[:line])
-    except (zlib.error, ValueError, RecursionError) as error:
+        index = parse_json(content[:line])
+    except (zlib.error, ValueError) as error:
         raise BundleError(f"the graph cannot be unpacked: {error}") from error
     if not isinstance(index, list):
         raise BundleError(f"the graph begins with a {type(index).__name__} instead of a list of pieces")

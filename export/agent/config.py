@@ -1,8 +1,10 @@
 """How an agent is started: its options, their limits and its token. Free of torch."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from export.errors import MAX_SECONDS, check_number, local_path
 from ofa.core.errors import DeviceError
@@ -10,6 +12,15 @@ from ofa.core.errors import DeviceError
 PROTOCOL = 1
 MAX_RUNS = 10_000
 """Runs that one request may ask for."""
+
+
+def are_times(values: Any, n: int) -> TypeGuard[list[float]]:
+    """Return whether an answer, which may be hostile, is a list of the milliseconds of `n` runs."""
+    return isinstance(values, list) and len(values) == n and all(map(_is_time, values))
+
+
+def _is_time(ms: Any) -> bool:
+    return type(ms) in (int, float) and 0 <= ms < math.inf
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import ssl
 import warnings
 from collections.abc import Sequence
@@ -13,11 +12,12 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from export.agent.config import MAX_RUNS, PROTOCOL, read_token
+from export.agent.config import MAX_RUNS, PROTOCOL, are_times, read_token
 from export.devices.local import ToFile, check_batch, onnx_file, shared_description
 from export.errors import MAX_SECONDS, check_choice, check_number, local_path
 from export.formats.precision import PRECISIONS
 from ofa.core.errors import DeviceError
+from ofa.core.files import parse_json
 from ofa.devices.device import Host, HostLost, Model, Runner
 
 _ABOUT = {"runtime": str, "runtime_version": str, "processor": str, "os": str, "threads": int, "precision": str}
@@ -74,7 +74,7 @@ class Remote:
         agents = [Agent(url, token=token, context=context, timeout_s=timeout_s, to_file=to_file) for url in urls]
         self.hosts: Sequence[Host] = agents
         abouts = {agent.url: agent.about() for agent in agents}
-        self.description = shared_description(self.name, abouts, precision=precision, batch=batch, agents=len(agents))
+        self.description = shared_description(self.name, abouts, precision=precision, batch=batch)
 
 
 class Agent:
@@ -139,8 +139,8 @@ class Agent:
             with suppress(BrokenPipeError, ConnectionResetError):  # refused while sending; the answer says why
                 connection.request(method, self._path + path, body, {"Authorization": f"Bearer {self._token}"})
             response = connection.getresponse()
-            answer = json.loads(response.read(_ANSWER_BYTES))
-        except (OSError, HTTPException, ValueError, RecursionError) as error:
+            answer = parse_json(response.read(_ANSWER_BYTES))
+        except (OSError, HTTPException, ValueError) as error:
             raise HostLost(f"{self.url} does not answer ({error!r})") from error
         finally:
             connection.close()
@@ -174,16 +174,12 @@ class RemoteRunner:
             self.name = self.agent.send(self.model)
             answer = self._ask(n)
         times_ms = answer.get("milliseconds")
-        if not isinstance(times_ms, list) or len(times_ms) != n or not all(map(_is_time, times_ms)):
+        if not are_times(times_ms, n):
             raise HostLost(f"{self.agent.url} answers with something else than {n} times")
         return times_ms
 
     def _ask(self, n: int) -> dict[str, Any]:
         return self.agent.ask("POST", "/runs", json.dumps({"model": self.name, "n": n}).encode())
-
-
-def _is_time(ms: object) -> bool:
-    return isinstance(ms, int | float) and math.isfinite(ms) and ms >= 0
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:

@@ -60,7 +60,7 @@ class Served:
     Attributes:
         levels: level that served at each step.
         charge_percent: true charge after each step; 0 at the last one if the battery was empty.
-        images: images served at each step.
+        images: images served at each step; none in the one in which the battery is empty.
         lasted: whether the battery lasted the day.
         top1_percent: expected accuracy over all images that were asked for; those after the end count as wrong.
     """
@@ -129,7 +129,7 @@ def simulate(policy: Policy, day: Day, levels: Levels, *, stated_capacity_wh: fl
     return Served(
         levels=np.array(chosen),
         charge_percent=np.array(charges),
-        images=day.images[: len(chosen)],
+        images=day.images[: len(chosen)] * (np.array(charges) > 0),
         lasted=bool(charge_wh > 0),
         top1_percent=right / max(1, int(day.images.sum())),
     )

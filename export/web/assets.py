@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ofa.core.errors import DeviceError
-from ofa.core.files import write_json
+from ofa.core.files import read_json, write_json
 
 _PAGE = Path(__file__).parent / "page"
 VENDOR = Path(__file__).parent / "vendor"
@@ -65,7 +64,7 @@ def assets() -> dict[str, tuple[Path, str]]:
 def copy_runtime(package: Path) -> None:
     """Copy the files of onnxruntime-web that pages load, and record its version, licence and their checksums."""
     try:
-        about = json.loads((package / "package.json").read_text(encoding="utf-8"))
+        about = read_json(package / "package.json")
         VENDOR.mkdir(exist_ok=True)
         for name in _RUNTIME:
             shutil.copyfile(package / "dist" / name, VENDOR / name)

@@ -5,7 +5,6 @@ A page asks for its next job, works it off and asks again with the answer. Whate
 
 import hashlib
 import itertools
-import math
 import secrets
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from export.agent.config import are_times
 from export.http_server import RefusedError
 
 MAX_PAGES = 32
@@ -156,7 +156,7 @@ class Hub:
         """Return the milliseconds of `n` runs of a model in a page."""
         answer = self._ask(name, {"do": "run", "model": model, "n": n})
         times_ms = answer.get("milliseconds")
-        if not isinstance(times_ms, list) or len(times_ms) != n or not all(map(_is_time, times_ms)):
+        if not are_times(times_ms, n):
             raise RefusedError(502, f"the page answers with something else than {n} times")
         if sum(times_ms) > 1000 * answer["seconds"]:
             raise RefusedError(502, "the page says that its runs took longer than it was given")
@@ -216,10 +216,6 @@ def read_about(message: Any) -> dict[str, str]:
 
 def _unanswered(page: Page) -> bool:
     return page.job is not None and page.job.answer is None
-
-
-def _is_time(ms: object) -> bool:
-    return isinstance(ms, int | float) and not isinstance(ms, bool) and 0 <= ms < math.inf
 
 
 def _texts(message: Any, names: tuple[str, ...]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ofa.core.errors import DeviceError
-from ofa.core.files import cache_folder, write_private
+from ofa.core.files import cache_folder, read_json, write_private
 
 _FILE = "serve.json"
 
@@ -52,7 +52,7 @@ def find() -> Running:
     """Return the server of this computer; DeviceError if none was started."""
     path = cache_folder() / _FILE
     try:
-        return Running(**json.loads(path.read_text(encoding="utf-8")))
+        return Running(**read_json(path))
     except FileNotFoundError as error:
         raise DeviceError("no `ofa serve` runs on this computer; start it in another terminal") from error
     except (OSError, ValueError, TypeError) as error:

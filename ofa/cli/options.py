@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from ofa.cli.output import progress, table, warn
 from ofa.core.errors import OfaError, RecipeError
+from ofa.core.files import parse_json
 
 if TYPE_CHECKING:  # the engine imports torch; `ofa --help` does without
     from ofa.pipeline.folder import StageFolder
@@ -164,8 +164,8 @@ def json_object(option: str, text: str) -> dict[str, Any]:
     """Parse an option's text as a JSON object; RecipeError if it is something else."""
     advice = 'give an object such as {"threads": 2}'
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise RecipeError(f"{option} {text!r} is not JSON ({error}); {advice}") from error
     if not isinstance(value, dict):
         raise RecipeError(f"{option} {text!r} is not a JSON object; {advice}")

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. Free of torch, as runtimes on devices use it."""
+"""Files that are written whole or not at all, and JSON that others may have written. Free of torch, for devices."""
 
 import json
 import os
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_MAX_DIGITS = 300
 
 
 @contextmanager
@@ -33,6 +35,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write an indented JSON file, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; OSError or ValueError if it cannot be read."""
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON, which may be hostile: whatever is wrong with it is a ValueError.
+
+    So are nesting too deep for the parser, and integers that no float can hold, which fail later in arithmetic.
+    """
+    try:
+        return json.loads(text, parse_int=_whole_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"{digits[:20]}... has {len(digits)} digits")
+    return int(digits)
 
 
 def write_private(path: Path, content: bytes) -> None:

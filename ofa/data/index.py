@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from ofa.core.files import cache_folder, replacing
+from ofa.core.files import cache_folder, parse_json, replacing
 from ofa.data.images import short_hash
 
 _FORMAT = 2
@@ -112,7 +112,7 @@ def _read(file: Path) -> Listing | None:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
-        facts, read, notes = json.loads(arrays.pop("_texts").tobytes())
+        facts, read, notes = parse_json(arrays.pop("_texts").tobytes())
         stamps = arrays.pop("_stamps")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

@@ -16,7 +16,7 @@ import numpy as np
 
 from ofa.core import distributed
 from ofa.core.errors import RunError
-from ofa.core.files import write_json
+from ofa.core.files import read_json, write_json
 from ofa.pipeline.recipe import Recipe
 from ofa.pipeline.stage import Progress, Stage, all_stages, readers
 
@@ -61,7 +61,7 @@ class StageFolder(ABC):
     def read_json(self, name: str) -> Any:
         """Read a JSON file of this folder; RunError if it is missing or broken."""
         try:
-            return json.loads(self.path(name).read_text(encoding="utf-8"))
+            return read_json(self.path(name))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path(name)} cannot be read ({error}); run the stage that makes it again") from error
 
@@ -137,7 +137,7 @@ class StageFolder(ABC):
     def working_on(self) -> dict[str, Any] | None:
         """Return what a process last said of the stage that it is at: stage, done, total, message, time; else None."""
         with suppress(OSError, ValueError):
-            about: dict[str, Any] = json.loads(self.path(_PROGRESS).read_text(encoding="utf-8"))
+            about: dict[str, Any] = read_json(self.path(_PROGRESS))
             return about
         return None
 

@@ -3,7 +3,6 @@
 Standard library only, as the runtime on a device reads them too.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ofa.core.errors import RunError
-from ofa.core.files import write_json
+from ofa.core.files import read_json, write_json
 
 T = TypeVar("T")
 
@@ -104,7 +103,7 @@ def read_records(folder: Path, kind: type[T]) -> list[T]:
     """Read the levels or the replay steps of the run in `folder`; RunError if the file is missing or malformed."""
     name, command = _FILES[kind]
     try:
-        return [from_json(kind, values) for values in json.loads((folder / name).read_text(encoding="utf-8"))]
+        return [from_json(kind, values) for values in read_json(folder / name)]
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{folder / name} cannot be read ({error}); run `{command}` again") from error
 

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from ofa.core.config import Config
 from ofa.core.errors import CheckpointError, PredictorError, one_line
+from ofa.core.files import parse_json
 from ofa.core.plugins import load_configured
 from ofa.core.prediction import HALF_WIDTH_STDS, INTERVAL, Prediction
 from ofa.core.tensors import read_tensors, write_tensors
@@ -277,7 +278,7 @@ def load(path: Path, subject: Any, *, features: Mapping[str, Feature] | None = N
     if any(metadata.get(key) != value for key, value in _reads(encoding).items()):
         raise CheckpointError(f"{path} was fitted on another search space; fit it again")
     try:
-        description = json.loads(metadata["predictor"])
+        description = parse_json(metadata["predictor"])
         if missing := sorted(_features_of(description) - encoding.features.keys()):
             raise CheckpointError(f"{path} reads {', '.join(missing)}; give these features, or fit it again")
         predictor = _described(description, encoding)

@@ -1,11 +1,11 @@
 """The content of a report, read from the files of a run and its targets."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ofa.core.errors import RunError
+from ofa.core.files import parse_json
 from ofa.cost.latency.table import LatencyTable
 from ofa.pipeline.choose import objective_key
 from ofa.pipeline.compare import read_comparison
@@ -161,6 +161,6 @@ def read_lines(run: Run, name: str) -> list[Entry]:
     """Return the objects in a file with one on each line; RunError if it cannot be read."""
     path = run.path(name)
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}); run `ofa train` again") from error

@@ -1,9 +1,9 @@
 """JSON files that list archs."""
 
-import json
 from pathlib import Path
 
 from ofa.core.errors import SpaceError
+from ofa.core.files import read_json
 from ofa.space.arch import Arch
 from ofa.space.search_space import SearchSpace
 
@@ -17,8 +17,8 @@ def read_archs(path: Path, space: SearchSpace) -> list[Arch]:
         SpaceError: the file is unreadable, holds no such list, or lists an arch outside the space.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise SpaceError(f"cannot read archs from {path}: {error}") from error
     if isinstance(content, dict):
         content = content.get("front", content.get("samples"))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.core.errors import CheckpointError
+from ofa.core.files import parse_json
 from ofa.core.tensors import load_state_dict, read_state_dict, read_tensors, write_tensors
 from ofa.space.arch import Rows, Value
 from ofa.supernet.block import skeleton
@@ -115,7 +116,7 @@ class Supernet(nn.Module):
         if family is None:
             _, metadata = read_tensors(Path(path))
             try:
-                family = recreate_family(Origin(**json.loads(metadata["family"])))
+                family = recreate_family(Origin(**parse_json(metadata["family"])))
             except (KeyError, TypeError, ValueError) as error:
                 raise CheckpointError(f"{path} does not say which family it is of; load it with family=...") from error
         supernet = cls(family)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ofa.core.errors import CheckpointError
+from ofa.core.files import parse_json
 from ofa.core.tensors import read_tensors, write_tensors
 
 
@@ -28,7 +29,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     tensors, metadata = read_tensors(path)
     try:
-        return tensors, json.loads(metadata["state"])
+        return tensors, parse_json(metadata["state"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint ({error!r})") from error
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 
 import numpy as np
+import onnx
 import pytest
 
 from export.benchmark import Deployable, benchmark, cells, of_file, page
@@ -132,6 +133,32 @@ def test_what_is_no_model_file_is_refused(tmp_path, name):
     (tmp_path / "model.txt").write_text("")
     with pytest.raises(ExportError, match=r"is not a file \*\.onnx, \*\.ort, \*\.pte, .*; give such a file"):
         of_file(tmp_path / name, None, {})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "listed"),
+    [
+        ([("images", "float32", ["n", 3, "h", "w"])], r"'images' tensor\(float\) \['n', 3, 'h', 'w'\]"),
+        ([("x", "float32", ["n", 3, 8, 8])], r"'x' tensor\(float\) \['n', 3, 8, 8\]"),
+        ([("images", "uint8", ["n", 3, 8, 8])], r"'images' tensor\(uint8\)"),
+        ([("images", "float32", ["n"])], r"'images' tensor\(float\) \['n'\]"),
+        ([("images", "float32", ["n", 3]), ("mask", "float32", ["n"])], r"'images' .*, 'mask' tensor"),
+    ],
+)
+def test_a_foreign_file_that_takes_something_else_than_images_is_one_error(tmp_path, inputs, listed):
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DataType.Value(kind.upper().replace("32", "")), shape)
+        for name, kind, shape in inputs
+    ]
+    out = onnx.helper.make_tensor_value_info("logits", values[0].type.tensor_type.elem_type, None)
+    node = onnx.helper.make_node("Identity", [inputs[0][0]], ["logits"])
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "foreign", values, [out]), opset_imports=opsets, ir_version=8
+    )
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(DeviceError, match=f"the model takes {listed}.*, which is not one tensor.*; export it so"):
+        of_file(tmp_path / "foreign.onnx", None, {})
 
 
 def test_a_device_that_runs_no_files_says_so(onnx_path):

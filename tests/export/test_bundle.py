@@ -80,6 +80,7 @@ def level_with(key, value):
         ),
         (level_with("onnx", "level-1.onnx"), "level 1: 'onnx' is missing or unknown"),
         *((level_with("latency_ms", ms), "level 1: latency_ms = ") for ms in ("fast", True, float("nan"), None)),
+        (level_with("latency_ms", 10**400), "is not JSON .* has 401 digits"),
         (level_with("arch", {"resolution": "big"}), "level 1: arch = "),
         *(
             (level_with("preprocess", PREPROCESS | change), f"level 1: {message}")
@@ -103,7 +104,16 @@ def level_with(key, value):
         (level_with("sha256", "0" * 64), r"level-1\.onnx does not match its checksum"),
         *(
             (level_with("file", file), "is outside the bundle's folder")
-            for file in ("../plain/level-1.onnx", "/etc/hostname", "..", ".", "", "a/../level-1.onnx", "..\\x.onnx")
+            for file in (
+                "../plain/level-1.onnx",
+                "/etc/hostname",
+                "..",
+                ".",
+                "",
+                "a/../level-1.onnx",
+                "..\\x.onnx",
+                "a\0b",
+            )
         ),
     ],
 )

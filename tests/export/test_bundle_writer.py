@@ -1,4 +1,7 @@
+import shutil
+from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,10 @@ from export.web import assets
 from ofa.core.errors import BundleError, DeviceError
 
 LABELS = tuple("abcdefghij")
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
 
 
 def test_a_newer_bundle_takes_the_place_of_an_older_one(folder, levels, write):
@@ -46,6 +53,45 @@ def test_a_failed_rename_leaves_the_older_bundle(folder, levels, write, monkeypa
         write(folder, levels, name="newer")
     assert load_bundle(folder).name == "tiny"
     assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
+
+
+@pytest.mark.parametrize("killed_at", range(1, 12))
+def test_after_a_kill_at_any_time_a_bundle_is_written_and_nothing_else_stays(
+    folder, levels, write, monkeypatch, killed_at
+):
+    calls, rename, rmtree, mkdir = count(1), Path.rename, shutil.rmtree, Path.mkdir
+
+    def dying(function):
+        def call(*args, **kwargs):
+            if next(calls) >= killed_at:  # and then nothing runs any more, not even what cleans up
+                raise KilledError
+            return function(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for where, name, function in ((Path, "rename", rename), (shutil, "rmtree", rmtree), (Path, "mkdir", mkdir)):
+            patched.setattr(where, name, dying(function))
+        with suppress(KilledError):
+            write(folder, levels, name="newer")
+    write(folder, levels[1:], name="newest")
+    assert load_bundle(folder).name == "newest"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_bundle_at_a_link_is_written_where_it_points(levels, write, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "bundle")
+    for name in ("first", "second"):
+        write(tmp_path / "link", levels, name=name)
+        assert load_bundle(tmp_path / "bundle").name == load_bundle(tmp_path / "link").name == name
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_bundle_may_be_the_empty_folder_that_one_is_in(levels, write, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(Path(), levels)
+    assert load_bundle(tmp_path / "here").name
 
 
 def test_a_folder_of_other_files_is_left_alone(levels, write, tmp_path):

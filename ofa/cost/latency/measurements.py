@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.core.errors import FamilyError, OfaError, TableError
-from ofa.core.files import write_json
+from ofa.core.files import read_json, write_json
 from ofa.core.plugins import plugin_folders
 from ofa.devices.device import Timing
 from ofa.space.arch import Arch, Rows
@@ -105,7 +105,7 @@ class Measurements:
         """
         path = Path(path).expanduser()
         with _readable(path):
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if (content["format"], content["version"]) != (FORMAT, VERSION):
                 raise TableError(f"it is {content['format']} version {content['version']}, not {FORMAT} {VERSION}")
             name, options = str(content["family"]["name"]), dict(content["family"]["options"])
@@ -147,7 +147,7 @@ def shipped_tables() -> dict[Path, dict[str, Any]]:
     summaries = {}
     for path in (path for folder in plugin_folders("ofa.latency_tables") for path in sorted(folder.glob("*/*.json"))):
         with _readable(path, "reinstall its package"):
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             summaries[path] = {
                 "table": path.parent.name,
                 "family": content["family"]["name"],

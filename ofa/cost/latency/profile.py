@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from ofa.core.errors import TableError
-from ofa.core.files import write_json
+from ofa.core.files import read_json, write_json
 from ofa.cost.block_table import distinct_blocks
 from ofa.cost.counted import macs_m
 from ofa.cost.latency.measurements import OtherDevice
@@ -219,7 +219,7 @@ class SampleFile:
 
 def _read_samples(path: Path, header: Mapping[str, Any]) -> tuple[Samples, float]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if any(content[key] != json.loads(json.dumps(value)) for key, value in header.items()):
             raise TableError(f"{path} has samples of another family or device; remove it to start again")
         samples = {

@@ -1,6 +1,5 @@
 """Emoji as several vendors draw them, from the npm packages `emoji-datasource-VENDOR`."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ofa.core.errors import DataError
+from ofa.core.files import read_json
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder
@@ -77,7 +77,7 @@ def emoji(
 def _emojis(file: Path, label: str, min_emoji: int) -> list[dict[str, Any]]:
     """Return what a package says of each emoji in classes of enough emoji, in the usual order of emoji."""
     try:
-        emojis: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        emojis: list[dict[str, Any]] = read_json(file)
         numbers = Counter(one[label] for one in emojis)
         of_large_classes = [one for one in emojis if numbers[one[label]] >= min_emoji]
         in_order = sorted(of_large_classes, key=lambda one: (one["sort_order"], one["image"]))

@@ -1,6 +1,5 @@
 """Parquet files as Hugging Face data sets are stored: encoded images and labels, read by row group."""
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from ofa.core.errors import DataError, nearest
+from ofa.core.files import parse_json
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder, Side
@@ -168,7 +168,7 @@ def _check_columns(file: Path, schema: Any, image: str, label: str) -> None:
 def _label_names(schema: Any, label: str) -> list[str] | None:
     """Return the names of the classes that the library `datasets` notes in a file, if it does."""
     try:
-        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        noted = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = noted["info"]["features"][label]["names"]
     except (ValueError, KeyError, TypeError):
         return None

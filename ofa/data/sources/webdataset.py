@@ -1,6 +1,5 @@
 """Tar shards of images and labels, as webdataset has them: read where they lie, never unpacked."""
 
-import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ofa.core.errors import DataError
+from ofa.core.files import parse_json
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder, Side, image_suffixes, reading
@@ -138,7 +138,7 @@ def _sample(
             images.append((member.offset_data, member.size))
         elif suffix == label_suffix:
             content = tar.extractfile(member).read().decode()  # type: ignore[union-attr]  # it is a file
-            text = str(json.loads(content)[key]) if key else content.strip()
+            text = str(parse_json(content)[key]) if key else content.strip()
     if len(images) > 1:
         raise DataError(f"{shard}: sample {name!r} has several images; give it one")
     if not images or not text:

@@ -59,6 +59,7 @@ def test_images_after_the_battery_is_empty_count_as_wrong():
     assert len(served.levels) == len(served.images) == 50
     right = np.array(LEVELS.top1_percent)[served.levels[:-1]].sum()
     assert served.top1_percent == pytest.approx(right / 100)
+    assert served.images.tolist() == [10] * 49 + [0]
 
 
 def test_the_best_plan_mixes_two_neighbors_so_that_the_battery_just_lasts():

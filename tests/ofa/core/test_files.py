@@ -1,8 +1,10 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ofa.core.files import replacing, write_json, write_text
+from ofa.core.files import parse_json, read_json, replacing, write_json, write_text
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path):
@@ -54,3 +56,30 @@ def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "nowhere" / "a.txt", "text")
     assert not list(tmp_path.iterdir())
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists))
+def test_what_was_written_is_read(tmp_path_factory, value):
+    path = tmp_path_factory.getbasetemp() / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting"),
+        ("[" * 100_000, "nested too deeply"),
+        ("1" + "0" * 400, "10000000000000000000... has 401 digits"),
+        ("-" + "9" * 310, "has 311 digits"),
+        (b"\xff{}", "invalid start byte"),
+    ],
+)
+def test_whatever_is_wrong_with_json_is_one_kind_of_error(tmp_path, text, said):
+    with pytest.raises(ValueError, match=said):
+        parse_json(text)
+    content = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        read_json(tmp_path / "a.json")
