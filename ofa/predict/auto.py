@@ -1,7 +1,5 @@
 """The predictor that archs left out choose: the best of several, or a weighted mean of them (Wolpert, 1992)."""
 
-from typing import Self
-
 import numpy as np
 from pydantic import Field, field_validator
 from scipy.optimize import nnls
@@ -62,9 +60,7 @@ class Auto(Predictor):
         """The share of each member in the mean; members without a share are left out."""
         return {name: float(x[0]) for name, x in under("weight.", self.state).items()}
 
-    def fit(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None = None) -> Self:
-        """Fit all candidates, and their weights; see `Predictor.fit`."""
-        rows, top1_percent, _ = self._checked(rows, top1_percent, noise_percent)
+    def _learn(self, rows: Rows, top1_percent: Floats, noise_percent: Floats) -> None:
         for member in self.members.values():
             member.fit(rows, top1_percent, noise_percent)
         tau = {name: rank_correlation(one.left_out.mean, top1_percent) for name, one in self.members.items()}
@@ -79,7 +75,6 @@ class Auto(Predictor):
         self.state = {f"weight.{name}": np.array([x]) for name, x in weights.items()}
         self.left_out = _mean(left_out, weights)
         self.calibration = calibration_factor(scores, self.left_out)
-        return self
 
     def again(self) -> Predictor:
         """Return one that chooses among the members with a share, which is quicker to fit."""

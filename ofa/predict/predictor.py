@@ -90,7 +90,8 @@ class Predictor(ABC):
         self.encoding, self.settings, self.seed = encoding, settings, seed
         self.warp = Warp.linear(np.array([0.0, 1.0]))
         self.calibration = 1.0
-        self.left_out = Scores(np.zeros(0), np.zeros(0))
+        self.left_out = Scores(np.zeros(0), np.zeros(0))  # of each different arch
+        self._positions = np.arange(0)  # of the archs of `fit` among the different ones
         self.state: State = {}
 
     def __repr__(self) -> str:
@@ -105,15 +106,22 @@ class Predictor(ABC):
         return self.warp.inverse(self._scores(rows).mean)
 
     @abstractmethod
+    def _learn(self, rows: Rows, top1_percent: Floats, noise_percent: Floats) -> None:
+        """Fit to the accuracies of different archs, and set `warp`, `calibration`, `left_out` and `state`."""
+
     def fit(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None = None) -> Self:
         """Fit to the accuracies in percent `[n]` of rows `[n, n_choices]`, and calibrate the intervals.
 
-        `noise_percent` holds the standard deviations `[n]` of the errors of these accuracies, where they are known.
+        `noise_percent` holds the standard deviations `[n]` of the errors of these accuracies, where they are known. An
+        arch that was measured several times counts once, by its mean: no model that is to be judged by an arch must
+        have seen it.
 
         Raises:
-            PredictorError: there are fewer than 2 archs, or not one finite accuracy for each.
+            PredictorError: there are fewer than 2 different archs, or not one finite accuracy for each.
             SpaceError: the rows do not belong to the search space.
         """
+        self._learn(*self._checked(rows, top1_percent, noise_percent))
+        return self
 
     def predict(self, rows: Rows) -> Prediction:
         """Predict the accuracies of rows `[n, n_choices]` in percent.
@@ -147,8 +155,14 @@ class Predictor(ABC):
         return create(self.name, self.encoding, seed=self.seed, **self.settings.model_dump())
 
     def cross_validated(self) -> Prediction:
-        """Return the accuracies in percent of the archs of `fit`, each predicted by models that had not seen it."""
-        return self._in_percent(self.left_out)
+        """Return the accuracies in percent `[n]` of the archs of `fit`, each predicted by models that had not seen it.
+
+        Raises:
+            PredictorError: the predictor was not fitted, or comes from a file, which does not hold them.
+        """
+        if not len(self.left_out.mean):
+            raise PredictorError(f"predictor {self.name!r} has left out no archs; call fit(rows, top1_percent) first")
+        return self._in_percent(Scores(*(scores[self._positions] for scores in self.left_out)))
 
     def _scores(self, rows: Rows) -> Scores:
         if not self.state:
@@ -192,7 +206,17 @@ class Predictor(ABC):
             )
         if noise.shape != (len(rows),) or not (np.isfinite(noise) & (noise >= 0)).all():
             raise PredictorError("the noise of accuracies is one finite standard deviation for each arch, 0 or more")
-        return self.encoding.space.canonical(rows), top1_percent, noise
+        space, rows = self.encoding.space, self.encoding.space.canonical(rows)
+        first = space.first_appearances(rows)
+        place = {key.tobytes(): i for i, key in enumerate(space.keys(rows[first]))}
+        self._positions = np.array([place[key.tobytes()] for key in space.keys(rows)])
+        if len(first) == len(rows):
+            return rows, top1_percent, noise
+        if len(first) < 2:
+            raise PredictorError(f"a predictor needs 2 or more different archs, not one {len(rows)} times")
+        times = np.bincount(self._positions)
+        mean, variance = (np.bincount(self._positions, weights) for weights in (top1_percent, noise**2))
+        return rows[first], mean / times, np.sqrt(variance) / times
 
 
 class Model(Predictor):
@@ -205,22 +229,19 @@ class Model(Predictor):
     def _leave_out(self, measured: Measured) -> Scores | None:
         """Return predictions of each score by a model that had not seen it in any way, if those of `_fit` are not."""
 
-    def fit(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None = None) -> Self:
-        """Fit the model on the scales that `warp` allows; see `Predictor.fit`."""
-        rows, top1_percent, noise = self._checked(rows, top1_percent, noise_percent)
+    def _learn(self, rows: Rows, top1_percent: Floats, noise_percent: Floats) -> None:
         best, self.state = -np.inf, {}
         scales = {"none": [Warp.linear], "ranks": [Warp.ranks], "auto": [Warp.linear, Warp.ranks]}
         with threadpool_limits(1):  # several threads are slower for matrices of this size
             for scale in scales[self.settings.warp]:
                 warp = scale(top1_percent)
-                on_scale = Measured(rows, warp(top1_percent), noise * warp.slope(top1_percent))
+                on_scale = Measured(rows, warp(top1_percent), noise_percent * warp.slope(top1_percent))
                 state, left_out = self._fit(on_scale)
                 tau = rank_correlation(left_out.mean, top1_percent)
                 if tau > best + _LEAST_GAIN or not self.state:
                     best, self.warp, self.state, self.left_out, measured = tau, warp, state, left_out, on_scale
             self.left_out = self._leave_out(measured) or self.left_out
         self.calibration = calibration_factor(measured.scores, self.left_out)
-        return self
 
 
 def create(

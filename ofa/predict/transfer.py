@@ -1,7 +1,7 @@
 """A predictor that starts from those of earlier runs: it learns by how much the new accuracies differ from theirs."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -36,17 +36,14 @@ class Transfer(Predictor):
         """The share `[n_earlier]` of each earlier predictor."""
         return np.asarray(self.state["shares"])
 
-    def fit(self, rows: Rows, top1_percent: Floats, noise_percent: Floats | None = None) -> Self:
-        """Fit the shares of the earlier predictors and a model of the rest; see `Predictor.fit`."""
-        rows, top1_percent, noise = self._checked(rows, top1_percent, noise_percent)
+    def _learn(self, rows: Rows, top1_percent: Floats, noise_percent: Floats) -> None:
         self.warp = Warp.ranks(top1_percent)
         scores, earlier = self.warp(top1_percent), self._earlier_scores(rows)
         shares, _ = nnls(earlier - earlier.mean(axis=0), scores - scores.mean())
         self.state = {"shares": shares}
-        self.rest.fit(rows, scores - earlier @ shares, noise * self.warp.slope(top1_percent))
+        self.rest.fit(rows, scores - earlier @ shares, noise_percent * self.warp.slope(top1_percent))
         self.left_out = self._with_rest(earlier, self.rest.cross_validated())
         self.calibration = calibration_factor(scores, self.left_out)
-        return self
 
     def again(self) -> Predictor:
         """Return one that starts from the same predictors."""

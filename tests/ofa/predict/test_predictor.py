@@ -95,6 +95,23 @@ def test_cross_validated_predictions_do_not_know_the_accuracy_that_they_predict(
     assert len(before) == len(rows)
 
 
+def test_an_arch_that_is_given_several_times_counts_once(create, name, samples, space):
+    rows, top1 = samples
+    order = np.concatenate([np.arange(len(rows)), np.random.default_rng(6).permutation(3 * len(rows)) % len(rows)])
+    once, often = create(name).fit(rows, top1), create(name).fit(rows[order], top1[order])
+    asked = space.sample(20, np.random.default_rng(7))
+    assert np.array_equal(once.predict(asked), often.predict(asked))
+    for expected, got in zip(once.cross_validated(), often.cross_validated(), strict=True):
+        assert np.array_equal(got, expected[order])
+
+
+def test_an_arch_that_was_measured_several_times_has_the_mean_and_a_smaller_error(create, samples):
+    rows, top1 = samples
+    apart = np.concatenate([top1 - 1, top1 + 1])
+    twice = create("gp").fit(np.tile(rows, (2, 1)), apart, np.full(2 * len(rows), 2**0.5))
+    assert twice(rows) == pytest.approx(create("gp").fit(rows, top1, np.full(len(rows), 1.0))(rows))
+
+
 def test_equal_accuracies_are_predicted_for_all(create, name, samples):
     rows, _ = samples
     mean, low, high = create(name).fit(rows, np.full(len(rows), 70.0)).predict(rows)
@@ -144,18 +161,24 @@ def test_rows_of_another_space_are_refused(create, name, predictor, samples):
                 call(wrong)
 
 
-@pytest.mark.parametrize("broken", ["one arch", "nan", "inf", "fewer accuracies", "a column of accuracies"])
+@pytest.mark.parametrize(
+    "broken", ["one arch", "one arch twice", "nan", "inf", "fewer accuracies", "a column of accuracies"]
+)
 def test_a_fit_needs_two_archs_and_a_finite_accuracy_for_each(create, name, samples, broken):
     rows, measured = samples[0], samples[1].copy()
     if broken == "one arch":
         rows, measured = rows[:1], measured[:1]
+    elif broken == "one arch twice":
+        rows, measured = rows[[0, 0]], measured[:2]
     elif broken == "fewer accuracies":
         measured = measured[1:]
     elif broken == "a column of accuracies":
         measured = measured[:, None]
     else:
         measured[3] = float(broken)
-    with pytest.raises(PredictorError, match="a predictor needs 2 or more archs with a finite accuracy for each, not "):
+    with pytest.raises(
+        PredictorError, match=r"a predictor needs 2 or more (different archs|archs with a finite acc.*), not"
+    ):
         create(name).fit(rows, measured)
 
 
@@ -168,6 +191,8 @@ def test_noise_is_one_deviation_for_each_arch(create, name, samples, noise):
 def test_a_predictor_that_was_not_fitted_says_so(create, name, samples):
     with pytest.raises(PredictorError, match=rf"predictor '{name}' was not fitted; call fit"):
         create(name)(samples[0])
+    with pytest.raises(PredictorError, match=rf"predictor '{name}' has left out no archs; call fit"):
+        create(name).cross_validated()
     assert "not fitted" in repr(create(name))
 
 
@@ -196,6 +221,8 @@ def test_a_predictor_that_was_saved_and_loaded_predicts_the_same(predictor, samp
     for after, before in zip(loaded.predict(samples[0]), predictor.predict(samples[0]), strict=True):
         assert np.array_equal(after, before)
     assert [path.name for path in tmp_path.iterdir()] == ["p.safetensors"]
+    with pytest.raises(PredictorError, match="has left out no archs"):
+        loaded.cross_validated()
 
 
 def test_a_predictor_of_another_space_or_without_its_features_is_refused(create, name, tmp_path):
