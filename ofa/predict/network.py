@@ -142,7 +142,7 @@ def _fit(network: nn.Module, nodes: Nodes, measured: Measured, settings: Network
     weights = torch.from_numpy(measured.weights()).float()
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.lr, total_steps=settings.steps + 1, pct_start=_WARMUP
+        optimizer, settings.lr, total_steps=settings.steps + 1, pct_start=max(_WARMUP, 1.5 / (settings.steps + 1))
     )
     network.train()
     for _ in range(settings.steps):

@@ -45,6 +45,8 @@ class Algorithm(ABC):
     Settings: ClassVar[type[Config]] = Config
     remembers: ClassVar[bool] = True
     """Whether all rows that were asked for or told, and their values, are kept."""
+    several_fidelities: ClassVar[bool] = False
+    """Whether some archs are measured on a share of the images only."""
     fidelity: float = 1.0
     """The share of the images on which the archs of the last `ask` are to be measured. Below 1, what is told is no
     candidate for the front."""
@@ -114,11 +116,12 @@ class Algorithm(ABC):
         of_constraints = values[:, len(self.problem.objectives) :]
         self._tightest = np.minimum(self._tightest, of_constraints.min(axis=0, initial=np.inf))
         self.n_told += len(rows)
-        if self.fidelity == 1:
-            self._update_front(rows[excess <= 0], losses[excess <= 0])
         if self.remembers:
             self._remember(rows)
             self.rows, self.values = np.concatenate([self.rows, rows]), np.concatenate([self.values, values])
+        if self.fidelity == 1:
+            last = self._last_appearances(rows)
+            self._update_front(rows[last], losses[last], excess[last] <= 0)
         if len(rows):
             self._learn(rows, values)
 
@@ -137,8 +140,11 @@ class Algorithm(ABC):
 
         Raises:
             InfeasibleError: none of them meets the constraints; the message names the tightest value seen of each.
+            SearchError: there are no constraints, and no arch was told yet that was measured on all images.
         """
         if not len(self._front_rows):
+            if not self.problem.constraints:
+                raise SearchError(f"{self.name} has no front of {self.n_told} archs yet; ask for more and tell them")
             missed = "; ".join(
                 f"{constraint.name} must be at most {constraint.limit:g}, the tightest seen is {value:.4g}"
                 for constraint, value in zip(self.problem.constraints, self._tightest, strict=True)
@@ -149,8 +155,9 @@ class Algorithm(ABC):
 
     def state(self) -> State:
         """Return everything that `restore` needs to continue as if the search had never been stopped, by name."""
+        generator = json.dumps(self.rng.bit_generator.state, default=np.ndarray.tolist)
         return {
-            "rng": np.frombuffer(json.dumps(self.rng.bit_generator.state).encode(), dtype=np.uint8),
+            "rng": np.frombuffer(generator.encode(), dtype=np.uint8),
             "n_told": np.array([self.n_told]),
             "seen": np.frombuffer(b"".join(sorted(self._seen)), dtype=np.uint8),
             "start": self.start,
@@ -212,12 +219,22 @@ class Algorithm(ABC):
     def _keys(self, rows: Rows) -> list[bytes]:
         return [key.tobytes() for key in self.space.keys(rows)]
 
-    def _update_front(self, rows: Rows, losses: Floats) -> None:
-        on_front = non_dominated(losses)
-        # What is told again replaces what was told before. Comparing first words alone rules out most rows at once.
+    def _last_appearances(self, rows: Rows) -> NDArray[np.int64]:
+        """Return the positions of the different ones of canonical rows, of equal ones the last."""
+        return len(rows) - 1 - self.space.first_appearances(rows[::-1])[::-1]
+
+    def _update_front(self, rows: Rows, losses: Floats, feasible: NDArray[np.bool_]) -> None:
+        """Take in different archs that were told. What is told again replaces what was told before."""
+        # Comparing first words alone rules out most rows at once.
         may_be_old = np.isin(self.space.keys(rows)[:, 0], self.space.keys(self._front_rows)[:, 0])
         told_again = set(self._keys(rows[may_be_old]))
         stays = np.array([key not in told_again for key in self._keys(self._front_rows)], dtype=bool)
+        if self.remembers and not self.several_fidelities and not stays.all():  # an arch behind it may be on the front
+            last = self._last_appearances(self.rows)
+            rows, losses = self.rows[last], self.problem.losses(self.values[last])
+            feasible, stays = self.problem.excess(self.values[last]) <= 0, np.zeros_like(stays)
+        rows, losses = rows[feasible], losses[feasible]
+        on_front = non_dominated(losses)
         rows = np.concatenate([self._front_rows[stays], rows[on_front]])
         losses = np.concatenate([self._front_losses[stays], losses[on_front]])
         on_front = non_dominated(losses)
@@ -294,8 +311,8 @@ def search(
     first = ends if start is None else np.concatenate([ends, space.check_rows(start)])
     settings = with_population(algorithm, settings, population)
     for name, value in (("population", population), ("generations", generations)):
-        if not 1 <= value <= _MOST:
-            raise SearchError(f"{name} = {value} is not allowed; choose from 1 to {_MOST}")
+        if not (isinstance(value, int | np.integer) and 1 <= value <= _MOST):
+            raise SearchError(f"{name} = {value} is not allowed; choose a whole number from 1 to {_MOST}")
     running = create(algorithm, subject, objectives, constraints, rng=rng, start=first, **settings)
     for _ in range(generations):
         if not len(running.step(population)):

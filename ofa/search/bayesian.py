@@ -1,15 +1,17 @@
 """Bayesian optimization: a predictor says which archs are worth measuring next (as in BANANAS, arXiv 1910.11858)."""
 
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.stats import norm
 
 from ofa.core.config import Config
+from ofa.core.errors import PredictorError, SearchError
 from ofa.predict.predictor import Predictor
+from ofa.predict.predictor import check_settings as check_predictor_settings
 from ofa.predict.predictor import create as create_predictor
 from ofa.predict.warp import Warp
 from ofa.search.algorithm import Algorithm, create
@@ -42,6 +44,14 @@ class BayesianSettings(Config):
     pool: int = Field(20_000, ge=_GENERATIONS, le=1_000_000)
     """Archs to choose from: the whole space if it has no more, otherwise random ones and the best ones' descendants."""
 
+    @model_validator(mode="after")
+    def _check_predictor(self) -> Self:
+        try:
+            check_predictor_settings(self.predictor, self.predictor_settings)
+        except PredictorError as error:
+            raise ValueError(str(error)) from error
+        return self
+
 
 class Bayesian(Algorithm):
     """Measures the archs of which it expects most.
@@ -54,6 +64,12 @@ class Bayesian(Algorithm):
     Settings = BayesianSettings
     settings: BayesianSettings
     _whole: Rows | None = None
+
+    def _begin(self) -> None:
+        try:
+            self._predictor()  # which may need what the search does not have
+        except PredictorError as error:
+            raise SearchError(f"search algorithm {self.name!r}: {error}") from error
 
     def _propose(self, n: int) -> Rows:
         if n_random := min(n, max(self.settings.initial - len(self.rows), 0)):
@@ -80,10 +96,15 @@ class Bayesian(Algorithm):
     def _surrogate(self, column: Column, told: Floats) -> "_Surrogate":
         if column.function is not None:
             return _Surrogate(column, None, None)
-        name, seed, warp = self.settings.predictor, int(self.rng.integers(2**31)), Warp.ranks(told)
-        settings = {"warp": "none"} | _QUICK.get(name, {}) | self.settings.predictor_settings
-        predictor = create_predictor(name, self.encoding, seed=seed, **settings)
+        predictor, told = self._predictor(int(self.rng.integers(2**31))), _finite(told)
+        warp = Warp.ranks(told)
         return _Surrogate(column, warp, predictor.fit(self.rows, warp(told)))
+
+    def _predictor(self, seed: int = 0) -> Predictor:
+        """Return a predictor that is not fitted; PredictorError if it cannot read this space."""
+        name = self.settings.predictor
+        settings = {"warp": "none"} | _QUICK.get(name, {}) | self.settings.predictor_settings
+        return create_predictor(name, self.encoding, seed=seed, **settings)
 
     def _pool(self, surrogates: list["_Surrogate"]) -> Rows:
         if self.space.size <= self.settings.pool:
@@ -158,9 +179,10 @@ class Bayesian(Algorithm):
         drawn = [self.problem.losses(_values(surrogates, one)) for one in draws]
         expected = self.problem.losses(_values(surrogates, mean))
         front = front if len(told) else front[:0]
-        chosen, among = list[int](), np.arange(len(mean))
+        chosen, among, unknown = list[int](), np.arange(len(mean)), (std / std.max(axis=0)).mean(axis=1)
         while len(chosen) < n and len(among):
-            gain = feasible[among] * np.mean([hypervolume_gain(one[among], front, reference) for one in drawn], axis=0)
+            gain = np.mean([hypervolume_gain(one[among], front, reference) for one in drawn], axis=0)
+            gain = feasible[among] * (gain + 1e-12 * unknown[among])  # where none gains, what is known least
             order = np.argsort(-gain, kind="stable")
             chosen.append(int(among[order[0]]))
             among = among[order[1 : max(n, _SHORT_LIST) + 1]]
@@ -210,6 +232,14 @@ class _Surrogate(NamedTuple):
             return evaluate(self.column, rows), np.full(len(rows), 1e-12)
         predicted = self.predictor.predict(rows)
         return predicted.mean, np.maximum(predicted.std, 1e-12)
+
+
+def _finite(told: Floats) -> Floats:
+    """Return values `[n]`, infinite ones of a constraint as far beyond the others as these lie apart."""
+    finite = told[np.isfinite(told)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+    width = (high - low) or 1.0
+    return np.clip(told, low - width, high + width)
 
 
 def _values(surrogates: list[_Surrogate], scores: Floats) -> Floats:

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from ofa.core.config import Config
+from ofa.core.errors import SearchError, SpaceError
 from ofa.search.algorithm import Algorithm, State
 from ofa.space.arch import Rows
 
@@ -26,6 +27,12 @@ class Grid(Algorithm):
     settings: GridSettings
     _last: Rows | None = None
     _rest: Iterator[Rows] | None = None
+
+    def _begin(self) -> None:
+        try:
+            next(self.space.enumerate(self.settings.choices))
+        except SpaceError as error:
+            raise SearchError(f"search algorithm {self.name!r}: choices: {error}") from error
 
     def _propose(self, n: int) -> Rows:
         if self._rest is None:

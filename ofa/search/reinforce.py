@@ -1,5 +1,6 @@
 """A policy network that writes archs choice by choice, trained by REINFORCE (Zoph and Le, 2017; arXiv 1611.01578)."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -33,7 +34,8 @@ class Reinforce(Algorithm):
     """The policy draws archs; what it drew is made likelier or less likely by how good it was.
 
     The reward needs no scale: it is the share of the archs told lately that an arch comes before, in the order of
-    NSGA-II if there are several objectives or constraints. Its mean is the baseline. Inactive choices have no part.
+    NSGA-II if there are several objectives or constraints. Its mean is the baseline. Choices that are inactive or
+    follow others have no part.
     """
 
     name = "reinforce"
@@ -49,7 +51,9 @@ class Reinforce(Algorithm):
 
     def _propose(self, n: int) -> Rows:
         with torch.no_grad():
-            return self._new(n, lambda n: self.space.canonical(self._policy.sample(n, self.rng)))
+            rows = self._new(n, lambda n: self._policy.sample(n, self.space.canonical, self.rng))
+        # A policy that is sure of itself draws what was seen.
+        return rows if len(rows) == n else np.concatenate([rows, self._random(n - len(rows))])
 
     def _learn(self, rows: Rows, values: Floats) -> None:
         del values  # they are kept
@@ -57,11 +61,11 @@ class Reinforce(Algorithm):
         beaten = np.empty(len(order))
         beaten[order] = np.linspace(1, 0, len(order))
         advantage = torch.from_numpy(beaten[-len(rows) :] - 0.5).float()
-        active = torch.from_numpy(self.space.active(rows) & np.array([len(c.values) > 1 for c in self.space.choices]))
+        free = torch.from_numpy(self.space.free(rows))
         logits = self._policy(torch.from_numpy(rows))
-        log_probability = (logits.gather(2, torch.from_numpy(rows)[:, :, None])[:, :, 0] * active).sum(dim=1)
+        log_probability = (logits.gather(2, torch.from_numpy(rows)[:, :, None])[:, :, 0] * free).sum(dim=1)
         entropy = -(logits.exp() * logits.clamp_min(-1e9)).sum(dim=2)
-        loss = -(advantage * log_probability).mean() - self.settings.entropy * (entropy * active).sum(dim=1).mean()
+        loss = -(advantage * log_probability).mean() - self.settings.entropy * (entropy * free).sum(dim=1).mean()
         self._optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._policy.parameters(), 1.0)
@@ -122,8 +126,8 @@ class _Policy(nn.Module):
         logits: Tensor = self.head(x).masked_fill(~self.allowed[: x.shape[1]], -torch.inf)
         return logits.log_softmax(dim=2)
 
-    def sample(self, n: int, rng: np.random.Generator) -> Rows:
-        """Draw `n` rows, one choice after another."""
+    def sample(self, n: int, canonical: Callable[[Rows], Rows], rng: np.random.Generator) -> Rows:
+        """Draw `n` canonical rows, one choice after another, each given those before as it will be learned from."""
         rows = torch.zeros(n, len(self.offsets), dtype=torch.int64)
         for column in range(rows.shape[1]):
             probabilities = self(rows[:, : column + 1])[:, column].exp()
@@ -131,4 +135,5 @@ class _Policy(nn.Module):
             rows[:, column] = (
                 (probabilities.double().cumsum(dim=1) < drawn).sum(dim=1).clamp_max(int(self.allowed[column].sum()) - 1)
             )
+            rows = torch.from_numpy(canonical(rows.numpy()))
         return rows.numpy()

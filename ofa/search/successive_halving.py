@@ -1,6 +1,7 @@
 """Successive halving (Jamieson and Talwalkar, 2016): many archs on few images, the best of them on more."""
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ofa.core.config import Config
@@ -30,32 +31,41 @@ class SuccessiveHalving(Algorithm):
     Settings = SuccessiveHalvingSettings
     settings: SuccessiveHalvingSettings
 
+    several_fidelities = True
     _rung = -1
+    _n_asked = 0
     _first = 0
-    """Position, among the archs told, of the first one of this rung."""
-    _n_in_rung = 0
-    _waiting: Rows | None = None
-    """Archs of this rung that were not asked for yet."""
+    """Position, among the archs told, of the first one that was told since this rung began."""
+
+    def _begin(self) -> None:
+        self._in_rung = self.space.rows([])
 
     def ask(self, n: int) -> Rows:
         """Return up to `n` archs of the current rung; none as long as values of it are missing."""
         self._check_n(n)
-        if self._waiting is None or (not len(self._waiting) and len(self.rows) - self._first >= self._n_in_rung):
-            self._waiting = self._next_rung()
-            self._first, self._n_in_rung = len(self.rows), len(self._waiting)
-        rows, self._waiting = self._waiting[:n], self._waiting[n:]
+        told = self._told()
+        if len(told) == len(self._in_rung):
+            self._in_rung, self._first, self._n_asked = self._next_rung(told), len(self.rows), 0
+        rows = self._in_rung[self._n_asked : self._n_asked + n]
+        self._n_asked += len(rows)
         self._remember(rows)
         return rows
+
+    def _told(self) -> NDArray[np.int64]:
+        """Return the positions of the last values that this rung's archs have got since it began."""
+        in_rung = set(self._keys(self._in_rung))
+        last = {key: i for i, key in enumerate(self._keys(self.rows[self._first :]), self._first) if key in in_rung}
+        return np.array(sorted(last.values()), dtype=np.int64)
 
     def _propose(self, n: int) -> Rows:
         return self._random(n)
 
-    def _next_rung(self) -> Rows:
-        last, first = self.settings.rungs - 1, slice(self._first, None)
-        n_left = self._n_in_rung // self.settings.reduction
-        if 0 <= self._rung < last and n_left:
+    def _next_rung(self, told: NDArray[np.int64]) -> Rows:
+        last = self.settings.rungs - 1
+        if 0 <= self._rung < last and len(told):
             self._rung += 1
-            rows = self.rows[first][self.best(first, n_left)]
+            n_left = max(len(told) // self.settings.reduction, 1)  # one at least is measured on all images
+            rows = self.rows[told][self.best(told, n_left)]
         else:
             self._rung = 0
             rows = super().ask(self.settings.initial)
@@ -64,13 +74,12 @@ class SuccessiveHalving(Algorithm):
 
     def state(self) -> State:
         """Return everything that `restore` needs, by name."""
-        waiting = self.space.rows([]) if self._waiting is None else self._waiting
-        at = [self._rung, self._first, self._n_in_rung]
-        return super().state() | {"waiting": waiting, "rung": np.array(at), "fidelity": np.array([self.fidelity])}
+        at = {"rung": np.array([self._rung, self._first, self._n_asked]), "in_rung": self._in_rung}
+        return super().state() | at | {"fidelity": np.array([self.fidelity])}
 
     def restore(self, state: State) -> None:
         """Continue where another search was."""
         super().restore(state)
-        self._rung, self._first, self._n_in_rung = state["rung"].tolist()
+        self._rung, self._first, self._n_asked = state["rung"].tolist()
+        self._in_rung = state["in_rung"]
         self.fidelity = float(state["fidelity"][0])
-        self._waiting = None if self._rung < 0 else state["waiting"]

@@ -1,5 +1,6 @@
 """A search space, and the operations on matrices of archs over it."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -67,7 +68,8 @@ class SearchSpace:
             raise SpaceError("a search space of a single arch leaves nothing to search; give some choice two values")
 
     def __repr__(self) -> str:
-        return f"SearchSpace({len(self.choices)} choices, {self.size:.3g} archs)"
+        size = f"{self.size:.3g}" if self.size < 1e300 else f"10^{math.log10(self.size):.0f}"
+        return f"SearchSpace({len(self.choices)} choices, {size} archs)"
 
     @cached_property
     def size(self) -> int:
@@ -206,6 +208,12 @@ class SearchSpace:
         """Return which choices of each arch are active, bool `[n, n_choices]`."""
         return self._resolve(self.check_rows(rows))[1]
 
+    def free(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return which choices are active, have several values and follow no other, bool `[n, n_choices]`."""
+        free = self.active(rows) & (self._n_values > 1)
+        free[:, list(self._follows)] = False
+        return free
+
     def canonical(self, rows: Rows) -> Rows:
         """Return the canonical rows `[n, n_choices]` of archs."""
         return self._resolve(self.check_rows(rows))[0]
@@ -235,8 +243,7 @@ class SearchSpace:
 
         An arch without such a choice is returned as it is.
         """
-        movable = self.active(rows) & (self._n_values > 1)
-        movable[:, list(self._follows)] = False
+        movable = self.free(rows)
         column = (rng.random(movable.shape, dtype=np.float32) * movable).argmax(axis=1)
         step = 1 + rng.integers(0, np.maximum(self._n_values[column] - 1, 1))
         moved, arch = rows.copy(), np.arange(len(rows))

@@ -153,6 +153,13 @@ def test_a_predictor_reads_archs_of_every_family(family_name, create):
 # Wrong input
 
 
+@pytest.mark.parametrize("steps", range(1, 22))
+def test_any_number_of_steps_is_trained(create, samples, steps):
+    assert np.isfinite(
+        create("transformer", steps=steps, members=2, hidden=8, layers=1).fit(*samples)(samples[0])
+    ).all()
+
+
 def test_rows_of_another_space_are_refused(create, name, predictor, samples):
     rows, measured = samples
     for wrong in (rows[:, 1:], rows.astype(float), rows + 10):

@@ -191,6 +191,51 @@ def test_any_way_to_ask_and_tell_keeps_the_books(name, sizes, data):
     assert search.n_told == n_told
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_told_again_counts_by_its_last_values(name, space):
+    search, rng = create(name, space, [WORTH], [Constraint("energy", limit=0.0)]), np.random.default_rng(3)
+    archs, last = space.unique(space.sample(6, rng)), {}
+    for _ in range(12):
+        rows = archs[rng.integers(len(archs), size=3)]
+        values = np.stack([rng.integers(0, 9, 3), rng.integers(-2, 2, 3)], axis=1).astype(float)
+        search.tell(rows, values)
+        last |= {tuple(row): told for row, told in zip(rows.tolist(), values.tolist(), strict=True)}
+        worths = {row: worth for row, (worth, energy) in last.items() if energy <= 0}
+        if name in ("nsga2", "successive_halving"):  # which do not keep what is behind the front
+            continue
+        best = {row for row, worth in worths.items() if worth == max(worths.values())}
+        if best:
+            front = search.front()
+            assert set(map(tuple, front.rows.tolist())) == best
+            assert len(front.rows) == len(best)
+    assert len(space.unique(search.front().rows)) == len(search.front().rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_large_space_is_never_exhausted_even_if_one_arch_is_best_by_far(name):
+    space = ofa.SearchSpace([ofa.Choice(f"c{i}", tuple(range(8))) for i in range(12)])
+    changes = {"lr": 0.3, "width": 8} if name == "reinforce" else {"initial": 5} if name == "bayesian" else {}
+    search = create(name, space, **changes)
+    for _ in range(8 if name == "bayesian" else 60):
+        rows = search.ask(5)
+        assert len(rows) or name == "successive_halving"
+        search.tell(rows, -rows.sum(axis=1, keepdims=True).astype(float))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_search_without_constraints_says_that_it_has_no_front_yet(name, space):
+    with pytest.raises(SearchError, match=f"{name} has no front of 0 archs yet; ask for more"):
+        create(name, space).front()
+
+
+@pytest.mark.parametrize("generator", [np.random.MT19937, np.random.Philox, np.random.SFC64])
+def test_the_state_of_any_generator_is_kept(generator, space):
+    one, other = (ofa.search.create("random", space, ["cost"], rng=np.random.Generator(generator(s))) for s in (1, 2))
+    one.ask(3)
+    other.restore(one.state())
+    assert one.ask(5).tolist() == other.ask(5).tolist()
+
+
 # Wrong input
 
 
@@ -203,6 +248,10 @@ def test_any_way_to_ask_and_tell_keeps_the_books(name, sizes, data):
         ("random", {"n": 1}, "'random': n: unknown key; there are none"),
         ("reinforce", {"policy": "gru"}, "'reinforce': policy = 'gru': input should be 'lstm' or 'transformer'"),
         ("bayesian", {"acquisition": "ucb"}, "'bayesian': acquisition = 'ucb'"),
+        ("bayesian", {"predictor": "gpp"}, r"'bayesian': unknown predictor 'gpp'; did you mean gp\?"),
+        ("bayesian", {"predictor_settings": {"stepps": 3}}, r"'bayesian': .*stepps: unknown key; did you mean steps"),
+        ("bayesian", {"predictor": "summary"}, "'bayesian': predictor 'summary'.*features"),
+        ("grid", {"choices": "kernel*"}, "'grid': choices: no choice matches 'kernel.'"),
         ("local", {"initial": 0}, "'local': initial = 0"),
         ("successive_halving", {"reduction": 1}, "'successive_halving': reduction = 1"),
     ],

@@ -91,6 +91,50 @@ def test_each_rung_keeps_the_best_and_measures_them_on_more_images(space):
     assert len(search.ask(20)) == 9  # the next bracket
 
 
+@pytest.mark.parametrize("size", [2, 8, 9])
+def test_one_arch_at_least_reaches_the_last_rung_however_few_begin(size):
+    space = ofa.SearchSpace([ofa.Choice("a", tuple(range(size)))])
+    search = create("successive_halving", space, initial=8, reduction=3, rungs=3)
+    for _ in range(4):
+        rows = search.ask(8)
+        search.tell(rows, rows.astype(float))
+    assert len(search.front().rows) == 1
+
+
+def test_archs_that_nobody_asked_for_are_not_of_the_rung(space):
+    search, worth = create("successive_halving", space, initial=9, reduction=3, rungs=3), linear(space)
+    rung = search.ask(9)
+    others = np.array([row for row in space.enumerate() if row.tolist() not in rung.tolist()][:9])
+    search.tell(others, worth(others)[:, None] + 100)
+    assert len(search.ask(3)) == 0
+    search.tell(rung, worth(rung)[:, None])
+    assert set(map(tuple, search.ask(3).tolist())) <= set(map(tuple, rung.tolist()))
+
+
+@pytest.mark.parametrize("acquisition", ["expected_improvement", "thompson"])
+def test_no_arch_is_measured_that_is_known_to_break_a_limit_while_others_are_left(acquisition):
+    """A constraint with a function is known without a measurement."""
+    space = ofa.SearchSpace([ofa.Choice(f"c{i}", (0, 1, 2)) for i in range(4)])
+    limit = Constraint("size", lambda rows: rows.sum(axis=1).astype(float), limit=4.0)
+    goals = [Objective("worth", maximize=True), "cost"]
+    search = create("bayesian", space, goals, constraints=[limit], initial=8, acquisition=acquisition)
+    n_feasible = sum(row.sum() <= 4 for row in space.enumerate())
+    for i in range(1, 7):
+        rows = search.ask(6)
+        sizes = rows.sum(axis=1)
+        n_feasible -= np.count_nonzero(sizes <= 4)
+        assert i <= 2 or (sizes <= 4).all() or n_feasible == 0
+        search.tell(rows, np.stack([rows @ [3, 1, 2, 1], rows @ [1, 1, 1, 2], sizes], axis=1).astype(float))
+
+
+@pytest.mark.parametrize("told", [[np.inf], [1.0, np.inf], [1.0, 2.0, 3.0, -np.inf, np.inf]])
+def test_infinite_values_of_a_constraint_are_a_reason_to_look_elsewhere(space, told):
+    search = create("bayesian", space, constraints=[Constraint("ms", limit=2.0)], initial=6)
+    rows = search.ask(6)
+    search.tell(rows, np.stack([linear(space)(rows), np.resize(told, 6)], axis=1))
+    assert len(search.ask(4)) == 4
+
+
 @pytest.mark.parametrize("policy", ["lstm", "transformer"])
 def test_a_policy_learns_which_values_are_good_and_reads_the_choices_before(policy):
     """The second choice is good where it equals the first: no choice is good by itself."""
@@ -99,7 +143,7 @@ def test_a_policy_learns_which_values_are_good_and_reads_the_choices_before(poli
     for _ in range(25):
         rows = search.ask(8)
         search.tell(rows, (rows[:, 0] == rows[:, 1])[:, None].astype(float))
-    drawn = search._policy.sample(200, np.random.default_rng(1))
+    drawn = search._policy.sample(200, space.canonical, np.random.default_rng(1))
     assert (drawn[:, 0] == drawn[:, 1]).mean() > 0.6  # 1/3 by chance
 
 

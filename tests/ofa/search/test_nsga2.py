@@ -304,9 +304,9 @@ def test_a_limit_of_infinity_is_no_limit(space):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"population": 0}, "population = 0 is not allowed; choose from 1 to 100000"),
-        ({"population": 10**9}, "population = 1000000000 is not allowed; choose from 1 to 100000"),
-        ({"generations": 0}, "generations = 0 is not allowed; choose from 1 to 100000"),
+        ({"population": 0}, "population = 0 is not allowed; choose a whole number from 1 to 100000"),
+        ({"population": 10**9}, "population = 1000000000 is not allowed; choose a whole number from 1 to 100000"),
+        ({"generations": 0}, "generations = 0 is not allowed; choose a whole number from 1 to 100000"),
         ({"generations": float("inf")}, "generations = inf is not allowed"),
         ({"generations": float("nan")}, "generations = nan is not allowed"),
         (
