@@ -101,6 +101,7 @@ def demo(
     With `--policy endurance`, or any option of a day, simulates a whole day without running models.
     """
     selected = make_run(recipe, run_dir).target(target)
+    selected.require("bundle", "bundle demo")
     options = {
         "hours": hours,
         "requests_per_hour": requests_per_hour,

@@ -227,8 +227,10 @@ def bundle_targets(run: Run, targets: Sequence[Target], folder: Path) -> Bundle:
 
     Raises:
         BundleError: the folder holds something else.
-        RunError: a target has no exported levels.
+        RunError: a target has no exported levels, or they were made with another recipe.
     """
+    for target in targets:
+        target.require("export", "bundle")
     levels = [
         BundledLevel(
             **vars(level) | {"file": f"targets/{target.name}/{level.file}"},

@@ -36,14 +36,22 @@ Measure = Callable[[str, list[Arch]], Iterable[tuple[Arch, Sample]]]
 class AccuracyStore:
     """The samples that a stage measures, by precision, in a file of its run; of use with the same supernet and images.
 
-    Samples in `known`, by precision, are not measured again and are not written.
+    Samples in `known`, by precision, are not measured again and are not written. What a network loses in a precision
+    other than float32 depends on the `file_format` that its files have, so those of another format are not used.
     """
 
     def __init__(
-        self, run: Run, name: str, measure: Measure, known: Mapping[str, Mapping[Arch, Sample]] | None = None
+        self,
+        run: Run,
+        name: str,
+        measure: Measure,
+        known: Mapping[str, Mapping[Arch, Sample]] | None = None,
+        *,
+        file_format: str | None = None,
     ) -> None:
         self._run, self._name, self._measure, self._known = run, name, measure, known or {}
-        self.samples: dict[str, Samples] = _read(run, name) if run.path(name).exists() else {}
+        self._file_format = file_format
+        self.samples: dict[str, Samples] = _read(run, name, file_format) if run.path(name).exists() else {}
 
     @property
     def n_samples(self) -> int:
@@ -77,7 +85,7 @@ class AccuracyStore:
 
     def _write(self) -> None:
         entries = [
-            {"arch": dict(arch), "precision": precision} | sample._asdict()
+            {"arch": dict(arch), "precision": precision, "file_format": self._file_format} | sample._asdict()
             for precision, samples in self.samples.items()
             for arch, sample in samples.items()
         ]
@@ -88,18 +96,19 @@ class AccuracyStore:
 
 def read_samples(run: Run) -> Samples:
     """Return the archs that stage `sample` measured, with their scores; RunError if the file is missing or broken."""
-    return _parse(run, run.read_json("samples.json")).get("float32", {})
+    return _parse(run, run.read_json("samples.json"), None).get("float32", {})
 
 
-def read_accuracies(run: Run, *, without: str | None = None) -> dict[str, Samples]:
-    """Return all measured accuracies of a run by precision: the samples and what the searches of targets measured.
+def read_accuracies(run: Run, *, file_format: str | None = None, without: str | None = None) -> dict[str, Samples]:
+    """Return the measured accuracies of a run by precision: the samples and what the searches of targets measured.
 
-    Those of the target `without` are left out, so that its search, made again, finds the same.
+    With a `file_format`, those of files are of that format only. Those of the target `without` are left out, so that
+    its search, made again, finds the same.
     """
     accuracies: dict[str, Samples] = {"float32": read_samples(run)}
     for path in sorted(run.path("accuracies").glob("*.json")):
         if path.stem != without:
-            for precision, samples in _read(run, f"accuracies/{path.name}").items():
+            for precision, samples in _read(run, f"accuracies/{path.name}", file_format).items():
                 accuracies[precision] = accuracies.get(precision, {}) | samples
     return accuracies
 
@@ -124,18 +133,21 @@ def _fingerprint(run: Run) -> str:
     return run.fingerprint(all_stages()["sample"])
 
 
-def _read(run: Run, name: str) -> dict[str, Samples]:
+def _read(run: Run, name: str, file_format: str | None) -> dict[str, Samples]:
     """Return the samples of a file; none if they are of another supernet or other images."""
     content = run.read_json(name)
     is_current = isinstance(content, dict) and content.get("fingerprint") == _fingerprint(run)
-    return _parse(run, content) if is_current else {}
+    return _parse(run, content, file_format) if is_current else {}
 
 
-def _parse(run: Run, content: Any) -> dict[str, Samples]:
+def _parse(run: Run, content: Any, file_format: str | None) -> dict[str, Samples]:
     samples: dict[str, Samples] = {}
     try:
         for entry in content["samples"]:
-            of_precision = samples.setdefault(entry.get("precision", "float32"), {})
+            precision = entry.get("precision", "float32")
+            if precision != "float32" and file_format not in (None, entry.get("file_format")):
+                continue
+            of_precision = samples.setdefault(precision, {})
             of_precision[run.family.space.arch(entry["arch"])] = Sample(entry["top1_percent"], entry["loss"])
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{run.folder} has malformed accuracies ({error!r}); remove their file") from error

@@ -66,7 +66,8 @@ def _predicted(target: Target, others: Sequence[Target]) -> list[Entry]:
 
     All accuracies are estimated by the target's predictor, as those of two predictors differ by more than archs do.
     """
-    run, space, accuracies = target.run, target.run.family.space, read_accuracies(target.run)
+    run, space = target.run, target.run.family.space
+    accuracies = read_accuracies(run, file_format=target.file_format)
     float32, predictor = accuracies["float32"], target.predictor()
     estimates = dict(zip(float32, predicted_and_estimated(run, float32, predictor)[1].tolist(), strict=True))
     drops = {precision: precision_drop(run, accuracies, precision) for precision in target.precisions}
@@ -80,12 +81,12 @@ def _predicted(target: Target, others: Sequence[Target]) -> list[Entry]:
         for one in target.read_json("front.json")["front"]
     ]
     tables = {precision: target.latency_table(precision) for precision in target.precisions}
-    levels = [(other, *numbered) for other in others for numbered in enumerate(_slowest_first(other))]
+    levels = [(other, *numbered) for other in others for numbered in enumerate(other.levels)]
     entries = []
     for other, number, level in levels:
-        precision = level["precision"] if level["precision"] in target.precisions else target.precisions[0]
-        latency_ms = float(tables[precision](space.rows([level["arch"]]))[0])
-        accuracy = top1_percent(level["arch"], precision)
+        precision = level.precision if level.precision in target.precisions else target.precisions[0]
+        latency_ms = float(tables[precision](space.rows([level.arch]))[0])
+        accuracy = top1_percent(level.arch, precision)
         as_fast = [percent for ms, percent in front if ms <= latency_ms]
         as_good = [ms for ms, percent in front if percent >= accuracy]
         entries.append(
@@ -94,7 +95,7 @@ def _predicted(target: Target, others: Sequence[Target]) -> list[Entry]:
                 "level": number,
                 "target": target.name,
                 "precision": precision,
-                "arch": level["arch"],
+                "arch": dict(level.arch),
                 "latency_ms": latency_ms,
                 "measured": False,
                 "predicted_latency_ms": latency_ms,
@@ -104,11 +105,6 @@ def _predicted(target: Target, others: Sequence[Target]) -> list[Entry]:
             }
         )
     return entries
-
-
-def _slowest_first(target: Target) -> list[Entry]:
-    levels: list[Entry] = target.read_json("front.json")["levels"]
-    return sorted(levels, key=lambda entry: -float(entry["predicted_latency_ms"]))
 
 
 def _measured(target: Target, entries: list[Entry]) -> dict[str, float]:

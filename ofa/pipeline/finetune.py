@@ -16,7 +16,7 @@ from ofa.evaluate.calibrate import calibrate
 from ofa.evaluate.metrics import evaluate
 from ofa.pipeline.level_files import extract
 from ofa.pipeline.run import Run
-from ofa.pipeline.stage import Progress, Stage
+from ofa.pipeline.stage import Progress, Stage, all_stages
 from ofa.pipeline.target import Target
 from ofa.space.arch import Value
 from ofa.train.finetune import FinetuneConfig, finetune
@@ -60,8 +60,14 @@ def _finetuned(target: Target, config: FinetuneConfig, progress: Progress) -> It
 
 
 def weights_path(target: Target, arch: Mapping[str, Value]) -> Path:
-    """Return the path of an arch's finetuned weights."""
-    digest = hashlib.sha256(json.dumps(dict(arch), sort_keys=True).encode()).hexdigest()
+    """Return the path of an arch's finetuned weights, which names all that they depend on."""
+    config, run = target.recipe.finetune, target.run
+    settings = {
+        "arch": dict(arch),
+        "finetune": None if config is None else config.model_dump(mode="json"),
+        "supernet and calibration": run.fingerprint(all_stages()["sample"]),
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return target.path("finetuned") / f"{digest[:12]}.safetensors"
 
 

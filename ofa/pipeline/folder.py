@@ -118,14 +118,14 @@ class StageFolder(ABC):
 
     def _kept(self, stage: Stage, progress: Progress) -> Progress:
         """Return a function that reports progress, and keeps it for `working_on` about once a second."""
-        kept = -math.inf
+        kept, start = -math.inf, time.monotonic()
 
         def keep(done: int, total: int, message: str) -> None:
             nonlocal kept
             if distributed.rank() == 0 and time.monotonic() - kept >= _SECONDS_KEPT:
                 kept = time.monotonic()
                 about = {"stage": stage.name, "done": done, "total": total, "message": message, "time": time.time()}
-                write_json(self.path(_PROGRESS), about)
+                write_json(self.path(_PROGRESS), about | {"seconds": round(kept - start, 2)})
 
         def report(done: int, total: int, message: str) -> None:
             progress(done, total, message)
@@ -135,7 +135,10 @@ class StageFolder(ABC):
         return report
 
     def working_on(self) -> dict[str, Any] | None:
-        """Return what a process last said of the stage that it is at: stage, done, total, message, time; else None."""
+        """Return what a process last said of the stage that it is at, else None.
+
+        That is `stage`, `done`, `total`, `message`, `time`, and the `seconds` that it has worked on it.
+        """
         with suppress(OSError, ValueError):
             about: dict[str, Any] = read_json(self.path(_PROGRESS))
             return about
@@ -150,6 +153,8 @@ class StageFolder(ABC):
         same = record.get("fingerprint") == fingerprint
         resumes = same and (stage.expensive or not record["finished"])
         seconds = float(record["seconds"]) if resumes else 0.0
+        killed = self.working_on() or {}  # a process that ends says no more what it works on
+        seconds += float(killed.get("seconds", 0.0)) if resumes and killed.get("stage") == stage.name else 0.0
         self.begin()
         for path in (path for pattern in stage.partial if record and not same for path in self.folder.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

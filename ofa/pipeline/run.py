@@ -246,7 +246,10 @@ class Run(StageFolder):
             target.execute(stage, progress)
 
     def begin(self) -> None:
-        """Write the recipe and the record of its data."""
+        """Write the recipe and the record of its data; RunError if a long stage was made with another recipe."""
+        for stage in all_stages().values():
+            if stage.expensive:
+                self.check_unchanged(stage)
         write_text(self.path("recipe.yaml"), self.recipe.to_yaml())
         data = {"config": self._data_settings(), "info": asdict(self.data_info)}
         write_json(self.path("data.json"), data)

@@ -43,9 +43,10 @@ class _Candidate(NamedTuple):
 
 def _search(target: Target, progress: Progress) -> None:
     run, config = target.run, target.recipe.search
-    accuracies = read_accuracies(run, without=target.name)
+    accuracies = read_accuracies(run, file_format=target.file_format, without=target.name)
     measure = accuracy_measure(run, target.format)
-    store = AccuracyStore(run, f"accuracies/{target.name}.json", measure, known=dict(accuracies))
+    path = f"accuracies/{target.name}.json"
+    store = AccuracyStore(run, path, measure, known=dict(accuracies), file_format=target.file_format)
     costs = {precision: target_costs(target, precision) for precision in target.precisions}
     predictor, rng = run.predictor(), run.rng("search")
     n_lossy, n_limits = len(set(costs) - {"float32"}), len(target.config.limits or ())
@@ -146,8 +147,12 @@ def best_under(target: Target, limits: Limits) -> dict[str, Any]:
 
     Raises:
         InfeasibleError: no arch meets the limits.
+        RunError: the predictor or the latency table is missing, or was made with another recipe.
     """
-    accuracies, predictor, rng = read_accuracies(target.run), target.predictor(), target.rng("search")
+    target.require("fit", "search")
+    target.require("profile", "search")
+    accuracies = read_accuracies(target.run, file_format=target.file_format)
+    predictor, rng = target.predictor(), target.rng("search")
     costs = {precision: target_costs(target, precision) for precision in target.precisions}
     found = [
         candidate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ofa.core import distributed
 from ofa.core.config import validate
 from ofa.core.errors import DeviceError, RunError, TableError, one_line
 from ofa.core.files import write_text
@@ -82,6 +85,11 @@ class Target(StageFolder):
         """The format of its model files; ExportError if it is unknown or refuses an option."""
         return create_format(self.config.format, **self.config.format_options)
 
+    @property
+    def file_format(self) -> str:
+        """The format of its model files with its options, as JSON: what accuracies in lossy precisions depend on."""
+        return json.dumps([self.config.format, self.config.format_options], sort_keys=True)
+
     def check(self) -> None:
         """Set the device up for every precision, or read the latency table that was given for it.
 
@@ -112,6 +120,14 @@ class Target(StageFolder):
                 expected = f"target {self.name!r} has {key} {getattr(self.config, key)!r}"
                 raise TableError(f"{self.config.table} was measured with {key} {value!r}, {expected}; make them equal")
         return table
+
+    def _table_digest(self) -> str | None:
+        """Return a checksum of the latency table that the target names, or, if it is gone, of the run's copy."""
+        assert self.config.table is not None
+        for path in (self.config.table, self.table_path(self.config.precision)):
+            if path.is_file():
+                return hashlib.sha256(path.read_bytes()).hexdigest()
+        return None
 
     def table_path(self, precision: str) -> Path:
         """Return the path of the latency table of a precision."""
@@ -166,14 +182,16 @@ class Target(StageFolder):
         return [self if stage.per_target else self.run]
 
     def settings(self, stage: Stage) -> dict[str, Any]:
-        """Return the sections of the recipe and the keys of the target that a stage reads."""
+        """Return the sections of the recipe and the keys of the target that a stage reads; of a table, its content."""
         config = self.config.model_dump(mode="json", exclude_defaults=True)
+        if self.config.table is not None:
+            config["table"] = self._table_digest()
         return super().settings(stage) | {f"target {key}": config.get(key) for key in stage.target_keys or ()}
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep other processes from working on this target and on what its run shares; others may do other targets."""
-        if self._locked:
+        if self._locked or distributed.rank() != 0:
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import yaml
 import ofa
 from ofa.core.tensors import read_tensors
 from ofa.pipeline.recipe_file import load_recipe
+from ofa.pipeline.stage import all_stages
 from ofa.supernet.importing import source
 
 
@@ -63,6 +64,36 @@ def test_search_under_a_limit(command, tiny_yaml, run_option):
     for limit in ("latency_ms=-1", "latency_ms=0", "latency_ms=nan", "latency_ms=x", "latency_ms", "speed=1", ""):
         code, out, err = command("search", tiny_yaml, *run_option, "--limit", limit)
         assert (code, out, "--limit" in err) == (2, "", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change", "stage"),
+    [
+        (("search", "--limit", "latency_ms=9"), {"targets": {"options": {"threads": 2}}}, "profile"),
+        (("search", "--limit", "latency_ms=9"), {"predictor": {"name": "trees"}}, "fit"),
+        (("bundle", "demo"), {"targets": {"levels": 1}}, "bundle"),
+    ],
+)
+def test_what_was_made_with_another_recipe_is_no_answer(
+    command, tiny_yaml, finished, tmp_path, arguments, change, stage
+):
+    content = yaml.safe_load(tiny_yaml.read_text())
+    for section, values in change.items():
+        (content["targets"][0] if section == "targets" else content.setdefault(section, {})).update(values)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    n_words = 2 if arguments[0] == "bundle" else 1
+    code, out, err = command(*arguments[:n_words], recipe, *arguments[n_words:], "--run", finished)
+    assert (code, out) == (2, "")
+    assert f"'{stage}' stage" in err
+
+
+def test_levels_that_a_later_search_made_old_are_not_joined(command, finished, tmp_path):
+    run = ofa.open_run(finished)
+    run.execute(all_stages()["search"], lambda *_: None)
+    code, out, err = command("bundle", "join", finished, tmp_path / "both")
+    assert (code, out, "needs the 'export' stage" in err) == (2, "", True)
+    assert not (tmp_path / "both").exists()
 
 
 def test_bundle_demo_replays_a_battery(command, tiny_yaml, run_option):

@@ -88,5 +88,30 @@ def test_what_is_finetuned_is_kept_and_other_settings_start_again(finished, reci
     content = yaml.safe_load(recipe.read_text())
     content["finetune"]["lr"] = 0.05
     recipe.write_text(yaml.safe_dump(content))
-    execute(Run(load_recipe(str(recipe)), finished), "finetune")
-    assert any(not torch.equal(tensors[name], tensor) for name, tensor in read_tensors(first)[0].items())
+    changed = Run(load_recipe(str(recipe)), finished)
+    execute(changed, "finetune")
+    assert not first.exists()
+    again = weights_path(changed.target(), archs[0])
+    assert any(not torch.equal(tensors[name], tensor) for name, tensor in read_tensors(again)[0].items())
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("finetune", {"epochs": 3}),
+        ("finetune", {"lr": 0.05}),
+        ("sample", {"calibration_images": 77}),
+        ("train", {"lr": 0.07}),
+        ("seed", 5),
+    ],
+)
+def test_weights_have_a_name_that_says_all_that_they_depend_on(finished, recipe, section, change):
+    """The records of a stage are forgotten when one that it needs runs again; its files are not."""
+    before = Run(load_recipe(str(recipe)), finished)
+    content = yaml.safe_load(recipe.read_text())
+    content[section] = content[section] | change if isinstance(change, dict) else change
+    recipe.write_text(yaml.safe_dump(content))
+    arch = before.family.space.smallest
+    after = Run(load_recipe(str(recipe)), finished)
+    assert weights_path(before.target(), arch) == weights_path(before.target(), dict(arch))
+    assert weights_path(before.target(), arch) != weights_path(after.target(), arch)

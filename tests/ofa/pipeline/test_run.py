@@ -62,6 +62,16 @@ def test_inputs_from_another_recipe_are_refused_and_nothing_is_written(finished,
     assert before == ((finished / "recipe.yaml").read_text(), (finished / "stages.json").read_text())
 
 
+@pytest.mark.parametrize("name", ["profile", "sample", "train"])
+def test_no_stage_replaces_the_recipe_that_the_supernet_was_trained_with(finished, tiny_recipe, name):
+    before = (finished / "recipe.yaml").read_bytes()
+    other = Run(changed(tiny_recipe, train={"lr": 0.07}), finished)
+    with pytest.raises(RunError, match="'train' stage made with another recipe"):
+        other.execute(all_stages()[name], quiet)
+    assert (finished / "recipe.yaml").read_bytes() == before
+    assert open_run(finished).finished(all_stages()["train"])
+
+
 def test_a_later_stage_can_be_made_again_with_other_settings(finished, tiny_recipe):
     run = Run(changed(tiny_recipe, target={"levels": 2}), finished)
     run.execute(all_stages()["search"], quiet)
@@ -117,6 +127,19 @@ def test_a_stage_that_fails_is_not_finished_and_its_time_is_kept(finished, tiny_
         run.execute(all_stages()["fit"], quiet)
     assert not run.finished(all_stages()["fit"])
     assert json.loads((finished / "stages.json").read_text())["fit"]["finished"] is None
+
+
+def test_the_time_before_a_kill_counts(finished, tiny_recipe):
+    run, path = Run(tiny_recipe, finished), finished / "stages.json"
+    records = json.loads(path.read_text())
+    for name, about, least in (("fit", "fit", 107.0), ("fit", "sample", 7.0)):
+        path.write_text(json.dumps(records | {name: records[name] | {"finished": None, "seconds": 7.0}}))
+        (finished / "progress.json").write_text(json.dumps({"stage": about, "seconds": 100.0}))
+        run.execute(all_stages()[name], quiet)
+        assert least <= json.loads(path.read_text())[name]["seconds"] < least + 90
+    seen = []
+    run.execute(all_stages()["fit"], lambda *_: seen.append(run.working_on()["seconds"]))
+    assert 0 <= seen[0] < 60
 
 
 def test_what_a_stage_is_at_is_kept_while_it_works(finished, tiny_recipe):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from export.stages import bundle_targets
 from ofa.core.errors import DeviceError, InfeasibleError, RunError, TableError
 from ofa.data.loaders import eval_batches
 from ofa.pipeline import target as target_module
-from ofa.pipeline.accuracy_store import read_accuracies
+from ofa.pipeline.accuracy_store import AccuracyStore, Sample, read_accuracies
 from ofa.pipeline.compare import mean_loss, read_comparison
 from ofa.pipeline.lock import locked
 from ofa.pipeline.measured import precision_drop, predicted_and_estimated
@@ -25,7 +26,7 @@ from ofa.pipeline.recipe import TargetConfig
 from ofa.pipeline.recipe_file import load_recipe
 from ofa.pipeline.run import Run, open_run
 from ofa.pipeline.stage import all_stages
-from ofa.pipeline.target import read_target
+from ofa.pipeline.target import Target, read_target
 
 SHARED = ("supernet.safetensors", "samples.json", "predictor.safetensors", "predictor.json", "train.jsonl")
 
@@ -224,11 +225,76 @@ def test_partial_samples_of_other_settings_are_removed_and_those_of_the_same_kep
     samples.write_text("{}")
     target.execute(profile, lambda *_: None)
     assert samples.exists()
-    other = table.with_name("copy.json")
-    other.write_bytes(table.read_bytes())
-    changed = run.new_target(TargetConfig(name="b", table=other, levels=1))
+    table.write_bytes(table.read_bytes() + b"\n")
+    changed = run.new_target(TargetConfig(name="b", table=table, levels=1))
     changed.execute(profile, lambda *_: None)
     assert not samples.exists()
+
+
+def test_a_table_counts_by_its_content(finished, table, tmp_path):
+    run, profile = open_run(finished), all_stages()["profile"]
+    given = Path(shutil.copy(table, tmp_path / "pi.json"))
+
+    def fingerprint(path):
+        return Target(run, TargetConfig(name="pi", table=path)).fingerprint(profile)
+
+    first = fingerprint(given)
+    assert fingerprint(shutil.copy(given, tmp_path / "moved.json")) == first
+    content = json.loads(given.read_text())
+    content["overhead"]["median_ms"] *= 2
+    given.write_text(json.dumps(content))
+    assert fingerprint(given) != first
+    copy = finished / "targets/pi/latency_table-float32.json"
+    copy.parent.mkdir()
+    shutil.copy(table, copy)
+    given.unlink()
+    assert fingerprint(given) == first  # the run has a copy of what is gone
+
+
+def test_what_a_network_loses_in_a_precision_is_measured_for_each_format(finished):
+    run, measured = open_run(finished), []
+    smallest, largest = run.family.space.smallest, run.family.space.largest
+
+    def store(target, file_format):
+        def measure(precision, archs):
+            measured.extend((file_format, precision, arch) for arch in archs)
+            return [(arch, Sample(len(measured), 0.5)) for arch in archs]
+
+        known = read_accuracies(run, file_format=file_format)
+        return AccuracyStore(run, f"accuracies/{target}.json", measure, known=known, file_format=file_format)
+
+    for target, file_format in (("server", "onnx"), ("phone", "litert"), ("server", "litert"), ("laptop", "onnx")):
+        for precision in ("float32", "int8_static"):
+            store(target, file_format).measure(precision, [smallest, largest], lambda *_: None)
+    lossy = [one for one in measured if one[1] != "float32"]
+    assert lossy == [
+        ("onnx", "int8_static", smallest),
+        ("onnx", "int8_static", largest),
+        ("litert", "int8_static", smallest),
+        ("litert", "int8_static", largest),
+    ]
+    assert not [one for one in measured if one[1] == "float32"]  # the run sampled both
+
+
+def test_a_level_of_another_target_has_the_number_that_it_has_there(finished, table):
+    run = open_run(finished)
+    path = run.target().path("export/levels.json")
+    levels = json.loads(path.read_text())
+    path.write_text(json.dumps(levels[::-1]))  # as if the measured order were the reverse of the predicted one
+    run.specialize(TargetConfig(name="b", table=table, levels=1))
+    run.execute(all_stages()["compare"], lambda *_: None)
+    entries = [entry for entry in read_comparison(run) if entry["made_for"] == "local"]
+    assert len(entries) == len(levels) > 1
+    for entry in entries:
+        assert entry["arch"] == dict(run.target("local").levels[entry["level"]].arch)
+
+
+def test_other_processes_of_a_job_work_under_the_lock_of_the_first(finished, monkeypatch):
+    target = open_run(finished).target()
+    with target.exclusive():
+        monkeypatch.setattr("ofa.core.distributed.rank", lambda: 1)
+        with open_run(finished).target().exclusive():
+            pass
 
 
 HOLDER = """
