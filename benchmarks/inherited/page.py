@@ -188,9 +188,9 @@ def _signed(gap: float) -> str:
 def _plot(name: str, macs_m: Floats, alone: Floats, inherited: dict[str, Floats]) -> None:
     figure, axes = plt.subplots(figsize=(6.5, 4.5))
     for label, percent in {"trained alone": alone, **inherited}.items():
-        there = ~np.isnan(percent).any(axis=0)
-        of_seeds = percent[:, there]
-        axes.errorbar(macs_m[there], of_seeds.mean(0), std(of_seeds), marker="o", capsize=3, label=label)
+        means, there = _means(percent), ~np.isnan(percent).all(axis=0)
+        spread = [std(one[~np.isnan(one)]) for one in percent.T[there]]
+        axes.errorbar(macs_m[there], means[there], spread, marker="o", capsize=3, label=label)
     axes.set(xscale="log", xlabel="MACs, millions", ylabel="test top-1, %", title=TASKS[name].family.name)
     axes.set_xticks(macs_m, [f"{value:.2g}" for value in macs_m])
     axes.minorticks_off()
