@@ -8,6 +8,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # public, but not declared so
 from torch.distributed.rendezvous import rendezvous
@@ -75,6 +76,15 @@ def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """Return the mean of a tensor over all processes, the same in each."""
+    if world_size() == 1:
+        return tensor
+    summed = tensor.clone()
+    dist.all_reduce(summed)
+    return summed / world_size()
 
 
 def barrier() -> None:

@@ -23,7 +23,13 @@ _STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors of any device and memory layout as one safetensors file, whole or not at all."""
-    flat = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    flat, written = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        flat[name] = tensor.detach().contiguous().cpu()
+        address = flat[name].untyped_storage().data_ptr()
+        if address in written:  # a file holds tied parameters once for each name
+            flat[name] = flat[name].clone()
+        written.add(address)
     with replacing(path) as temporary:
         try:
             save_file(flat, temporary, metadata)

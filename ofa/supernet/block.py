@@ -1,10 +1,11 @@
 """Blocks: frozen descriptions of a piece of a network that build it as a plain module."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 ChannelGroup = tuple[tuple[str, int], ...]
 """A channel group spans the layers from the one that produces hidden channels to the ones that consume them.
@@ -39,10 +40,31 @@ def channel_groups(block: Block) -> tuple[ChannelGroup, ...]:
 
 
 def skeleton(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a module on the meta device, without memory or values; on the CPU where that is not possible."""
-    try:
-        with torch.device("meta"):
-            return build()
-    except RuntimeError:  # such as a constructor that reads values from tensors
-        with torch.random.fork_rng(devices=[]):
-            return build()
+    """Build a module on the meta device, without memory or values; on the CPU where that is not possible.
+
+    It is not for constructors that read values from tensors, and for modules whose attributes hold tensors that are
+    neither parameters nor buffers: nothing would ever give these values.
+    """
+    with suppress(RuntimeError), torch.device("meta"):
+        module = build()
+        if not any(map(_is_plain_tensor, _attributes(module))):
+            return module
+    with torch.random.fork_rng(devices=[]):
+        return build()
+
+
+def _attributes(module: nn.Module) -> Iterator[Any]:
+    """Yield what the attributes of a module and those inside it hold, and what lists and the like among them hold."""
+    for inner in module.modules():
+        for name, value in vars(inner).items():
+            if name in ("_parameters", "_buffers", "_modules"):
+                continue
+            yield value
+            if isinstance(value, list | tuple):
+                yield from value
+            elif isinstance(value, dict):
+                yield from value.values()
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) and not isinstance(value, nn.Parameter)

@@ -38,18 +38,26 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
     """Return an optimizer's state as named tensors and JSON."""
     state = optimizer.state_dict()
     values = {f"{i}.{key}": value for i, entries in state["state"].items() for key, value in entries.items()}
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    groups = {f"group{i}.{key}": value for i, of in enumerate(state["param_groups"]) for key, value in of.items()}
+    tensors = {name: value for name, value in (values | groups).items() if isinstance(value, Tensor)}
     plain = {name: value for name, value in values.items() if name not in tensors}
-    return tensors, {"plain": plain, "param_groups": state["param_groups"]}
+    param_groups = [
+        {key: value for key, value in of.items() if not isinstance(value, Tensor)} for of in state["param_groups"]
+    ]
+    return tensors, {"plain": plain, "param_groups": param_groups}
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Restore what `pack_optimizer` returned."""
     entries: dict[int, dict[str, Any]] = {}
+    param_groups = [dict(of) for of in state["param_groups"]]
     for name, value in (state["plain"] | tensors).items():
         index, _, key = name.partition(".")
-        entries.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
+        if index.startswith("group"):
+            param_groups[int(index.removeprefix("group"))][key] = value
+        else:
+            entries.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": entries, "param_groups": param_groups})
 
 
 class Checkpoints:

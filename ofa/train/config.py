@@ -1,5 +1,6 @@
 """How a supernet is trained: section `train` of a recipe."""
 
+import json
 from typing import Annotated, Literal
 
 import torch
@@ -8,18 +9,25 @@ from timm.optim import create_optimizer_v2, list_optimizers
 
 from ofa.core.config import Config
 from ofa.core.errors import nearest, one_line
+from ofa.train.checkpoints import pack_optimizer
 from ofa.train.losses import DistillConfig
 from ofa.train.strategies import AnyPhase
 from ofa.train.teacher import TeacherConfig
 
 
 def _made_by_timm(name: str) -> str:
+    """Try an optimizer out: it is made, takes a step, and its state fits into a checkpoint."""
     try:
-        create_optimizer_v2([torch.nn.Parameter(torch.zeros(4, 4))], name, lr=0.1)
+        with torch.random.fork_rng(devices=[]):
+            parameter = torch.nn.Parameter(torch.zeros(4, 4))
+            parameter.grad = torch.ones(4, 4)
+            optimizer = create_optimizer_v2([parameter], name, lr=0.1)
+            optimizer.step()
+            json.dumps(pack_optimizer(optimizer)[1])
     except Exception as error:  # of a package that is missing, too
         names = [str(one) for one in list_optimizers()]
         advice = "choose another" if name in names else nearest(name, names)
-        raise ValueError(f"timm makes no optimizer of this name ({one_line(error)}); {advice}") from error
+        raise ValueError(f"timm makes no optimizer of this name to train with ({one_line(error)}); {advice}") from error
     return name
 
 
@@ -37,7 +45,8 @@ class TrainConfig(Config):
     batch_size: int = Field(128, ge=2)
     """Images per step, over all processes; the last, smaller batch of an epoch is left out."""
     optimizer: OptimizerName = "sgd"
-    """Any name that timm's `create_optimizer_v2` knows; `sgd` has Nesterov momentum."""
+    """Any name that timm's `create_optimizer_v2` knows, but for the few whose state fits into no checkpoint; `sgd` has
+    Nesterov momentum."""
     lr: float = Field(0.1, gt=0)
     """Peak learning rate, reached after the warm-up. The losses of a step's archs are summed."""
     min_lr: float = Field(0.0, ge=0)

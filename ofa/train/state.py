@@ -6,6 +6,7 @@ from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from ofa.core.errors import CheckpointError, one_line
 from ofa.supernet.supernet import Supernet
 from ofa.train.channel_importance import channel_order, permute
 from ofa.train.checkpoints import pack_optimizer, unpack_optimizer
@@ -28,6 +29,7 @@ class TrainingState:
     def __init__(self, supernet: Supernet, config: TrainConfig, training_step: TrainingStep) -> None:
         self.supernet, self.training_step = supernet, training_step
         self.keeps_teacher = config.teacher == "full"
+        self._settings = {key: getattr(config, key) for key in ("optimizer", "momentum", "weight_decay")}
         self.optimizer = create_optimizer_v2(
             supernet.network, config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
         )
@@ -73,16 +75,30 @@ class TrainingState:
         return tensors, {
             "step": self.step,
             "optimizer": optimizer,
+            "settings": self._settings,
             "history": self.history,
             "loss_sums": self.loss_sums,
             "best_top1_percent": self.best_top1_percent,
         }
 
     def unpack(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Restore what `pack` returned."""
+        """Restore what `pack` returned.
+
+        Raises:
+            CheckpointError: it is of another network, or the optimizer has other settings.
+        """
+        advice = "restore the setting, or remove the folder to start the training over"
+        for key, value in state.get("settings", {}).items():
+            if value != self._settings[key]:
+                raise CheckpointError(
+                    f"train.{key} = {self._settings[key]!r}, the checkpoints are of a training with {value!r}; {advice}"
+                )
         self.step, self.history, self.loss_sums = state["step"], state["history"], state["loss_sums"]
         self.best_top1_percent = state["best_top1_percent"]
-        self.supernet.network.load_state_dict(_under("network.", tensors))
+        try:
+            self.supernet.network.load_state_dict(_under("network.", tensors))
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoints are of another network ({one_line(error)}); {advice}") from error
         unpack_optimizer(self.optimizer, _under("optimizer.", tensors), state["optimizer"])
         if self.ema is not None:
             self.ema.module.load_state_dict(_under("ema.", tensors))

@@ -9,6 +9,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ofa.core import distributed
 from ofa.data.transforms import resize_center_crop
 from ofa.space.arch import Arch
 from ofa.supernet.supernet import Supernet
@@ -36,8 +37,12 @@ class TrainingStep:
         self.average: nn.Module | None = None
         if isinstance(config.teacher, TeacherConfig):
             family = supernet.family
-            teacher = load_teacher(config.teacher, num_classes, family.in_channels, max(family.resolutions))
+            sizes = [*family.resolutions] if any(phase.loads_smaller for phase in config.phases) else []
+            sizes = [max(family.resolutions), *sorted(sizes)[:1]]
+            teacher = load_teacher(config.teacher, num_classes, family.in_channels, sizes)
             self.teacher, self.teacher_resolution = teacher.to(self.device), config.teacher.resolution
+        elif config.teacher in ("full", "average"):
+            self.teacher_resolution = _only_resolution(supernet)
         weights = None if class_weights is None else class_weights.to(self.device)
         self.label_loss = label_loss(config.label_smoothing, weights)
         self.distillation_loss = distillation_loss(config.distill, self.label_loss)
@@ -81,7 +86,10 @@ class TrainingStep:
                 targets = teacher_logits(self.teacher, images, self.teacher_resolution).float()
         elif self.average is not None:
             with self._autocast():
-                targets = average_logits(self.average, self._laid_out(images)).float()
+                sized = (
+                    images if self.teacher_resolution is None else resize_center_crop(images, self.teacher_resolution)
+                )
+                targets = average_logits(self.average, self._laid_out(sized)).float()
         losses = []
         for i, arch in enumerate(archs):
             own = part(i)
@@ -102,10 +110,14 @@ class TrainingStep:
 
     @torch.no_grad()
     def losses(self, archs: Iterable[Arch], images: Tensor, labels: Tensor) -> list[float]:
-        """Return the losses of archs against the labels, without gradients."""
+        """Return the losses of archs against the labels, without gradients.
+
+        Where all processes train the same archs, these are the means over all of them, so that all decide alike.
+        """
         self.supernet.train()
         logits = (self._logits(self._network(arch), images, int(arch["resolution"]), dropout=False) for arch in archs)
-        return [float(self.label_loss(of_arch, labels)) for of_arch in logits]
+        losses = torch.stack([self.label_loss(of_arch, labels) for of_arch in logits])
+        return (losses if self.config.different_archs else distributed.mean(losses)).tolist()
 
     def _logits(self, network: nn.Module, images: Tensor, resolution: int, dropout: bool) -> Tensor:
         resized = self._laid_out(resize_center_crop(images, resolution))
@@ -128,6 +140,21 @@ class TrainingStep:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+
+@torch.no_grad()
+def _only_resolution(supernet: Supernet) -> int | None:
+    """Return the largest resolution if the largest network takes images of no other, as some transformers do."""
+    family = supernet.family
+    smallest, largest = min(family.resolutions), max(family.resolutions)
+    if smallest == largest:
+        return None
+    images = torch.zeros(1, family.in_channels, smallest, smallest, device=next(supernet.parameters()).device)
+    try:
+        supernet.extract(family.space.largest).eval()(images)
+    except Exception:  # foreign networks raise all kinds
+        return largest
+    return None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,9 @@ class Phase(Config):
     """Epochs over which the losses of all archs but the largest rise from 0 to full weight, so that shrinking disturbs
     the largest network little at first (delayed epsilon-shrinking, arXiv 2407.06167)."""
 
+    loads_smaller: ClassVar[bool] = False
+    """Whether some batches are loaded at a smaller resolution than the largest."""
+
     def resolution(self, draw: Draw) -> int:
         """Return the image size in pixels at which a step's batch is loaded: the largest that its archs need."""
         return int(draw.space.largest["resolution"])
@@ -115,6 +118,8 @@ class Uniform(Phase):
     subnets: int = Field(1, ge=1, le=16)
     """Archs that a step trains."""
 
+    loads_smaller = True
+
     def resolution(self, draw: Draw) -> int:
         """Return the one resolution of the step's archs."""
         return int(self.archs(draw)[0]["resolution"])
@@ -134,6 +139,8 @@ class Fair(Phase):
     """
 
     strategy: Literal["fair"]
+
+    loads_smaller = True
 
     def resolution(self, draw: Draw) -> int:
         """Return the largest resolution among the step's archs."""

@@ -1,6 +1,6 @@
 """A teacher from elsewhere: a trained network of timm, of torchvision or of this project, to distill subnets from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,10 @@ class TeacherConfig(Config):
         return self.name.startswith("family:") and self.arch is None
 
 
-def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, resolution: int) -> nn.Module:
+def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, resolutions: Sequence[int]) -> nn.Module:
     """Create the teacher with its weights, on the CPU, frozen, in eval mode; global generators are left as they were.
 
-    It is tried on an image of `resolution` pixels, the largest of the batches. If it is a supernet, its BatchNorm
+    It is tried on images of the `resolutions` that batches have, in pixels. If it is a supernet, its BatchNorm
     statistics are those of all subnets together: re-estimate them with `ofa.calibrate` at the resolution that it sees.
 
     Raises:
@@ -81,7 +81,8 @@ def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, reso
             advice = f"weights of teacher {config.name!r} with these options and the data's classes and channels"
             load_state_dict(teacher, read_state_dict(path), path, advice)
         teacher.eval().requires_grad_(False)
-        _try_out(teacher, config, (1, in_channels, resolution, resolution), num_classes)
+        for resolution in resolutions:
+            _try_out(teacher, config, (1, in_channels, resolution, resolution), num_classes)
     return teacher
 
 

@@ -136,7 +136,8 @@ class _Trainer:
         self.read_every = _READ_EVERY.get(distributed.device().type, 1)
         weights = _class_weights(config, data)
         self.training_step = TrainingStep(supernet, config, len(data.labels), weights)
-        _calibrate_teacher(self.training_step, data)
+        if isinstance(config.teacher, TeacherConfig) and config.teacher.is_supernet:
+            _calibrate(self.training_step, data)
         self.buckets = GradientBuckets(supernet.parameters())
         self.state = TrainingState(supernet, config, self.training_step)
         self.schedule = Schedule(self.state.optimizer, config, self.plan.steps_per_epoch)
@@ -170,6 +171,8 @@ class _Trainer:
         epoch, done = divmod(state.step, plan.steps_per_epoch)
         if done == 0 and plan.starts_phase(epoch):
             state.start_phase(plan, epoch)
+            if epoch == 0 and state.keeps_teacher and plan.starts_shrinking(epoch):
+                _calibrate(self.training_step, self.data)  # initial weights may be those of a supernet
         for images, labels in wait.timed(islice(batches, plan.steps_per_epoch - done)):
             self.unread.append(self._train_step(images, labels, plan.epochs[epoch], requested()))
             state.step += 1
@@ -338,9 +341,9 @@ def _mixup(augment: AugmentConfig, config: TrainConfig, num_classes: int, images
     return Mixup(augment.mixup, augment.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes)
 
 
-def _calibrate_teacher(training_step: TrainingStep, data: Data) -> None:
-    """Give a supernet as teacher BatchNorm statistics of its own: its file has those of all its subnets together."""
-    config, teacher = training_step.config, training_step.teacher
-    if teacher is not None and isinstance(config.teacher, TeacherConfig) and config.teacher.is_supernet:
-        resolution = config.teacher.resolution or max(training_step.supernet.family.resolutions)
-        calibrate(teacher, eval_batches(data, data.train, resolution, limit=config.calibration_images))
+def _calibrate(training_step: TrainingStep, data: Data) -> None:
+    """Give the teacher BatchNorm statistics of its own: a supernet's file has those of all its subnets together."""
+    assert training_step.teacher is not None
+    resolution = training_step.teacher_resolution or max(training_step.supernet.family.resolutions)
+    batches = eval_batches(data, data.train, resolution, limit=training_step.config.calibration_images)
+    calibrate(training_step.teacher, batches)

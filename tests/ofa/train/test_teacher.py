@@ -57,7 +57,7 @@ def config(name, weights="nowhere.pth", **fields):
 @pytest.mark.parametrize(("file", "wrap"), [("net.safetensors", False), ("net.pth", False), ("net.pth", True)])
 def test_a_teacher_answers_as_the_librarys_own_model_does(models, images, tmp_path, name, file, wrap):
     weights = saved(models[name].state_dict(), tmp_path / file, wrap)
-    teacher = load_teacher(config(name, weights), 7, 3, 32)
+    teacher = load_teacher(config(name, weights), 7, 3, [32])
     assert type(teacher) is type(models[name])
     expected = models[name](images)
     assert expected.std() > 0.3
@@ -66,7 +66,7 @@ def test_a_teacher_answers_as_the_librarys_own_model_does(models, images, tmp_pa
 
 def test_it_is_fixed_and_drops_nothing(models, images, tmp_path):
     weights = saved(models[TIMM].state_dict(), tmp_path / "net.pth")
-    teacher = load_teacher(config(TIMM, weights, options={"drop_rate": 0.5}), 7, 3, 32)
+    teacher = load_teacher(config(TIMM, weights, options={"drop_rate": 0.5}), 7, 3, [32])
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
@@ -80,7 +80,7 @@ def test_it_is_fixed_and_drops_nothing(models, images, tmp_path):
 def test_global_generators_are_left_as_they_were(models, tmp_path):
     weights = saved(models[TIMM].state_dict(), tmp_path / "net.pth")
     state = torch.get_rng_state()
-    load_teacher(config(TIMM, weights), 7, 3, 32)
+    load_teacher(config(TIMM, weights), 7, 3, [32])
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -91,18 +91,18 @@ def test_it_sees_images_at_a_resolution_of_its_own(images, tmp_path):
     teacher_config = config(
         "timm:vit_tiny_patch16_224", saved(vit.state_dict(), tmp_path / "vit.pth"), options=options, resolution=48
     )
-    teacher = load_teacher(teacher_config, 7, 3, 32)
+    teacher = load_teacher(teacher_config, 7, 3, [32])
     logits = teacher_logits(teacher, images, teacher_config.resolution)
     assert torch.equal(logits, vit(resize_center_crop(images, 48)))
     wrong = config("timm:vit_tiny_patch16_224", teacher_config.weights, options=options)
     with pytest.raises(TrainError, match=r"does not take images of 3 channels and 32 pixels: .*set its `resolution`"):
-        load_teacher(wrong, 7, 3, 32)
+        load_teacher(wrong, 7, 3, [32])
 
 
 def test_timm_adapts_to_grey_images(smooth_images, tmp_path):
     torch.manual_seed(0)
     model = timm.create_model("mobilenetv3_small_050", num_classes=7, in_chans=1).eval()
-    teacher = load_teacher(config(TIMM, saved(model.state_dict(), tmp_path / "net.pth")), 7, 1, 32)
+    teacher = load_teacher(config(TIMM, saved(model.state_dict(), tmp_path / "net.pth")), 7, 1, [32])
     gray = smooth_images(3, 1, 32)
     assert torch.equal(teacher_logits(teacher, gray), model(gray))
 
@@ -115,10 +115,10 @@ def test_timms_own_weights_come_with_their_own_classes(images, tmp_path):
     model = timm.create_model("mobilenetv3_small_050").eval()
     path = saved(model.state_dict(), tmp_path / "net.safetensors")
     of_timm = config(TIMM, "pretrained", options={"pretrained_cfg_overlay": {"file": path}})
-    teacher = load_teacher(of_timm, 1000, 3, 32)
+    teacher = load_teacher(of_timm, 1000, 3, [32])
     assert torch.equal(teacher_logits(teacher, images), model(images))
     with pytest.raises(TrainError, match=r"gives \(1000,\) logits .* the data has 7 classes"):
-        load_teacher(of_timm, 7, 3, 32)
+        load_teacher(of_timm, 7, 3, [32])
 
 
 def test_torchvisions_own_weights_are_fetched_without_running_code(images, monkeypatch):
@@ -131,7 +131,7 @@ def test_torchvisions_own_weights_are_fetched_without_running_code(images, monke
         return model.state_dict()
 
     monkeypatch.setattr(_api, "load_state_dict_from_url", fetch)
-    teacher = load_teacher(config(TORCHVISION, "pretrained"), 1000, 3, 32)
+    teacher = load_teacher(config(TORCHVISION, "pretrained"), 1000, 3, [32])
     assert torch.equal(teacher_logits(teacher, images), model(images))
     ((url, options),) = asked
     assert "shufflenet" in url
@@ -145,7 +145,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch, name, module):
 
     monkeypatch.setattr(module, "create_model" if module is timm else "load_state_dict_from_url", refuse)
     with pytest.raises(TrainError, match="weights 'pretrained': no route to host"):
-        load_teacher(config(name, "pretrained"), 1000, 3, 32)
+        load_teacher(config(name, "pretrained"), 1000, 3, [32])
 
 
 # This project's own
@@ -166,7 +166,7 @@ def supernet(tiny, awake, smooth_images):
 def test_the_largest_network_of_a_saved_supernet(supernet, gray, tmp_path):
     path = tmp_path / "supernet.safetensors"
     write_tensors(path, supernet.network.state_dict(), {"family": "small_mobilenet_v3"})
-    teacher = load_teacher(config(FAMILY, path, options=FAMILY_OPTIONS), 10, 1, 16)
+    teacher = load_teacher(config(FAMILY, path, options=FAMILY_OPTIONS), 10, 1, [16])
     expected = supernet.extract(supernet.family.space.largest)(gray)
     assert expected.std() > 0.3
     assert torch.allclose(teacher_logits(teacher, gray), expected, atol=1e-6)
@@ -175,7 +175,7 @@ def test_the_largest_network_of_a_saved_supernet(supernet, gray, tmp_path):
 def test_a_supernet_as_teacher_can_be_calibrated(supernet, gray, tmp_path):
     path = tmp_path / "supernet.safetensors"
     write_tensors(path, supernet.network.state_dict())
-    teacher = load_teacher(config(FAMILY, path, options=FAMILY_OPTIONS), 10, 1, 16)
+    teacher = load_teacher(config(FAMILY, path, options=FAMILY_OPTIONS), 10, 1, [16])
     own = supernet.extract(supernet.family.space.largest)
     for network in (teacher, own):
         calibrate(network, [(gray, torch.zeros(5))])
@@ -188,7 +188,7 @@ def test_an_extracted_subnet(supernet, gray, tmp_path, end):
     arch = getattr(supernet.family.space, end)
     subnet = supernet.extract(arch)
     weights = saved(subnet.state_dict(), tmp_path / "subnet.pth")
-    teacher = load_teacher(config(FAMILY, weights, options=FAMILY_OPTIONS, arch=dict(arch)), 10, 1, 16)
+    teacher = load_teacher(config(FAMILY, weights, options=FAMILY_OPTIONS, arch=dict(arch)), 10, 1, [16])
     assert torch.equal(teacher_logits(teacher, gray), subnet(gray))
 
 
@@ -207,7 +207,7 @@ def test_a_family_of_a_file(tmp_path, images):
     supernet = ofa.Supernet(ofa.create_family(str(path), num_classes=7, in_channels=3, width=2), seed=1)
     weights = tmp_path / "supernet.safetensors"
     write_tensors(weights, supernet.network.state_dict())
-    teacher = load_teacher(config(f"family:{path}", weights, options={"width": 2}), 7, 3, 32)
+    teacher = load_teacher(config(f"family:{path}", weights, options={"width": 2}), 7, 3, [32])
     assert torch.equal(teacher_logits(teacher, images), supernet.network(images))
 
 
@@ -240,7 +240,7 @@ def test_a_family_of_a_file(tmp_path, images):
 )
 def test_what_cannot_teach_is_named(teacher, error, said):
     with pytest.raises(error, match=said):
-        load_teacher(teacher, 7, 3, 32)
+        load_teacher(teacher, 7, 3, [32])
 
 
 def test_weights_that_do_not_fit_are_listed_briefly(models, tmp_path):
@@ -249,7 +249,7 @@ def test_weights_that_do_not_fit_are_listed_briefly(models, tmp_path):
     tensors |= {f"tail.{i}": torch.zeros(2) for i in range(9)}
     weights = saved(tensors, tmp_path / "net.pth")
     with pytest.raises(CheckpointError) as error:
-        load_teacher(config(TORCHVISION, weights), 10, 3, 32)
+        load_teacher(config(TORCHVISION, weights), 10, 3, [32])
     for part in (
         weights,
         "1 missing: conv1.0.weight;",
@@ -262,9 +262,9 @@ def test_weights_that_do_not_fit_are_listed_briefly(models, tmp_path):
 def test_other_channels(models, tmp_path):
     weights = {name: saved(model.state_dict(), tmp_path / f"{i}.pth") for i, (name, model) in enumerate(models.items())}
     with pytest.raises(CheckpointError, match=r"conv_stem.weight \(16, 3, 3, 3\) instead of \(16, 1, 3, 3\)"):
-        load_teacher(config(TIMM, weights[TIMM]), 7, 1, 32)
+        load_teacher(config(TIMM, weights[TIMM]), 7, 1, [32])
     with pytest.raises(TrainError, match="does not take images of 1 channels and 32 pixels"):
-        load_teacher(config(TORCHVISION, weights[TORCHVISION]), 7, 1, 32)
+        load_teacher(config(TORCHVISION, weights[TORCHVISION]), 7, 1, [32])
 
 
 class Attack:
@@ -281,4 +281,4 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, name, wrap):
     else:
         path.write_bytes(wrap(Attack(), protocol=2))
     with pytest.raises(CheckpointError, match=r"holds no state dict|truncated or not a checkpoint"):
-        load_teacher(config(name, path), 7, 3, 32)
+        load_teacher(config(name, path), 7, 3, [32])
