@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from ofa.core import distributed
 
@@ -20,6 +21,7 @@ def of_each_rank():
         "world": distributed.world_size(),
         "shared": [*shared.items()],
         "calls": calls,
+        "mean": distributed.mean(torch.tensor([1.0, 10.0 * distributed.rank()])).tolist(),
     }
 
 
@@ -30,3 +32,4 @@ def test_several_processes_agree(together, n):
         assert seen["world"] == n
         assert seen["shared"] == [[n, [float(n**2), float(-n)]] for n in (1, 2, 3, 4, 5)]
         assert seen["calls"] == [1, 2, 3, 4, 5][rank::n]
+        assert seen["mean"] == [1.0, 5.0 * (n - 1)]

@@ -306,3 +306,34 @@ def test_archs_outside_of_the_space(supernet, change):
     for make in (supernet.subnet, supernet.extract):
         with pytest.raises(SpaceError, match=r"not allowed|unknown choice"):
             make(arch)
+
+
+class Odd(torch.nn.Module):
+    """A network with a tied weight, and tensors that are neither parameters nor buffers."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(width, width), torch.nn.Linear(width, width)
+        self.second.weight = self.first.weight
+        self.head = torch.nn.Linear(width, 3)
+        self.scale, self.shifts = torch.tensor([0.5]), {"a": [torch.tensor(2.0)]}
+        self.listed = [torch.tensor([3.0])]
+
+    def forward(self, x):
+        x = x.mean(dim=(2, 3))[:, : self.first.in_features].expand(-1, self.first.in_features)
+        return self.head(self.second(self.first(x * self.scale + self.listed[0])))
+
+
+def test_tied_parameters_and_tensors_that_are_plain_attributes(tmp_path):
+    space = ofa.SearchSpace([ofa.Choice("width", (2, 4))])
+    family = ofa.Family.from_builder(space, lambda arch: Odd(arch["width"]), in_channels=1, resolution=4)
+    supernet, images = ofa.Supernet(family, seed=3), torch.randn(2, 1, 4, 4)
+    supernet.save(tmp_path / "odd.safetensors")
+    loaded = ofa.Supernet.load(tmp_path / "odd.safetensors", family)
+    for arch in (space.smallest, space.largest):
+        expected = supernet.subnet(arch)(images)
+        assert torch.equal(supernet.extract(arch)(images), expected)
+        assert torch.equal(loaded.subnet(arch)(images), expected)
+    loaded.subnet(space.smallest)(images).sum().backward()
+    assert loaded.network.get_parameter("first.weight") is loaded.network.get_parameter("second.weight")
+    assert loaded.network.get_parameter("first.weight").grad[:2, :2].abs().sum() > 0

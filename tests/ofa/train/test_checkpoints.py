@@ -1,13 +1,16 @@
 import json
+from contextlib import suppress
 
 import pytest
 import torch
-from timm.optim import create_optimizer_v2
+from pydantic import TypeAdapter, ValidationError
+from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 
 from ofa.core.errors import CheckpointError
 from ofa.core.tensors import write_tensors
 from ofa.train.checkpoints import Checkpoints, load, pack_optimizer, save, unpack_optimizer
+from ofa.train.config import OptimizerName
 
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
@@ -55,6 +58,43 @@ def test_an_optimizer_restored_from_a_file_continues_identically(tmp_path, name,
     for key, tensor in whole.state_dict().items():
         assert tensor.isfinite().all()
         assert torch.equal(tensor, second.state_dict()[key])
+
+
+def allowed_optimizers():
+    allowed = []
+    for name in map(str, list_optimizers()):
+        with suppress(ValidationError):
+            allowed.append(TypeAdapter(OptimizerName).validate_python(name))
+    return allowed
+
+
+def test_every_optimizer_that_a_recipe_may_name_continues_identically(tmp_path):
+    names = allowed_optimizers()
+    assert {"sgd", "adamw", "muon", "lamb", "lion", "adafactor"} <= set(names)
+    for name in names:
+        ends = []
+        for killed in (False, True):
+            net = network()
+            optimizer = create_optimizer_v2(net[:4], name, lr=0.01)
+            steps(net, optimizer, range(2))
+            if killed:
+                save(tmp_path / "a", *pack_optimizer(optimizer))
+                optimizer = create_optimizer_v2(net[:4], name, lr=0.01)
+                unpack_optimizer(optimizer, *load(tmp_path / "a"))
+            steps(net, optimizer, range(2, 4))
+            ends.append(net.state_dict())
+        for key, tensor in ends[0].items():
+            assert torch.equal(tensor, ends[1][key]), name
+
+
+@pytest.mark.parametrize("name", ["kron", "adafactorbv", "adahessian"])
+def test_an_optimizer_that_cannot_be_kept_is_refused_before_the_training(name):
+    if name not in map(str, list_optimizers()):
+        pytest.skip("another timm")
+    state = torch.get_rng_state()
+    with pytest.raises(ValidationError, match="timm makes no optimizer of this name to train with"):
+        TypeAdapter(OptimizerName).validate_python(name)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_learning_rate_is_part_of_the_state(tmp_path):

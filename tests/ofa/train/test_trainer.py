@@ -326,6 +326,72 @@ def test_a_training_may_start_from_weights_and_may_be_nothing_else(tiny, data, t
     assert not torch.equal(trained["stem.conv.weight"], fresh["stem.conv.weight"])
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"optimizer": "adamw"}, "train.optimizer = 'adamw', the checkpoints are of a training with 'sgd'; restore"),
+        ({"weight_decay": 0.5}, "train.weight_decay = 0.5, the checkpoints are of a training with 3e-05; restore"),
+        ({"momentum": 0.5}, "train.momentum = 0.5, the checkpoints are of a training with 0.9; restore"),
+    ],
+)
+def test_checkpoints_of_another_optimizer_are_refused(tiny, data, tmp_path, change, said):
+    phases = [{"strategy": "full", "epochs": 1}]
+    train(ofa.Supernet(tiny), data, config(phases=phases), tmp_path)
+    with pytest.raises(CheckpointError, match=said):
+        train(ofa.Supernet(tiny), data, config(phases=phases, **change), tmp_path)
+
+
+def test_checkpoints_of_another_network_are_refused(tiny, data, tmp_path):
+    phases = [{"strategy": "full", "epochs": 1}]
+    train(ofa.Supernet(tiny), data, config(phases=phases), tmp_path)
+    other = ofa.create_family("hybrid_small", num_classes=10, in_channels=1)
+    with pytest.raises(CheckpointError, match=r"of another network \(.*remove the folder to start the training over"):
+        train(ofa.Supernet(other), data, config(phases=phases), tmp_path)
+
+
+@pytest.mark.parametrize("first", ["full", "sandwich"])
+def test_a_teacher_from_initial_weights_gets_statistics_of_its_own(tiny, data, tmp_path, monkeypatch, first):
+    supernet = ofa.Supernet(tiny, seed=4)
+    supernet.save(tmp_path / "weights.safetensors")
+    frozen, calibrated = [], []
+
+    def freeze(step, tensors):
+        original(step, tensors)
+        frozen.append(step.teacher)
+
+    original = ofa.train.step.TrainingStep.freeze_teacher
+    monkeypatch.setattr(ofa.train.step.TrainingStep, "freeze_teacher", freeze)
+    monkeypatch.setattr(ofa.train.trainer, "calibrate", lambda network, _: calibrated.append(network))
+    phases = [{"strategy": first, "epochs": 1}, {"strategy": "sandwich", "epochs": 1}]
+    settings = config(phases=phases, teacher="full", initial_weights=str(tmp_path / "weights.safetensors"))
+    train(ofa.Supernet(tiny), data, settings, tmp_path / "run")
+    assert len(frozen) == 1
+    assert calibrated == ([] if first == "full" else frozen)
+
+
+@pytest.mark.parametrize("teacher", ["average", "full"])
+@pytest.mark.parametrize("strategy", ["uniform", "fair", "sandwich"])
+def test_a_teacher_sees_images_of_the_size_that_it_takes(data, tmp_path, teacher, strategy):
+    class Net(torch.nn.Module):
+        def __init__(self, width, resolution):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, width, 1)
+            self.position = torch.nn.Parameter(torch.zeros(1, 1, 16, 16))
+            self.head = torch.nn.Linear(width, 10)
+            self.resolution = resolution
+
+        def forward(self, x):
+            assert x.shape[-1] == self.resolution, "another size"
+            position = self.position[..., : x.shape[-1], : x.shape[-1]]
+            return self.head(self.conv(x + position).mean(dim=(2, 3)))
+
+    space = ofa.SearchSpace([ofa.Choice("resolution", (12, 16)), ofa.Choice("width", (4, 8))])
+    family = ofa.Family.from_builder(space, lambda arch: Net(arch["width"], arch["resolution"]), in_channels=1)
+    first = [{"strategy": "full", "epochs": 1}] if teacher == "full" else []
+    settings = config(phases=[*first, {"strategy": strategy, "epochs": 1}], teacher=teacher)
+    train(ofa.Supernet(family), data, settings, tmp_path)
+
+
 def test_a_classifier_of_other_classes_starts_anew(data, tmp_path, tiny):
     options = dict(tiny.options) | {"num_classes": 7}
     weights = ofa.Supernet(ofa.create_family("small_mobilenet_v3", **options), seed=9).network.state_dict()
