@@ -1,6 +1,7 @@
 """A data set: labeled images in three separate splits, and what a run records of it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Literal
@@ -108,12 +109,7 @@ class Data(DataHeader):
         if len(self.labels) < 2:
             raise DataError(f"data set {self.name!r} has the classes {self.labels}; a classifier needs at least two")
         for split in SPLITS:
-            largest = int(getattr(self, split).labels.max())
-            if largest >= len(self.labels):
-                raise DataError(
-                    f"data set {self.name!r} has the label {largest} in {split}, but {len(self.labels)} classes: "
-                    f"{listed(self.labels)}; mend the labels, or name all classes"
-                )
+            check_labels(self.name, split, getattr(self, split).labels, self.labels)
         if not self.mean:
             mean, std = _mean_and_std(self.name, self.train)
             object.__setattr__(self, "mean", mean)
@@ -145,6 +141,23 @@ class Data(DataHeader):
         for out, of_block in blocks:
             out.copy_(of_block).div_(255).sub_(mean).div_(std)
         return values
+
+
+def check_labels(name: str, split: str, labels: Tensor, classes: Sequence[str]) -> None:
+    """Raise a DataError unless a split of the data set `name` has labels `[n]`, each the number of a class."""
+    if not len(labels):
+        raise DataError(f"data set {name!r} has no images in {split}; add some, or leave the split out")
+    for label in (int(labels.min()), int(labels.max())):
+        if label < 0:
+            raise DataError(
+                f"data set {name!r} has the label {label} in {split}, and labels count from 0; mend the labels, or "
+                "leave the split out if its images have none"
+            )
+        if label >= len(classes):
+            raise DataError(
+                f"data set {name!r} has the label {label} in {split}, but {len(classes)} classes: {listed(classes)}; "
+                "mend the labels, or name all classes"
+            )
 
 
 def _mean_and_std(name: str, images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

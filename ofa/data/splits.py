@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.core.errors import DataError
+from ofa.core.errors import DataError, listed
 from ofa.data.config import DataConfig
-from ofa.data.dataset import SPLITS, Data
+from ofa.data.dataset import SPLITS, Data, check_labels
 from ofa.data.images import Images, Store, positions_by_label, stored
 
 _NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -80,6 +80,24 @@ def labels_of_names(names: Sequence[str], classes: Sequence[str]) -> NDArray[np.
     return np.fromiter(map(label_of.__getitem__, names), np.int64, len(names))
 
 
+def names_of_numbers(source: object, split: str, numbers: Iterable[object], classes: Sequence[str] | None) -> list[str]:
+    """Return the classes' names by the labels of a split: those of the numbers, or the labels as texts without names.
+
+    A label that is missing, or the number of no class, such as the -1 of images without a label, is a DataError.
+    """
+    name_of = None if classes is None else {str(number): name for number, name in enumerate(classes)}
+    names = []
+    for text, number in ((str(number), number) for number in numbers):
+        if number is None or (name_of is not None and text not in name_of):
+            known = "" if classes is None else f", but its classes are 0 to {len(classes) - 1}: {listed(classes)}"
+            raise DataError(
+                f"{source} has the label {text!r} in {split}{known}; mend the labels, or leave the split out if its "
+                "images have none"
+            )
+        names.append(text if name_of is None else name_of[text])
+    return names
+
+
 def with_class_names(
     name: str,
     given: Mapping[str, tuple[Store, Sequence[str]]],
@@ -108,6 +126,8 @@ def with_all_splits(
     splits = dict(given)
     if not splits.get("train"):
         raise DataError(f"data set {name!r} has no training images, only {sorted(splits)}; add some")
+    for split, images in splits.items():
+        check_labels(name, split, images.labels, classes)
     trained = splits["train"].labels.numpy()
     for split, images in splits.items():
         for label in np.setdiff1d(images.labels.numpy(), trained).tolist():

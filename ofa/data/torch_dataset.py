@@ -96,9 +96,10 @@ def labels_of(dataset: Any) -> NDArray[np.int64]:
         listed = [_label(dataset[i]) for i in range(len(dataset))]
     labels = np.asarray(listed)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
+        wrong = [value for value in labels.tolist() if type(value) is not int or value < 0][:1]
         raise DataError(
-            f"the labels of {type(dataset).__name__} are {labels.dtype} {list(labels.shape)}; give one integer from 0 "
-            "on for each item"
+            f"the labels of {type(dataset).__name__} are {labels.dtype} {list(labels.shape)}, such as {wrong}; give "
+            "one integer from 0 on for each item, and leave out a split whose images have none"
         )
     return labels.astype(np.int64)
 

@@ -6,7 +6,7 @@ from ofa.core.errors import DataError, one_line
 from ofa.data.config import DataConfig
 from ofa.data.dataset import Data
 from ofa.data.decode import Decoder
-from ofa.data.splits import split_named, with_class_names
+from ofa.data.splits import names_of_numbers, split_named, with_class_names
 from ofa.data.torch_dataset import DatasetStore
 
 
@@ -46,8 +46,11 @@ def huggingface(
     for part in parts.values():
         for wanted in {image, label} - set(part.column_names):
             raise DataError(f"{path or config.folder} has no column {wanted!r}, only {part.column_names}")
-    names = getattr(next(iter(parts.values())).features[label], "names", None)
-    texts = {split: [names[value] if names else str(value) for value in part[label]] for split, part in parts.items()}
+    names = getattr(next(iter(parts.values())).features[label], "names", None) or None
+    source = path or config.folder
+    texts = {  # without the format that was saved with it, such as tensors
+        split: names_of_numbers(source, split, part.with_format(None)[label], names) for split, part in parts.items()
+    }
     decoder = Decoder(config.in_channels, config.background)
     stores = {split: (DatasetStore(part, decoder, image), texts[split]) for split, part in parts.items()}
     name = str(path).rpartition("/")[2] if path else config.folder.absolute().name  # type: ignore[union-attr]  # one is given

@@ -19,7 +19,7 @@ from ofa.data.dataset import Data
 from ofa.data.decode import Decoder, Side
 from ofa.data.images import Positions, short_hash
 from ofa.data.sources.files import edge_hash
-from ofa.data.splits import files_by_split, source_path, with_class_names
+from ofa.data.splits import files_by_split, names_of_numbers, source_path, with_class_names
 
 _HASHED_BYTES = 2**30
 """Size of the files up to which every image is hashed."""
@@ -139,17 +139,10 @@ def parquet(config: DataConfig, image: str = "image", label: str = "label") -> D
             labels,
         )
     if names:
-        stores = {split: (store, _named(root, labels, names)) for split, (store, labels) in stores.items()}
+        stores = {
+            split: (store, names_of_numbers(root, split, labels, names)) for split, (store, labels) in stores.items()
+        }
     return with_class_names(root.stem, stores, config, names)
-
-
-def _named(root: Path, labels: list[str], names: list[str]) -> list[str]:
-    """Return the names of classes by number."""
-    name_of = {str(number): name for number, name in enumerate(names)}
-    for text in labels:
-        if text not in name_of:
-            raise DataError(f"{root} has the label {text!r}, but its classes are {names}; mend the labels")
-    return [name_of[text] for text in labels]
 
 
 def _check_columns(file: Path, schema: Any, image: str, label: str) -> None:

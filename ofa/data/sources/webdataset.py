@@ -138,7 +138,8 @@ def _sample(
             images.append((member.offset_data, member.size))
         elif suffix == label_suffix:
             content = tar.extractfile(member).read().decode()  # type: ignore[union-attr]  # it is a file
-            text = str(parse_json(content)[key]) if key else content.strip()
+            value = parse_json(content)[key] if key else content.strip()
+            text = "" if value is None else str(value)
     if len(images) > 1:
         raise DataError(f"{shard}: sample {name!r} has several images; give it one")
     if not images or not text:

@@ -27,6 +27,23 @@ def data():
     return Data("pets", ("cat", "dog"), **splits)
 
 
+# Labels
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(("label", "problem"), [(-1, "and labels count from 0"), (2, "but 2 classes: cat, dog")])
+def test_a_label_of_no_class_is_one_error_that_names_it(split, label, problem):
+    splits = {one: tensor_images(seed=seed) for seed, one in enumerate(SPLITS)}
+    splits[split].labels[3] = label
+    with pytest.raises(DataError, match=f"'pets' has the label {label} in {split}, {problem}; mend the labels, or"):
+        Data("pets", ("cat", "dog"), **splits)
+
+
+def test_a_split_without_images_is_one_error():
+    with pytest.raises(DataError, match="'pets' has no images in test; add some"):
+        Data("pets", ("cat", "dog"), train=tensor_images(), validation=tensor_images(), test=tensor_images(0))
+
+
 # Normalization
 
 

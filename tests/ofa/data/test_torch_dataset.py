@@ -91,9 +91,10 @@ def test_labels_are_read_from_the_data_set_where_it_has_them():
         (lambda pixels, label: pixels, "an item is a ndarray; give pairs of an image and a label"),
         (
             lambda pixels, label: (pixels, float(label)),
-            r"the labels of Items are float64 \[60\]; give one integer",
+            r"the labels of Items are float64 \[60\], such as \[0\.0\]; give one integer",
         ),
-        (lambda pixels, label: (pixels, label - 1), "the labels of Items are int64"),
+        (lambda pixels, label: (pixels, label - 1), r"the labels of Items are int64 \[60\], such as \[-1\]; give"),
+        (lambda pixels, label: (pixels, label or None), r"the labels of Items are object \[60\], such as \[None\];"),
         (lambda pixels, label: (pixels, str(label)), "the labels of Items are <U1"),
         (lambda pixels, label: (pixels, [label]), r"the labels of Items are int64 \[60, 1\]"),
     ],

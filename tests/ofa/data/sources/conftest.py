@@ -98,7 +98,7 @@ def as_webdataset(folder, pictures):
         for shard, first in enumerate(range(0, len(pairs), 10)):
             with tarfile.open(folder / f"{split}-{shard:03}.tar", "w") as tar:
                 for i, (picture, name) in enumerate(pairs[first : first + 10], first):
-                    for suffix, content in (("png", png(picture)), ("cls", name.encode())):
+                    for suffix, content in (("png", png(picture)), ("cls", (name or "").encode())):
                         member = tarfile.TarInfo(f"digits/{i:04}.{suffix}")
                         member.size = len(content)
                         tar.addfile(member, io.BytesIO(content))

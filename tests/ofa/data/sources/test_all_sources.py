@@ -12,7 +12,7 @@ from ofa.data.config import DataConfig
 from ofa.data.load import list_data, load_data
 from ofa.data.loaders import train_batches
 from ofa.train.config import TrainConfig
-from tests.ofa.data.sources.conftest import CLASSES, WRITERS
+from tests.ofa.data.sources.conftest import CLASSES, WRITERS, Pictures
 
 KINDS = pytest.mark.parametrize("kind", WRITERS)
 
@@ -60,6 +60,18 @@ def test_color_is_read_where_it_is_asked_for(write, kind):
     image, _ = data.train[0]
     assert image.shape == (3, 8, 8)
     assert torch.equal(image[0], image[2])
+
+
+@pytest.mark.parametrize("label", ["-1", None, "3"])
+@pytest.mark.parametrize("kind", ["csv", "npz", "compressed npz", "npy", "webdataset", "parquet"])
+def test_a_test_picture_without_a_class_of_the_training_pictures_is_one_error(tmp_path, pictures, kind, label):
+    """Data sets mark unlabeled pictures by -1; see test_huggingface.py for those that number their classes."""
+    number = {name: str(i) for i, name in enumerate(CLASSES)}
+    splits = {split: [(picture, number[name]) for picture, name in pairs] for split, pairs in pictures.splits.items()}
+    splits["test"][4] = splits["test"][4][0], label
+    problem = "needs a value|[oO]bject|no 'label'|no label" if label is None else f"class '{label}' in test"
+    with pytest.raises(DataError, match=problem):
+        load_data(DataConfig(**WRITERS[kind](tmp_path / "digits", Pictures(splits)), in_channels=1))
 
 
 def test_every_registered_source_is_tried_here_or_elsewhere():

@@ -72,7 +72,7 @@ def test_the_digest_of_large_files_tells_files_apart(save, monkeypatch, bound, p
         ),
         (
             {"metadata": named(["cat", "dog"]), "label": [0, 2] * 6},
-            "has the label '2', but its classes are",
+            "has the label '2' in train, but its classes are 0 to 1: cat, dog; mend the labels",
         ),
         ({"image": [b"no image"] * 12}, r"cannot read the image \d+ in .*pets\.parquet .*repair or remove it"),
     ],

@@ -36,6 +36,14 @@ def test_splits_are_those_of_torchvision_and_others_come_from_the_training_image
         assert label == LABELS[200 + i]
 
 
+@pytest.mark.parametrize(("part", "split"), [("train", "train"), ("t10k", "test")])
+def test_a_label_of_no_class_is_one_error_that_names_it(mnist, part, split):
+    path = mnist / "MNIST" / "raw" / f"{part}-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + bytes([10]))
+    with pytest.raises(DataError, match=f"'MNIST' has the label 10 in {split}, but 10 classes: 0 - zero"):
+        load_data(DataConfig(name="torchvision:MNIST", folder=mnist, in_channels=1))
+
+
 def test_options_are_passed_on(mnist):
     with pytest.raises(DataError, match=r"torchvision's MNIST cannot be loaded from .*unexpected keyword argument 'a'"):
         load_data(DataConfig(name="torchvision:MNIST", folder=mnist, options={"a": 1}))

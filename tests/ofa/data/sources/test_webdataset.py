@@ -47,6 +47,14 @@ def test_labels_may_lie_in_json_beside_other_files(shard, files):
     assert len(data.train) + len(data.validation) + len(data.test) == 10
 
 
+def test_a_label_that_is_null_is_missing(shard, files):
+    described = [
+        (name.replace("cls", "json"), b'{"animal": null}' if "cls" in name else image) for name, image in files
+    ]
+    with pytest.raises(DataError, match="sample '0' has no label"):
+        load_data(shard(described, label="json:animal"))
+
+
 def test_samples_of_one_name_in_different_folders_are_different(shard, files):
     moved = [(f"{folder}/{name}", content) for folder in ("a", "b.c") for name, content in files]
     data = load_data(shard([*moved, ("._hidden.png", b"no image")]))
