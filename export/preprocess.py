@@ -78,7 +78,7 @@ class Preprocess:
         image = _image(picture)
         try:
             pixels = np.asarray(upright_opaque(image, self.in_channels, self.background))
-        except (OSError, SyntaxError, ValueError) as error:  # all that Pillow raises for a broken file
+        except Exception as error:  # of a broken file, which may be read only now, decoders raise errors of many kinds
             raise DataError(f"a PIL image of mode {image.mode!r} ({error}); convert it to RGB first") from error
         return pixels.reshape(*pixels.shape[:2], self.in_channels)
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ofa.core.errors import DataError
+from ofa.core.errors import DataError, OfaError, one_line
 from ofa.core.pictures import WHITE, Color, upright_opaque
 
 Side = Callable[[Image.Image], int]
@@ -96,8 +96,10 @@ def reading(name: str | Path) -> Iterator[None]:
     """Turn whatever Pillow raises while it reads an image into a DataError that names it."""
     try:
         yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {name} ({error}); repair or remove it") from error
+    except OfaError:
+        raise
+    except Exception as error:  # decoders raise errors of many kinds, such as RuntimeError for AVIF
+        raise DataError(f"cannot read the image {name} ({one_line(error)}); repair or remove it") from error
 
 
 @cache

@@ -1,3 +1,4 @@
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,6 +156,16 @@ def test_a_pil_image_of_a_truncated_file_is_refused(tmp_path):
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
     with Image.open(tmp_path / "half.png") as image, pytest.raises(DataError, match="a PIL image of mode 'RGB'"):
         GRAY(image)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, TypeError, struct.error])
+def test_whatever_a_decoder_raises_is_one_error(monkeypatch, kind):
+    def fail(_):
+        raise kind("broken")
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(DataError, match=r"a PIL image of mode 'L' \(broken\)"):
+        GRAY(Image.new("L", (28, 28)))
 
 
 @pytest.mark.parametrize(

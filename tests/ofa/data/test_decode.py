@@ -1,12 +1,16 @@
 import io
+import random
+import struct
+import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
-from ofa.core.errors import DataError
-from ofa.data.decode import Decoder, image_suffixes, pixels_of
+from ofa.core.errors import DataError, TrainError
+from ofa.data.decode import Decoder, image_suffixes, pixels_of, reading
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +20,89 @@ def photo():
     return Image.fromarray(load_sample_image("china.jpg")).resize((48, 32))
 
 
+def encoded(picture, suffix, **options):
+    content = io.BytesIO()
+    picture.save(content, Image.registered_extensions()[f".{suffix}"], **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_that_a_camera_noted_is_applied(tmp_path, photo, orientation):
+def test_the_orientation_that_a_camera_noted_is_applied(tmp_path, photo, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo.save(tmp_path / "a.png", exif=exif)
-    with Image.open(tmp_path / "a.png") as opened:
+    photo.save(tmp_path / f"a.{suffix}", exif=exif)
+    with Image.open(tmp_path / f"a.{suffix}") as opened:
         upright = ImageOps.exif_transpose(opened)
-    decoded = pixels_of(Decoder().file(tmp_path / "a.png"))
+    decoded = pixels_of(Decoder().file(tmp_path / f"a.{suffix}"))
     assert decoded.shape == (3, *((32, 48) if orientation < 5 else (48, 32)))
     assert np.array_equal(decoded.permute(1, 2, 0).numpy(), np.asarray(upright))
+
+
+def tiff_entries(*entries, order=">"):
+    """EXIF of one directory: entries `(tag, type, count, value)`, right or wrong, with values of four bytes."""
+    directory = b"".join(struct.pack(f"{order}HHI4s", *entry) for entry in entries)
+    head = (b"MM" if order == ">" else b"II") + struct.pack(f"{order}HI", 42, 8)
+    return b"Exif\0\0" + head + struct.pack(f"{order}H", len(entries)) + directory + bytes(4)
+
+
+WRONGLY_TYPED = {
+    "text as a number": (0x010F, 3, 1, b"\0\7\0\0"),
+    "number as a text": (0x0100, 2, 4, b"abc\0"),
+    "number as bytes": (0x0112 + 1, 7, 4, b"abcd"),
+    "directory as a text": (0x8769, 2, 4, b"abc\0"),
+    "directory of GPS beyond the end": (0x8825, 4, 1, b"\0\0\xff\0"),
+    "unknown type": (0x0131, 99, 1, b"abcd"),
+    "value beyond the end": (0x0132, 2, 20, b"\0\0\xff\0"),
+    "several of one": (0x011A, 3, 2, b"\0\1\0\2"),
+    "float of four bytes": (0x011B, 11, 1, b"\x7f\xc0\0\0"),
+    "negative": (0x0128, 9, 1, b"\xff\xff\xff\xff"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONGLY_TYPED.values(), ids=WRONGLY_TYPED)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_other_tags_of_exif_may_be_wrong(photo, wrong, suffix, orientation):
+    exif = tiff_entries(*sorted([(0x0112, 3, 1, struct.pack(">HH", orientation, 0)), wrong]))
+    plain, tagged = encoded(photo, suffix), encoded(photo, suffix, exif=exif)
+    turned = np.rot90(pixels_of(Decoder().encoded(plain, "a")), {1: 0, 3: 2, 6: 3}[orientation], axes=(1, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of such tags
+        assert np.array_equal(pixels_of(Decoder().encoded(tagged, "a")), turned)
+
+
+@pytest.mark.parametrize("entry", [(3, 1, b"\0\0\0\0"), (3, 1, b"\0\x09\0\0"), (2, 4, b"abc\0"), (3, 2, b"\0\6\0\6")])
+def test_an_orientation_that_means_nothing_leaves_the_picture_as_it_is(photo, entry):
+    plain = pixels_of(Decoder().encoded(encoded(photo, "jpg"), "a"))
+    for exif in (tiff_entries((0x0112, *entry)), b"Exif\0\0MM\0", b"Exif\0\0nonsense", b"Exif\0\0"):
+        assert torch.equal(pixels_of(Decoder().encoded(encoded(photo, "jpg", exif=exif), "a")), plain)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif", "tif", "gif", "bmp"])
+def test_damaged_bytes_are_a_picture_or_one_error(photo, suffix):
+    if f".{suffix}" not in image_suffixes():
+        pytest.skip(f"this Pillow does not read {suffix}")
+    exif = Image.Exif()
+    exif.update({0x0112: 6, 0x010F: "a camera", 0x011A: 72.0})
+    options = {"exif": exif.tobytes()} if suffix in ("jpg", "png", "webp", "avif") else {}
+    whole, rng = encoded(photo, suffix, **options), random.Random(0)
+    for i in range(60):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            content[rng.randrange(len(content) if i % 2 else 200)] = rng.randrange(256)
+        with warnings.catch_warnings(), suppress(DataError):
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # too much memory
+            Decoder().encoded(bytes(content), "a")
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, TypeError, AttributeError, KeyError, struct.error, SyntaxError])
+def test_whatever_a_decoder_raises_is_one_error(kind):
+    with pytest.raises(DataError, match=r"cannot read the image a \('?no'?\); repair or remove it"), reading("a"):
+        raise kind("no")
+    with pytest.raises(TrainError, match="mine"), reading("a"):
+        raise TrainError("mine")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
