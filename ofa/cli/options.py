@@ -160,8 +160,10 @@ def parse_limits(texts: Sequence[str], config: TargetConfig) -> list[dict[str, f
     return limits
 
 
-def json_object(option: str, text: str) -> dict[str, Any]:
-    """Parse an option's text as a JSON object; RecipeError if it is something else."""
+def json_object(option: str, text: str | None) -> dict[str, Any]:
+    """Parse an option's text as a JSON object, empty if it was not given; RecipeError if it is something else."""
+    if text is None:
+        return {}
     advice = 'give an object such as {"threads": 2}'
     try:
         value = parse_json(text)
@@ -172,7 +174,7 @@ def json_object(option: str, text: str) -> dict[str, Any]:
     return value
 
 
-def family_of(name: str, options: str) -> Family:
+def family_of(name: str, options: str | None) -> Family:
     """Create a family from its name and the text of `--options`, and check it."""
     from ofa.supernet.registry import check_family, create_family
 

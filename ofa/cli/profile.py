@@ -1,14 +1,21 @@
 """`ofa profile`: the latency table of a recipe's device, or of any family on any device."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofa.cli.options import JsonOption, RunOption, TargetOption, execute, family_of, json_object, make_run, user_path
 from ofa.cli.output import emit, progress, table
+from ofa.core.errors import RecipeError
+
+if TYPE_CHECKING:  # the engine imports torch; `ofa --help` does without
+    from ofa.cost.latency.table import LatencyTable
+    from ofa.pipeline.run import Run
 
 
 def profile(
@@ -19,11 +26,12 @@ def profile(
     run_dir: RunOption = None,
     target: TargetOption = None,
     device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Measure a family on this device, without a run.")
+        str | None,
+        typer.Option(metavar="NAME", help="Measure a family on this device, without a run; for the options below."),
     ] = None,
-    options: Annotated[str, typer.Option(help="Family options as JSON: '{\"resolutions\": [96, 128]}'.")] = "{}",
-    device_options: Annotated[str, typer.Option(help="Device options as JSON: '{\"threads\": 2}'.")] = "{}",
-    measuring: Annotated[str, typer.Option(help="Keys of a recipe's section `profile` as JSON.")] = "{}",
+    options: Annotated[str | None, typer.Option(help="Family options as JSON: '{\"resolutions\": [96, 128]}'.")] = None,
+    device_options: Annotated[str | None, typer.Option(help="Device options as JSON: '{\"threads\": 2}'.")] = None,
+    measuring: Annotated[str | None, typer.Option(help="Keys of a recipe's section `profile` as JSON.")] = None,
     minutes: Annotated[
         float | None,
         typer.Option(help="Time for the whole table: what tells most is measured first. More go on from there."),
@@ -43,9 +51,19 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a latency table, or resume an interrupted measurement."""
+    of_device: dict[str, Any] = {
+        "--options": options,
+        "--device-options": device_options,
+        "--measuring": measuring,
+        "--minutes": minutes,
+        "--like": like or None,
+        "--out": out,
+    }
     if device is None:
-        execute(make_run(recipe, run_dir), "profile", target)
+        _refuse(of_device, "for a family on a device, without a run; add --device, or leave out what is not of the run")
+        _profile_run(make_run(recipe, run_dir), target, as_json)
         return
+    _refuse({"--run": run_dir, "--target": target}, "for the run of a recipe; leave it out with --device")
     import numpy as np
 
     from ofa.core.config import validate
@@ -69,7 +87,33 @@ def profile(
             on_progress=lambda done, total: report(done, total, "latencies"),
         )
     measured.save(path)
-    counts = {"table": str(path), "rows": len(measured.rows), "networks": len(measured.networks)}
-    metrics = {key: value if math.isfinite(value) else None for key, value in asdict(measured.evaluate()).items()}
-    result = counts | metrics
+    result = _summary(path, measured)
     emit(result, as_json, lambda: table("latency table", tuple(result), [tuple(result.values())]))
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Raise a RecipeError that names those of the options that were given."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise RecipeError(f"{', '.join(given)}: {why}")
+
+
+def _profile_run(run: Run, target: str | None, as_json: bool) -> None:
+    execute(run, "profile", target)
+    results = []
+    for one in run.targets if target is None else [run.target(target)]:
+        for precision in one.precisions:
+            summary = _summary(one.table_path(precision), one.latency_table(precision))
+            results.append({"target": one.name, "precision": precision} | summary)
+
+    def show() -> None:
+        for result in results:
+            table("latency table", tuple(result), [tuple(result.values())])
+
+    emit(results, as_json, show)
+
+
+def _summary(path: Path, measured: LatencyTable) -> dict[str, Any]:
+    """Return what a table holds, and how well it predicts its checks if it has any."""
+    metrics = asdict(measured.evaluate()) if measured.checks else {}
+    counts = {"table": str(path), "rows": len(measured.rows), "networks": len(measured.networks)}
+    return counts | {key: value if math.isfinite(value) else None for key, value in metrics.items()}

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_a_metric_that_is_not_defined_is_null(command, path):
         (("--device", "ort-cpu", "--measuring", '{"runs": 1}'), "--measuring: runs: unknown key"),
         (("--device", "ort-cpu", "--minutes", "0"), "--measuring: minutes = 0.0: input should be greater than 0"),
         (("--device", "ort-cpu", "--like", "nowhere.json"), "nowhere.json is not a readable latency table"),
-        ((), "no recipe 'small_mobilenet_v3'; choose from digits, "),
+        ((), "--out: for a family on a device, without a run; add --device"),
     ],
 )
 def test_bad_input_gets_one_clear_error_and_writes_nothing(command, arguments, message, tmp_path):
@@ -112,6 +113,51 @@ def test_bad_input_gets_one_clear_error_and_writes_nothing(command, arguments, m
     assert message in " ".join(err.split())
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+OF_A_DEVICE = {
+    "--options": "{}",
+    "--device-options": "{}",
+    "--measuring": "{}",
+    "--minutes": "1",
+    "--like": "a.json",
+    "--out": "b.json",
+}
+OF_A_RUN = {"--run": "a", "--run-dir": "a", "--target": "local"}
+OF_THE_OTHER = [(("nonesuch",), OF_A_DEVICE), (("nonesuch", "--device", "nonesuch"), OF_A_RUN)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [(mode, [*pair]) for mode, others in OF_THE_OTHER for pair in others.items()]
+    + [(mode, [text for pair in others.items() for text in pair]) for mode, others in OF_THE_OTHER],
+)
+def test_options_of_the_other_mode_are_one_error_that_names_them(command, tmp_path, monkeypatch, mode, options):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("profile", *mode, *options)
+    assert (code, out) == (2, "")
+    for name in options[::2]:
+        assert name.removesuffix("-dir") in " ".join(err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_option_belongs_to_a_mode_or_to_both(command):
+    listed = set(re.findall(r"--[a-z-]+", command("profile", "--help")[1]))
+    assert {"--device", "--json", "--help", *OF_A_DEVICE, *OF_A_RUN} == listed
+
+
+def test_the_tables_of_a_run_are_shown_as_a_table_and_as_json(command, finished, tiny_yaml):
+    code, out, err = command("profile", tiny_yaml, "--run", finished, "--target", "local", "--json")
+    assert code == 0, err
+    (shown,) = json.loads(out)
+    table = LatencyTable.load(finished / "targets/local/latency_table-float32.json")
+    assert (shown["target"], shown["precision"]) == ("local", "float32")
+    assert (shown["table"], shown["rows"]) == (
+        str(finished / "targets/local/latency_table-float32.json"),
+        len(table.rows),
+    )
+    assert shown["n"] == len(table.checks)
+    assert "latency table" in command("profile", tiny_yaml, "--run", finished)[1]
 
 
 def test_an_unknown_family_is_one_error(command):
