@@ -41,7 +41,7 @@ def serve(
     `ofa specialize RUN --name phone --device browser`.
     """
     from export.web.certificate import certificate
-    from export.web.running import Running, announce, new_key
+    from export.web.running import Running, announce, new_key, withdraw
     from export.web.server import ServeConfig
     from export.web.server import serve as start
 
@@ -61,7 +61,8 @@ def serve(
     options: dict[str, Any] = {"host": host, "port": port, "cert": cert, "tls_key": key, "on_token": show}
     server = start(ServeConfig(key=server_key, **options, **_shown(run)))
     local = "127.0.0.1" if ip_address(address).is_loopback or host == "0.0.0.0" else address
-    path = announce(Running(f"{scheme}://{local}:{server.port}", server_key, None if cert is None else str(cert)))
+    running = Running(f"{scheme}://{local}:{server.port}", server_key, None if cert is None else str(cert))
+    announce(running)
     what = "in the browser that shall be measured" if run is None else "to see the run, and to measure the device"
     console.print(f"Open this link {what}. It works once. Ctrl-C ends.", soft_wrap=True)
     if ip_address(address).is_loopback:
@@ -77,7 +78,7 @@ def serve(
         with server, suppress(KeyboardInterrupt):
             server.serve_forever()
     finally:
-        path.unlink(missing_ok=True)
+        withdraw(running)
 
 
 def _shown(name: str | None) -> dict[str, Any]:

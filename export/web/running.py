@@ -3,6 +3,7 @@
 import json
 import secrets
 import ssl
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def announce(running: Running) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_private(path, json.dumps(asdict(running)).encode())
     return path
+
+
+def withdraw(running: Running) -> None:
+    """Remove the file of a server that ends, unless another server has written its own there."""
+    with suppress(DeviceError):
+        if find() == running:
+            (cache_folder() / _FILE).unlink(missing_ok=True)
 
 
 def find() -> Running:

@@ -8,7 +8,6 @@ import json
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from export.web.hub import Hub, read_about
 from ofa.core.errors import DeviceError
 
 PROTOCOL = 1
-_COOKIE = "ofa"
 _JSON_BYTES = 2**20
 """Largest answer of a page to a job: the times of 10,000 runs."""
 _SMALL_BYTES = 4096
@@ -102,6 +100,11 @@ class WebServer(HttpServer):
     def port(self) -> int:
         """The port that it listens on."""
         return int(self.server_address[1])
+
+    @property
+    def cookie_name(self) -> str:
+        """The name of its cookies, with the port, which browsers do not tell apart."""
+        return f"ofa-{self.port}"
 
 
 class _Handler(HttpHandler):
@@ -205,7 +208,7 @@ class _Handler(HttpHandler):
         if not self.server.access.knows(owner):
             owner = self.server.access.enter(str(message.get("token", "")))
             secure = "; Secure" if self.server.is_secure else ""
-            headers["Set-Cookie"] = f"{_COOKIE}={owner}; Path=/; HttpOnly; SameSite=Strict{secure}"
+            headers["Set-Cookie"] = f"{self.server.cookie_name}={owner}; Path=/; HttpOnly; SameSite=Strict{secure}"
         answer = {"page": hub.join(owner, about), "progress": hub.progress} if joins else {}
         self.answer(json.dumps(answer).encode(), headers=headers)
 
@@ -216,11 +219,9 @@ class _Handler(HttpHandler):
         return cookie
 
     def _sent_cookie(self) -> str:
-        try:
-            cookies = SimpleCookie(self.headers.get("Cookie", ""))
-        except CookieError:
-            return ""
-        return cookies[_COOKIE].value if _COOKIE in cookies else ""
+        # By hand: Python's parser drops all cookies after one that it cannot read, which may be another program's.
+        pairs = (pair.strip().partition("=") for pair in self.headers.get("Cookie", "").split(";"))
+        return next((value for name, _, value in pairs if name == self.server.cookie_name), "")
 
     def _check_host(self) -> None:
         """Refuse names that are not this server's: a page elsewhere may let its name point here."""

@@ -2,7 +2,7 @@ import stat
 
 import pytest
 
-from export.web.running import Running, announce, find, new_key
+from export.web.running import Running, announce, find, new_key, withdraw
 from ofa.core.errors import DeviceError
 
 
@@ -19,6 +19,18 @@ def test_the_server_of_this_computer_is_found():
     again = Running("https://127.0.0.1:9", new_key(), "cert.pem")
     announce(again)
     assert find() == again
+
+
+def test_a_server_that_ends_leaves_the_file_of_another():
+    first, second = (Running(f"http://127.0.0.1:{port}", new_key()) for port in (8518, 8519))
+    announce(first)
+    announce(second)
+    withdraw(first)
+    assert find() == second
+    withdraw(second)
+    withdraw(second)
+    with pytest.raises(DeviceError, match="no `ofa serve` runs"):
+        find()
 
 
 def test_without_a_server_the_next_step_is_named():

@@ -72,9 +72,19 @@ def test_a_link_lets_one_browser_in_and_its_cookie_the_pages_after(serving):
     second = Page(server, first, cookie=page.cookie)  # the same link, in the same browser
     assert second.status == 200
     assert [one.id for one in server.hub.pages()] == [page.name, second.name]
-    assert page.cookie.startswith("ofa=")
+    assert page.cookie.startswith(f"ofa-{server.port}=")
     head = raw(server.port, request("POST", "/api/join", json.dumps({"token": tokens[0], "about": ABOUT}).encode()))[1]
     assert b"; Path=/; HttpOnly; SameSite=Strict" in head
+
+
+def test_a_browser_may_be_in_at_several_servers_and_have_cookies_of_others(serving):
+    """Browsers send the cookies of one host to all its ports."""
+    one, other = serving(), serving()
+    first, second = Page(one), Page(other)
+    assert first.cookie.partition("=")[0] != second.cookie.partition("=")[0]
+    both = f'prefs={{"theme":"dark"}}; a b=c; {first.cookie}; =; x; {second.cookie}'
+    for server, page in ((one, first), (other, second)):
+        assert Client(server).ask("POST", "/api/alive", {"page": page.name}, Cookie=both)[0] == 200
 
 
 def test_a_page_that_cannot_say_what_it_is_does_not_use_up_the_link(serving):
@@ -149,7 +159,7 @@ def hostile(page, other, job):
         yield 403, post("/api/join", joining | {"token": token})
     for endpoint in ("next", "alive", "leave"):
         yield 403, post(f"/api/{endpoint}", good)
-        yield 403, post(f"/api/{endpoint}", good, "Cookie: ofa=x")
+        yield 403, post(f"/api/{endpoint}", good, f"Cookie: {page.cookie.partition('=')[0]}=x")
         yield 403, post(f"/api/{endpoint}", good, "Cookie: \x00=;;;ofa")
         yield 404, post(f"/api/{endpoint}", {"page": other.name}, cookie)
         yield 404, post(f"/api/{endpoint}", {"page": "../" + page.name}, cookie)
