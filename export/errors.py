@@ -65,7 +65,7 @@ def local_path(path: str | Path) -> Path:
 def check_installed(module: str, name: str, extra: str) -> None:
     """Raise DeviceError if a module that comes with an extra of this package is not there; `name` is what it is."""
     if find_spec(module) is None:
-        raise DeviceError(f"{name} is not installed; run: pip install 'ofa[{extra}]'")
+        raise DeviceError(f"{name} is not installed; run in the checkout: pip install -e '.[{extra}]'")
 
 
 def check_image_shape(expected: tuple[int, ...], images: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""ExecuTorch, PyTorch's runtime for phones, on the CPU; an extra, `pip install 'ofa[executorch]'`."""
+"""ExecuTorch, PyTorch's runtime for phones, on the CPU; needs the extra `executorch`."""
 
 import warnings
 from pathlib import Path

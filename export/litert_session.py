@@ -1,4 +1,4 @@
-"""LiteRT, formerly TensorFlow Lite, on the CPU; an extra, `pip install 'ofa[litert]'`. Free of torch."""
+"""LiteRT, formerly TensorFlow Lite, on the CPU; needs the extra `litert`. Free of torch."""
 
 from pathlib import Path
 from threading import Lock

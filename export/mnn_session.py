@@ -1,4 +1,4 @@
-"""MNN, Alibaba's runtime for phones, on the CPU; an extra, `pip install 'ofa[mnn]'`. Free of torch."""
+"""MNN, Alibaba's runtime for phones, on the CPU; needs the extra `mnn`. Free of torch."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""ncnn, Tencent's runtime for phones, on the CPU; an extra, `pip install 'ofa[ncnn]'`. Free of torch."""
+"""ncnn, Tencent's runtime for phones, on the CPU; needs the extra `ncnn`. Free of torch."""
 
 import tempfile
 import zipfile

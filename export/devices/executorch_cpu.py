@@ -1,4 +1,4 @@
-"""The device `executorch-cpu`: ExecuTorch on this machine's processor; an extra, `pip install 'ofa[executorch]'`."""
+"""The device `executorch-cpu`: ExecuTorch on this machine's processor; needs the extra `executorch`."""
 
 from export.devices.converted_cpu import ConvertedCpu
 from export.formats.executorch_format import PRECISIONS

@@ -1,4 +1,4 @@
-"""The device `litert-cpu`: LiteRT on this machine's processor; an extra, `pip install 'ofa[litert]'`."""
+"""The device `litert-cpu`: LiteRT on this machine's processor; needs the extra `litert`."""
 
 from export.devices.converted_cpu import ConvertedCpu
 from export.formats.litert_format import PRECISIONS

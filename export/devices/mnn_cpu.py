@@ -1,4 +1,4 @@
-"""The device `mnn-cpu`: MNN on this machine's processor; an extra, `pip install 'ofa[mnn]'`."""
+"""The device `mnn-cpu`: MNN on this machine's processor; needs the extra `mnn`."""
 
 from export.devices.converted_cpu import ConvertedCpu
 from export.devices.local import check_batch

@@ -1,4 +1,4 @@
-"""The device `ncnn-cpu`: ncnn on this machine's processor; an extra, `pip install 'ofa[ncnn]'`."""
+"""The device `ncnn-cpu`: ncnn on this machine's processor; needs the extra `ncnn`."""
 
 from export.devices.converted_cpu import ConvertedCpu
 from export.formats.ncnn_format import PRECISIONS

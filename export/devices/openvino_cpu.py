@@ -1,4 +1,4 @@
-"""The device `openvino-cpu`: OpenVINO on this machine's processor; an extra, `pip install 'ofa[openvino]'`."""
+"""The device `openvino-cpu`: OpenVINO on this machine's processor; needs the extra `openvino`."""
 
 import importlib
 import sys
@@ -84,7 +84,9 @@ def _import_openvino() -> ModuleType:
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
-        raise DeviceError(f"OpenVINO is not installed ({error}); run: pip install 'ofa[openvino]'") from error
+        raise DeviceError(
+            f"OpenVINO is not installed ({error}); run in the checkout: pip install -e '.[openvino]'"
+        ) from error
     finally:
         if hidden:
             del sys.modules[telemetry]

@@ -1,4 +1,4 @@
-"""The model format `coreml`: packages for Apple's devices; an extra, `pip install 'ofa[coreml]'`."""
+"""The model format `coreml`: packages for Apple's devices; needs the extra `coreml`."""
 
 import platform
 import shutil

@@ -1,4 +1,4 @@
-"""The model format `executorch`: files for PyTorch's runtime for phones; an extra, `pip install 'ofa[executorch]'`."""
+"""The model format `executorch`: files for PyTorch's runtime for phones; needs the extra `executorch`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The model format `litert`: files for LiteRT, Google's runtime for phones; an extra, `pip install 'ofa[litert]'`."""
+"""The model format `litert`: files for LiteRT, Google's runtime for phones; needs the extra `litert`."""
 
 import tempfile
 from pathlib import Path

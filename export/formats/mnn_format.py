@@ -1,4 +1,4 @@
-"""The model format `mnn`: files for MNN, Alibaba's runtime for phones; an extra, `pip install 'ofa[mnn]'`."""
+"""The model format `mnn`: files for MNN, Alibaba's runtime for phones; needs the extra `mnn`."""
 
 import re
 import subprocess

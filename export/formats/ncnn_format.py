@@ -1,4 +1,4 @@
-"""The model format `ncnn`: files for ncnn, Tencent's runtime for phones; an extra, `pip install 'ofa[ncnn]'`."""
+"""The model format `ncnn`: files for ncnn, Tencent's runtime for phones; needs the extra `ncnn`."""
 
 import json
 import re

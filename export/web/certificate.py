@@ -1,4 +1,4 @@
-"""A certificate for this computer's address, made once and kept; needs the extra `pip install 'ofa[serve]'`."""
+"""A certificate for this computer's address, made once and kept; needs the extra `serve`."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ def _make(address: str, cert: Path, key: Path) -> None:
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError as error:
-        advice = "run: pip install 'ofa[serve]', or give --cert and --key"
+        advice = "run in the checkout: pip install -e '.[serve]', or give --cert and --key"
         raise DeviceError(f"a certificate needs the package cryptography; {advice}") from error
     private, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ofa serve")])

@@ -117,7 +117,7 @@ def test_a_file_says_its_input_and_runs_by_default_with_onnx_runtime(onnx_path, 
 
 
 def test_a_file_of_mnn_runs_by_default_with_mnn(network, tmp_path):
-    pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+    pytest.importorskip("_tools", reason="needs the extra mnn")
     from export.formats.mnn_format import MnnFormat
 
     path = tmp_path / "model.mnn"

@@ -8,7 +8,7 @@ from export.mnn_session import MnnModel
 from ofa.core.errors import DeviceError
 from ofa.devices.format import create_format
 
-pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+pytest.importorskip("_tools", reason="needs the extra mnn")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def path(network, tmp_path_factory):
 def test_without_mnn_the_error_says_what_to_install(path, monkeypatch):
     export.mnn_session.import_mnn.cache_clear()
     monkeypatch.setattr("export.errors.find_spec", lambda _: None)
-    with pytest.raises(DeviceError, match=r"MNN is not installed; run: pip install 'ofa\[mnn\]'"):
+    with pytest.raises(DeviceError, match=r"MNN is not installed; run in the checkout: pip install -e '\.\[mnn\]'"):
         MnnModel(path)
 
 

@@ -100,7 +100,7 @@ def test_each_kind_of_file_has_a_format_and_a_device_that_runs_it(name):
 
 @pytest.mark.parametrize("name", FILE_KINDS)
 def test_without_the_runtime_the_error_says_what_to_install(name, monkeypatch, tmp_path):
-    missing = rf" is not installed; run: pip install 'ofa\[{name}\]'"
+    missing = rf" is not installed; run in the checkout: pip install -e '\.\[{name}\]'"
     monkeypatch.setattr("export.errors.find_spec", lambda _: None)
     if name == "mnn":
         import export.mnn_session

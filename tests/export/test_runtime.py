@@ -307,7 +307,7 @@ with Runtime(Path(sys.argv[1])) as runtime:
 
 
 def test_levels_of_another_format_are_served_beside_shared_ones(levels, source, write, images, tmp_path):
-    pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+    pytest.importorskip("_tools", reason="needs the extra mnn")
     for file in (level.file for level in levels):
         shutil.copy(source / file, tmp_path / file)
     write_mnn(tmp_path / levels[1].file, tmp_path / "middle.mnn")

@@ -175,7 +175,7 @@ def _opened(file: Path) -> Iterator[Any]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise DataError("parquet files require pyarrow; run `pip install ofa[parquet]`") from error
+        raise DataError("parquet files require pyarrow; run in the checkout: pip install -e '.[parquet]'") from error
     try:
         with ParquetFile(file, memory_map=True) as opened:
             yield opened

@@ -230,7 +230,7 @@ def test_the_file_of_a_model_is_pushed_as_it_is_and_keeps_its_format(lab, tmp_pa
 
 
 def test_mnn_is_timed_by_its_own_benchmark(lab):
-    pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+    pytest.importorskip("_tools", reason="needs the extra mnn")
     device: Device = lab.device(AdbMnn, threads=2, precision="float16")
     runner = device.hosts[0].load(LINEAR)
     mean_ms = Path(runner.remote).stat().st_size / 1e4
@@ -243,7 +243,7 @@ def test_mnn_is_timed_by_its_own_benchmark(lab):
 
 
 def test_ncnn_is_timed_by_its_own_benchmark_from_the_file_without_weights(lab, tmp_path):
-    pytest.importorskip("ncnn", reason="needs pip install 'ofa[ncnn]'")
+    pytest.importorskip("ncnn", reason="needs the extra ncnn")
     device: Device = lab.device(AdbNcnn)
     model = Model(partial(nn.Conv2d, 1, 4, 3), (1, 10, 12))
     runner = device.hosts[0].load(model)
@@ -260,7 +260,7 @@ def test_ncnn_is_timed_by_its_own_benchmark_from_the_file_without_weights(lab, t
 @pytest.mark.parametrize("kind", [Adb, AdbMnn])
 def test_several_devices_on_one_phone_leave_each_other_s_models(lab, kind):
     if kind is AdbMnn:
-        pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+        pytest.importorskip("_tools", reason="needs the extra mnn")
     one = lab.device()
     runner = one.hosts[0].load(LINEAR)
     other = lab.device(kind)

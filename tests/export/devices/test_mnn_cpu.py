@@ -7,7 +7,7 @@ from export.devices.ort_cpu import OrtCpu
 from ofa.core.errors import DeviceError
 from ofa.devices.device import Model
 
-pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+pytest.importorskip("_tools", reason="needs the extra mnn")
 
 
 def test_a_batch_gives_the_logits_of_onnx_runtime(network):

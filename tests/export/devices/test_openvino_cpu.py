@@ -18,7 +18,7 @@ from ofa.core.errors import DeviceError
 from ofa.devices.device import Device, Model
 
 # Not `importorskip`, which would import OpenVINO with its telemetry.
-needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs pip install 'ofa[openvino]'")
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
 
 
 def logits(runner):
@@ -146,7 +146,9 @@ def test_a_model_that_openvino_refuses_is_one_line(monkeypatch):
 
 def test_without_openvino_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(DeviceError, match=r"OpenVINO is not installed .*; run: pip install 'ofa\[openvino\]'"):
+    with pytest.raises(
+        DeviceError, match=r"OpenVINO is not installed .*; run in the checkout: pip install -e '\.\[openvino\]'"
+    ):
         OpenvinoCpu()
     assert "openvino_telemetry" not in sys.modules
 

@@ -103,7 +103,7 @@ def test_modules_of_the_current_folder_are_not_imported(network, tmp_path, monke
 @pytest.mark.parametrize("family_name", ["small_mobilenet_v3", "hybrid_small"])
 @pytest.mark.parametrize("name", ["litert", "executorch"])
 def test_random_archs_give_the_logits_of_pytorch(name, family_name, tmp_path):
-    pytest.importorskip({"litert": "litert_torch"}.get(name, name), reason=f"needs pip install 'ofa[{name}]'")
+    pytest.importorskip({"litert": "litert_torch"}.get(name, name), reason=f"needs the extra {name}")
     family, rng = ofa.create_family(family_name), np.random.default_rng(0)
     (arch,) = map(family.space.decode, family.space.sample(1, rng))
     shape, model_format = family.input_shape(arch), create_format(name)

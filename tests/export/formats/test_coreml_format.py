@@ -8,7 +8,7 @@ import ofa
 from ofa.core.errors import DeviceError, ExportError
 from ofa.devices.format import create_format
 
-ct = pytest.importorskip("coremltools", reason="needs pip install 'ofa[coreml]'")
+ct = pytest.importorskip("coremltools", reason="needs the extra coreml")
 
 
 def write(network, shape, path, precision="float32"):

@@ -5,7 +5,7 @@ from export.executorch_session import ExecutorchModel
 from ofa.core.errors import ExportError
 from ofa.devices.format import create_format
 
-pytest.importorskip("executorch", reason="needs pip install 'ofa[executorch]'")
+pytest.importorskip("executorch", reason="needs the extra executorch")
 
 
 def test_8_bits_take_less_space_and_give_nearly_the_same(network, tmp_path):

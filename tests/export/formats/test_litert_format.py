@@ -5,7 +5,7 @@ from export.litert_session import LitertModel
 from ofa.core.errors import ExportError
 from ofa.devices.format import create_format
 
-pytest.importorskip("litert_torch", reason="needs pip install 'ofa[litert]'")
+pytest.importorskip("litert_torch", reason="needs the extra litert")
 
 
 def test_fewer_bits_take_less_space_and_give_nearly_the_same(network, tmp_path):

@@ -13,7 +13,7 @@ from ofa.core.errors import DeviceError, ExportError
 from ofa.devices.device import Model
 from ofa.devices.format import create_format
 
-pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+pytest.importorskip("_tools", reason="needs the extra mnn")
 
 FAMILIES = ("small_mobilenet_v3", "hybrid_small", "autoformer_tiny")
 

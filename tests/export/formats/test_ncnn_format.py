@@ -14,7 +14,7 @@ from ofa.core.errors import DeviceError, ExportError
 from ofa.devices.device import Model
 from ofa.devices.format import create_format
 
-pytest.importorskip("ncnn", reason="needs pip install 'ofa[ncnn]'")
+pytest.importorskip("ncnn", reason="needs the extra ncnn")
 
 
 def write(network, shape, path, precision="float32"):

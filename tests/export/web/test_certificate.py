@@ -32,5 +32,5 @@ def test_a_certificate_is_for_an_address_and_kept():
 
 def test_without_the_package_the_next_step_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(DeviceError, match=r"pip install 'ofa\[serve\]', or give --cert and --key"):
+    with pytest.raises(DeviceError, match=r"pip install -e '\.\[serve\]', or give --cert and --key"):
         certificate("192.168.1.7")

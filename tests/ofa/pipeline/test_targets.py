@@ -427,7 +427,7 @@ def refuse(*_, **__):
 
 @pytest.mark.slow
 def test_another_runtime_is_profiled_exported_for_and_served(finished):
-    pytest.importorskip("_tools", reason="needs pip install 'ofa[mnn]'")
+    pytest.importorskip("_tools", reason="needs the extra mnn")
     target = open_run(finished).specialize(TargetConfig(name="mnn", device="mnn-cpu", format="mnn", levels=2))
     assert target.latency_table("float32").device["runtime"] == "mnn"
     for level in target.levels:
