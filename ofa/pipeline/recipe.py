@@ -166,8 +166,7 @@ class Recipe(Config):
         if old:
             raise ValueError(
                 f"{', '.join(old)} moved to the list of targets, for example "
-                "`targets: [{name: local, device: ort-cpu, levels: 4}]` or `limits: [{latency_ms: 2.0}]`; "
-                "after that a trained run continues with `ofa run RECIPE --run DIR --resume`"
+                "`targets: [{name: local, device: ort-cpu, levels: 4}]` or `limits: [{latency_ms: 2.0}]`"
             )
         return content
 
