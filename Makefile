@@ -34,7 +34,7 @@ bench-search: .venv/ready   ## search and prediction judged on published tables,
 bench-data: .venv/ready     ## how large data sets are read, and its page
 	$(BIN)/python -m benchmarks.data
 
-bench-fashion-mnist: .venv/ready  ## the main job on Fashion-MNIST, under an hour on 2 cores, and its page of results
+bench-fashion-mnist: .venv/ready  ## the main job on Fashion-MNIST, one to two and a half hours on 2 cores, and its page of results
 	$(BIN)/python -m benchmarks.whole_run fashion_mnist
 
 bench-emoji: .venv/ready    ## the main job on emoji, which npm installs, and its page of results

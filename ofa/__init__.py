@@ -3,7 +3,7 @@
     family = ofa.create_family("hybrid_small", num_classes=10)   # or list_families("*mobile*"), Family.from_builder
     supernet = ofa.Supernet(family)                              # subnet(arch), extract(arch), save(path), load(path)
     history = ofa.train(supernet, data, config, folder=folder)   # or `ofa run RECIPE`, all stages at once
-    run = ofa.open_run("runs/digits")                            # supernet(), network(arch), latency_table()
+    run = ofa.open_run("runs/digits")                            # supernet(), network(arch), target().latency_table()
     metrics = ofa.evaluate(run.network(arch), batches)           # calibrate(network, batches) re-estimates BatchNorm
     table = ofa.profile(family, ofa.create_device("ort-cpu"), rng)        # latency; macs_m, params_m, size_mib, ...
     front = ofa.search(space, [Objective(...)], [Constraint(...)], rng)   # archs as rows of an index matrix

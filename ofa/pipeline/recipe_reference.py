@@ -12,7 +12,7 @@ from ofa.pipeline.recipe import Recipe
 _PAGE = """# Recipe reference
 
 Written by `ofa recipes --markdown`. `a.b` is key `b` in section `a`; `a[].b` is key `b` of each item of list `a`. A key
-without a default is required.
+without a default is required. Relative paths are relative to the working directory.
 
 | key | type | default | meaning |
 | --- | --- | --- | --- |
