@@ -3,10 +3,13 @@
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import entry_points
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ofa.cli.cost import cost
 from ofa.cli.data import data
@@ -25,6 +28,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def build() -> typer.Typer:
     """Return the application: the commands of this package and those that entry points `ofa.commands` add."""
     app = typer.Typer(
+        cls=_Commands,
         help="Train one elastic network, then deploy the best subnet of it for every device.",
         no_args_is_help=True,
         add_completion=False,
@@ -59,16 +63,31 @@ def main() -> None:
     """Run the command line; the entry point of `ofa` and of `python -m ofa`."""
     _keep_freed_memory()
     try:
-        with _joined_by_torchrun():
+        with _stoppable(), _joined_by_torchrun():
             build()()
     except OfaError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error}; finished work is kept, continue with `ofa run RECIPE --resume` once this is mended")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn Ctrl-C into a line that says how to continue, and exit code 130."""
+    try:
+        yield
     except KeyboardInterrupt as stopped:
         message = str(stopped) or "stopped; continue with `ofa run RECIPE --resume`"
-        errors.print(message, highlight=False, soft_wrap=True)
+        errors.print(message, markup=False, highlight=False, soft_wrap=True)
         sys.exit(130)
+
+
+class _Commands(TyperGroup):
+    """The commands. Typer itself ends at Ctrl-C without a word, so that it must not see that."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _stoppable():
+            return super().invoke(ctx)
 
 
 def _keep_freed_memory() -> None:
