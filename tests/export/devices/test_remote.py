@@ -392,4 +392,4 @@ def test_the_page_names_the_options_of_the_agent(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
-    assert flags == set(re.findall(r"--[a-z][a-z-]+", page.partition("## Measure")[0])) - {"--no-deps"}
+    assert flags == set(re.findall(r"--[a-z][a-z-]+", page.partition("## Measure")[0])) - {"--no-deps", "--wheel"}
