@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+_OF_EVERY_MODULE = vars(nn.Module()).keys()
+"""Attributes such as parameters, buffers and hooks."""
 ChannelGroup = tuple[tuple[str, int], ...]
 """A channel group spans the layers from the one that produces hidden channels to the ones that consume them.
 
@@ -56,9 +58,8 @@ def skeleton(build: Callable[[], nn.Module]) -> nn.Module:
 def _attributes(module: nn.Module) -> Iterator[Any]:
     """Yield what the attributes of a module and those inside it hold, and what lists and the like among them hold."""
     for inner in module.modules():
-        for name, value in vars(inner).items():
-            if name in ("_parameters", "_buffers", "_modules"):
-                continue
+        for name in vars(inner).keys() - _OF_EVERY_MODULE:
+            value = vars(inner)[name]
             yield value
             if isinstance(value, list | tuple):
                 yield from value
