@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa.cli.options import JsonOption, RunOption, TargetOption, execute, family_of, json_object, make_run, user_path
-from ofa.cli.output import emit, progress, table
+from ofa.cli.output import console, emit, progress, table
 from ofa.core.errors import RecipeError
 
 if TYPE_CHECKING:  # the engine imports torch; `ofa --help` does without
@@ -88,7 +88,7 @@ def profile(
         )
     measured.save(path)
     result = _summary(path, measured)
-    emit(result, as_json, lambda: table("latency table", tuple(result), [tuple(result.values())]))
+    emit(result, as_json, lambda: _show([{"device": device} | result]))
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -105,11 +105,28 @@ def _profile_run(run: Run, target: str | None, as_json: bool) -> None:
             summary = _summary(one.table_path(precision), one.latency_table(precision))
             results.append({"target": one.name, "precision": precision} | summary)
 
-    def show() -> None:
-        for result in results:
-            table("latency table", tuple(result), [tuple(result.values())])
+    emit(results, as_json, lambda: _show(results))
 
-    emit(results, as_json, show)
+
+def _show(results: list[dict[str, Any]]) -> None:
+    """Show a line for each table, with what is known of it, and their paths below."""
+    names = {
+        "target": "target",
+        "device": "device",
+        "precision": "precision",
+        "rows": "blocks",
+        "networks": "networks",
+        "n": "checks",
+        "mean_error_percent": "mean error %",
+        "within_5_percent": "within 5 %",
+        "within_10_percent": "within 10 %",
+        "spearman": "Spearman",
+    }
+    shown = [key for key in names if any(key in result for result in results)]
+    rows = [tuple(result.get(key) for key in shown) for result in results]
+    table("latency table", [names[key] for key in shown], rows)
+    for result in results:
+        console.print(result["table"], soft_wrap=True, highlight=False)
 
 
 def _summary(path: Path, measured: LatencyTable) -> dict[str, Any]:
