@@ -34,13 +34,13 @@ def session(model: Path | bytes, threads: int = 1) -> ort.InferenceSession:
 def image_shape(model: ort.InferenceSession) -> tuple[int, ...]:
     """Return the shape of one image that a model takes; DeviceError if its inputs are others than `run` gives."""
     inputs = [(one.name, one.type, one.shape) for one in model.get_inputs()]
-    name, kind, (_, *shape) = inputs[0]
+    shape = tuple(inputs[0][2][1:]) if inputs else ()
     sizes_known = shape and all(isinstance(size, int) and size >= 1 for size in shape)
-    if len(inputs) > 1 or (name, kind) != (INPUT, "tensor(float)") or not sizes_known:
-        listed = ", ".join(f"{name!r:.40} {kind} {sizes!r:.60}" for name, kind, sizes in inputs)
+    if [(name, kind) for name, kind, _ in inputs] != [(INPUT, "tensor(float)")] or not sizes_known:
+        listed = ", ".join(f"{name!r:.40} {kind} {sizes!r:.60}" for name, kind, sizes in inputs) or "nothing"
         wanted = f"one tensor(float) named {INPUT!r}, whose sizes but the first are fixed"
         raise DeviceError(f"the model takes {listed}, which is not {wanted}; export it so")
-    return tuple(shape)
+    return shape
 
 
 def run(model: ort.InferenceSession, images: NDArray[np.float32]) -> NDArray[np.float32]:

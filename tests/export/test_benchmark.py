@@ -142,6 +142,7 @@ def test_what_is_no_model_file_is_refused(tmp_path, name):
         ([("x", "float32", ["n", 3, 8, 8])], r"'x' tensor\(float\) \['n', 3, 8, 8\]"),
         ([("images", "uint8", ["n", 3, 8, 8])], r"'images' tensor\(uint8\)"),
         ([("images", "float32", ["n"])], r"'images' tensor\(float\) \['n'\]"),
+        ([("images", "float32", [])], r"'images' tensor\(float\) \[\]"),
         ([("images", "float32", ["n", 3]), ("mask", "float32", ["n"])], r"'images' .*, 'mask' tensor"),
     ],
 )
