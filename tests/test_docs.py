@@ -88,13 +88,13 @@ def test_the_names_of_choices_are_on_the_page(name):
 
 
 def test_keys_of_recipes_on_the_pages_exist():
-    known = {key.key.replace("[]", "") for key in keys()}
-    sections = {key.split(".")[0] for key in known if "." in key} - {"export"}  # a package as well
+    in_recipes = {key.key.replace("[]", "") for key in keys()}
+    sections = {key.split(".")[0] for key in in_recipes if "." in key} - {"export"}  # a package as well
     files = (".json", ".jsonl", ".safetensors")
     for page in PAGES:
         named = re.findall(r"`(\w+(?:\.\w+)+)(?:: [^`]*)?`", page.read_text())
         keys_named = {name for name in named if name.split(".")[0] in sections and not name.endswith(files)}
-        assert keys_named <= known, page
+        assert keys_named <= in_recipes, page
 
 
 def _cells(page, first):

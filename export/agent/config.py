@@ -1,4 +1,4 @@
-"""How an agent is started: its options, their limits and its token. Free of torch."""
+"""How an agent is started: its options, their limits and its token; and what it may answer. Free of torch."""
 
 import math
 import os

@@ -46,7 +46,7 @@ class Phone:
     tool: Tool
     to_file: ToFile
     unused: list[str] = field(default_factory=list)
-    _key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _key: str = field(default_factory=lambda: uuid.uuid4().hex, init=False)
 
     def prepare(self) -> dict[str, Any]:
         """Create an empty folder for models, and return what a latency table records of the phone.

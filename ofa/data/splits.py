@@ -89,9 +89,9 @@ def names_of_numbers(source: object, split: str, numbers: Iterable[object], clas
     names = []
     for text, number in ((str(number), number) for number in numbers):
         if number is None or (name_of is not None and text not in name_of):
-            known = "" if classes is None else f", but its classes are 0 to {len(classes) - 1}: {listed(classes)}"
+            allowed = "" if classes is None else f", but its classes are 0 to {len(classes) - 1}: {listed(classes)}"
             raise DataError(
-                f"{source} has the label {text!r} in {split}{known}; mend the labels, or leave the split out if its "
+                f"{source} has the label {text!r} in {split}{allowed}; mend the labels, or leave the split out if its "
                 "images have none"
             )
         names.append(text if name_of is None else name_of[text])

@@ -120,7 +120,7 @@ class Predictor(ABC):
             PredictorError: there are fewer than 2 different archs, or not one finite accuracy for each.
             SpaceError: the rows do not belong to the search space.
         """
-        self._learn(*self._checked(rows, top1_percent, noise_percent))
+        self._learn(*self._once_each(*self._checked(rows, top1_percent, noise_percent)))
         return self
 
     def predict(self, rows: Rows) -> Prediction:
@@ -206,7 +206,11 @@ class Predictor(ABC):
             )
         if noise.shape != (len(rows),) or not (np.isfinite(noise) & (noise >= 0)).all():
             raise PredictorError("the noise of accuracies is one finite standard deviation for each arch, 0 or more")
-        space, rows = self.encoding.space, self.encoding.space.canonical(rows)
+        return self.encoding.space.canonical(rows), top1_percent, noise
+
+    def _once_each(self, rows: Rows, top1_percent: Floats, noise: Floats) -> tuple[Rows, Floats, Floats]:
+        """Return each different arch once, with the mean of its accuracies and the standard deviation of its error."""
+        space = self.encoding.space
         first = space.first_appearances(rows)
         place = {key.tobytes(): i for i, key in enumerate(space.keys(rows[first]))}
         self._positions = np.array([place[key.tobytes()] for key in space.keys(rows)])

@@ -38,11 +38,11 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
     """Return an optimizer's state as named tensors and JSON."""
     state = optimizer.state_dict()
     values = {f"{i}.{key}": value for i, entries in state["state"].items() for key, value in entries.items()}
-    groups = {f"group{i}.{key}": value for i, of in enumerate(state["param_groups"]) for key, value in of.items()}
+    groups = {f"group{i}.{key}": value for i, group in enumerate(state["param_groups"]) for key, value in group.items()}
     tensors = {name: value for name, value in (values | groups).items() if isinstance(value, Tensor)}
     plain = {name: value for name, value in values.items() if name not in tensors}
     param_groups = [
-        {key: value for key, value in of.items() if not isinstance(value, Tensor)} for of in state["param_groups"]
+        {key: value for key, value in group.items() if not isinstance(value, Tensor)} for group in state["param_groups"]
     ]
     return tensors, {"plain": plain, "param_groups": param_groups}
 
@@ -50,7 +50,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Restore what `pack_optimizer` returned."""
     entries: dict[int, dict[str, Any]] = {}
-    param_groups = [dict(of) for of in state["param_groups"]]
+    param_groups = [dict(group) for group in state["param_groups"]]
     for name, value in (state["plain"] | tensors).items():
         index, _, key = name.partition(".")
         if index.startswith("group"):

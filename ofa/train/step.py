@@ -37,9 +37,9 @@ class TrainingStep:
         self.average: nn.Module | None = None
         if isinstance(config.teacher, TeacherConfig):
             family = supernet.family
-            sizes = [*family.resolutions] if any(phase.loads_smaller for phase in config.phases) else []
-            sizes = [max(family.resolutions), *sorted(sizes)[:1]]
-            teacher = load_teacher(config.teacher, num_classes, family.in_channels, sizes)
+            ends = (max, min) if any(phase.loads_smaller for phase in config.phases) else (max,)
+            resolutions = [end(family.resolutions) for end in ends]
+            teacher = load_teacher(config.teacher, num_classes, family.in_channels, resolutions)
             self.teacher, self.teacher_resolution = teacher.to(self.device), config.teacher.resolution
         elif config.teacher in ("full", "average"):
             self.teacher_resolution = _only_resolution(supernet)
@@ -86,10 +86,7 @@ class TrainingStep:
                 targets = teacher_logits(self.teacher, images, self.teacher_resolution).float()
         elif self.average is not None:
             with self._autocast():
-                sized = (
-                    images if self.teacher_resolution is None else resize_center_crop(images, self.teacher_resolution)
-                )
-                targets = average_logits(self.average, self._laid_out(sized)).float()
+                targets = average_logits(self.average, self._laid_out(images), self.teacher_resolution).float()
         losses = []
         for i, arch in enumerate(archs):
             own = part(i)

@@ -86,16 +86,15 @@ def load_teacher(config: TeacherConfig, num_classes: int, in_channels: int, reso
     return teacher
 
 
+@torch.no_grad()
 def teacher_logits(teacher: nn.Module, images: Tensor, resolution: int | None = None) -> Tensor:
     """Return logits `[batch, classes]`, without gradient, of images `[batch, channels, h, w]`, resized on request."""
-    with torch.no_grad():
-        logits: Tensor = teacher(images if resolution is None else resize_center_crop(images, resolution))
+    logits: Tensor = teacher(images if resolution is None else resize_center_crop(images, resolution))
     return logits
 
 
-@torch.no_grad()
-def average_logits(network: nn.Module, images: Tensor) -> Tensor:
-    """Return logits `[batch, classes]`, without gradient, of a network whose BatchNorm statistics fit no arch.
+def average_logits(network: nn.Module, images: Tensor, resolution: int | None = None) -> Tensor:
+    """Return what `teacher_logits` does, of a network whose BatchNorm statistics fit no arch.
 
     It uses the batch's own statistics and leaves those of the network as they are.
     """
@@ -103,11 +102,10 @@ def average_logits(network: nn.Module, images: Tensor) -> Tensor:
     for norm in norms:
         norm.train().track_running_stats = False
     try:
-        logits: Tensor = network(images)
+        return teacher_logits(network, images, resolution)
     finally:
         for norm in norms:
             norm.eval().track_running_stats = True
-    return logits
 
 
 def _from_timm(model: str, config: TeacherConfig, num_classes: int, in_channels: int) -> nn.Module:
