@@ -90,6 +90,7 @@ class _View:
         self._hooks = [hooks for m in every for hooks in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks)]
         self._submodules = [m._modules for m in every]
         self._structure = self._children()
+        self._has_own_train = any(type(m).train is not nn.Module.train for m in every)
         self.parameters = list(module.parameters())
         self._trainable = [parameter.requires_grad for parameter in self.parameters]
 
@@ -104,8 +105,11 @@ class _View:
         return [p.grad is not None and p.requires_grad for p in self.parameters] == self._trainable
 
     def set_mode(self, training: bool) -> None:
-        """Put the module and all inside it into a mode."""
-        for module in (self.module, *self._inner):
+        """Put the module and all inside it into a mode; layers forget what they kept of weights in eval mode."""
+        if self._has_own_train:
+            self.module.train(training)
+            return
+        for module in (self.module, *self._inner):  # several times faster
             if module.training != training:
                 module.training = training
 

@@ -96,8 +96,10 @@ def teacher_logits(teacher: nn.Module, images: Tensor, resolution: int | None = 
 def average_logits(network: nn.Module, images: Tensor, resolution: int | None = None) -> Tensor:
     """Return what `teacher_logits` does, of a network whose BatchNorm statistics fit no arch.
 
-    It uses the batch's own statistics and leaves those of the network as they are.
+    It uses the batch's own statistics and leaves those of the network as they are. Layers that keep what they computed
+    from weights in eval mode, such as LeViT's attention biases in timm, compute it anew.
     """
+    network.eval()
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     for norm in norms:
         norm.train().track_running_stats = False

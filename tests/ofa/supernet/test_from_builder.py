@@ -26,6 +26,22 @@ class Network(nn.Module):
         return self.head(features.mean((2, 3))) * self.scale
 
 
+class Remembering(Network):
+    """Keeps in eval mode what it once computed from a weight, as LeViT of timm does with its attention biases."""
+
+    kept = None
+
+    def train(self, mode=True):
+        self.kept = None
+        return super().train(mode)
+
+    def forward(self, images):
+        if self.training:
+            return super().forward(images)
+        self.kept = self.head.bias.detach().clone() if self.kept is None else self.kept
+        return super().forward(images) - self.head.bias + self.kept
+
+
 CHOICES = {"depth": (1, 2, 3), "width": (4, 6)}
 
 
@@ -62,6 +78,18 @@ def test_the_space_may_say_the_resolution_and_images_may_be_grey():
     assert ofa.Supernet(family).subnet(family.space.smallest)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     with pytest.raises(FamilyError, match="resolution 12 is not allowed; give multiples of 8 pixels"):
         Family.from_builder(space(), build, resolution=12, resolution_multiple=8)
+
+
+def test_subnets_forget_what_they_kept_of_weights_that_have_changed():
+    images = torch.randn(2, 3, 16, 16)
+    family = Family.from_builder(space(), lambda arch: Remembering(arch["depth"], arch["width"]), resolution=16)
+    supernet = ofa.Supernet(family).eval()
+    smallest = family.space.smallest
+    before = supernet.subnet(smallest)(images)
+    with torch.no_grad():
+        supernet.network.head.bias.add_(1.0)
+    assert torch.equal(supernet.subnet(smallest)(images), supernet.extract(smallest)(images))
+    assert not torch.equal(supernet.subnet(smallest)(images), before)
 
 
 def test_what_is_not_part_of_the_largest_network_is_named_with_both_shapes():

@@ -5,6 +5,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from timm.models import levit
 from torchvision.models import _api
 
 import ofa
@@ -12,7 +13,7 @@ from ofa.core.errors import CheckpointError, FamilyError, SpaceError, TrainError
 from ofa.core.tensors import write_tensors
 from ofa.data.transforms import resize_center_crop
 from ofa.evaluate.calibrate import calibrate
-from ofa.train.teacher import TeacherConfig, load_teacher, teacher_logits
+from ofa.train.teacher import TeacherConfig, average_logits, load_teacher, teacher_logits
 
 TIMM = "timm:mobilenetv3_small_050"
 TORCHVISION = "torchvision:shufflenet_v2_x0_5"
@@ -282,3 +283,15 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, name, wrap):
         path.write_bytes(wrap(Attack(), protocol=2))
     with pytest.raises(CheckpointError, match=r"holds no state dict|truncated or not a checkpoint"):
         load_teacher(config(name, path), 7, 3, [32])
+
+
+def test_an_average_teaches_with_the_weights_it_has_now():
+    attention = levit.Attention(8, key_dim=4, num_heads=2, resolution=4)  # keeps its biases in eval mode
+    network = torch.nn.Sequential(attention, torch.nn.BatchNorm1d(16)).eval()
+    tokens = torch.randn(3, 16, 8)
+    torch.nn.init.normal_(network[0].proj.ln.bn.weight)
+    before = average_logits(network, tokens)
+    torch.nn.init.normal_(attention.attention_biases, std=5.0)
+    now = average_logits(network, tokens)
+    assert torch.equal(now, network.train()(tokens))
+    assert not torch.equal(now, before)
