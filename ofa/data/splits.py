@@ -106,9 +106,10 @@ def with_class_names(
 ) -> Data:
     """Return the data set of stores by split, each with the name of every image's class; see `with_all_splits`.
 
-    The classes are those that occur, as `class_names` orders them, unless they are given.
+    The classes are those given and, after them, those that occur beside them, as `class_names` orders them.
     """
-    classes = classes or class_names(own for _, names in given.values() for own in names)
+    occurring = class_names(own for _, names in given.values() for own in names)
+    classes = list(dict.fromkeys([*(classes or ()), *occurring]))
     splits = {split: stored(store, labels_of_names(names, classes)) for split, (store, names) in given.items()}
     return with_all_splits(name, classes, splits, config)
 

@@ -46,12 +46,14 @@ def huggingface(
     for part in parts.values():
         for wanted in {image, label} - set(part.column_names):
             raise DataError(f"{path or config.folder} has no column {wanted!r}, only {part.column_names}")
-    names = getattr(next(iter(parts.values())).features[label], "names", None) or None
     source = path or config.folder
+    own = {split: getattr(part.features[label], "names", None) for split, part in parts.items()}
+    classes = own.get("train") or next(filter(None, own.values()), None)
     texts = {  # without the format that was saved with it, such as tensors
-        split: names_of_numbers(source, split, part.with_format(None)[label], names) for split, part in parts.items()
+        split: names_of_numbers(source, split, part.with_format(None)[label], own[split] or classes)
+        for split, part in parts.items()
     }
     decoder = Decoder(config.in_channels, config.background)
     stores = {split: (DatasetStore(part, decoder, image), texts[split]) for split, part in parts.items()}
     name = str(path).rpartition("/")[2] if path else config.folder.absolute().name  # type: ignore[union-attr]  # one is given
-    return with_class_names(name, stores, config, names)
+    return with_class_names(name, stores, config, classes)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -119,30 +120,28 @@ def parquet(config: DataConfig, image: str = "image", label: str = "label") -> D
     """
     root = source_path(config, "a parquet file, or to a folder of them")
     decoder = Decoder(config.in_channels, config.background)
-    stores: dict[str, tuple[ParquetStore, list[str]]] = {}
-    names: list[str] | None = None
+    stores: dict[str, ParquetStore] = {}
+    values: dict[Path, list[Any]] = {}
+    own: dict[Path, list[str] | None] = {}
     for split, files in files_by_split(root, (".parquet",)).items():
-        groups, ends, labels = list[tuple[int, int]](), list[int](), list[str]()
+        groups, ends = list[tuple[int, int]](), list[int]()
         for number, file in enumerate(files):
             with _opened(file) as opened:
                 _check_columns(file, opened.schema_arrow, image, label)
-                names = names or _label_names(opened.schema_arrow, label)
+                own[file] = _label_names(opened.schema_arrow, label)
                 for group in range(opened.num_row_groups):
                     groups.append((number, group))
                     ends.append((ends[-1] if ends else 0) + opened.metadata.row_group(group).num_rows)
-                values = opened.read(columns=[label])[label].to_pylist()
-                if None in values:
-                    raise DataError(f"{file}: row {values.index(None)} has no {label!r}; leave the row out")
-                labels += map(str, values)
-        stores[split] = (
-            ParquetStore(tuple(files), image, np.array(groups).reshape(-1, 2), np.array(ends), decoder),
-            labels,
-        )
-    if names:
-        stores = {
-            split: (store, names_of_numbers(root, split, labels, names)) for split, (store, labels) in stores.items()
-        }
-    return with_class_names(root.stem, stores, config, names)
+                values[file] = opened.read(columns=[label])[label].to_pylist()
+                if None in values[file]:
+                    raise DataError(f"{file}: row {values[file].index(None)} has no {label!r}; leave the row out")
+        stores[split] = ParquetStore(tuple(files), image, np.array(groups).reshape(-1, 2), np.array(ends), decoder)
+    classes = next(filter(None, own.values()), None)
+    given = dict[str, tuple[ParquetStore, list[str]]]()
+    for split, store in stores.items():
+        names = (names_of_numbers(file, split, values[file], own[file] or classes) for file in store.files)
+        given[split] = (store, list(chain.from_iterable(names)))
+    return with_class_names(root.stem, given, config, classes)
 
 
 def _check_columns(file: Path, schema: Any, image: str, label: str) -> None:

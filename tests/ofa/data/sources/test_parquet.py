@@ -41,6 +41,19 @@ def test_names_of_classes_are_those_that_the_file_notes(save):
     assert load_data(save(label=[3, 12] * 6)).labels == ("3", "12")
 
 
+def test_each_file_may_name_its_classes_in_an_order_of_its_own(save):
+    (file := save(named(["cat", "dog"]), label=[0, 1] * 6).folder).rename(file.with_name("train.parquet"))
+    save(named(["dog", "cat"]), label=[0, 0, 1] * 4).folder.rename(file.with_name("val.parquet"))
+    save(None, label=[0, 1, 1] * 4).folder.rename(
+        file.with_name("test.parquet")
+    )  # those of the first file that has names
+    data = load_data(DataConfig(name="parquet", folder=file.parent))
+    assert data.labels == ("cat", "dog")
+    assert data.train.labels.tolist() == [0, 1] * 6
+    assert data.validation.labels.tolist() == [1, 1, 0] * 4
+    assert data.test.labels.tolist() == [0, 1, 1] * 4
+
+
 @pytest.mark.parametrize("bound", [1, 2**28])
 def test_row_groups_stay_in_memory_up_to_a_bound(save, monkeypatch, bound):
     monkeypatch.setattr(source, "_KEPT_BYTES", bound)
