@@ -71,9 +71,11 @@ def call_plugin(
     An unknown option, a missing one without default, or one that the function refuses is an `error` about the subject,
     such as `device 'ort-cpu'`.
     """
-    parameters = inspect.signature(function).parameters
-    accepted = "it takes " + ", ".join(map(str, parameters.values()))
-    for unknown in sorted(set(options) - set(parameters)):
+    signature = inspect.signature(function).parameters.values()
+    parameters = {one.name: one for one in signature if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature)
+    accepted = "it takes " + ", ".join(map(str, signature))
+    for unknown in sorted(set(options) - set(parameters)) if not takes_any else ():
         raise error(f"{subject} has no option {unknown!r}; {nearest(unknown, parameters)}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in options:

@@ -1,7 +1,7 @@
 import pytest
 
 from ofa.core.errors import DeviceError, listed, nearest, one_line
-from ofa.core.plugins import load_plugin, plugin_names
+from ofa.core.plugins import call_plugin, load_plugin, plugin_names
 
 
 def test_names_of_a_group_are_sorted_and_filtered_by_pattern():
@@ -35,3 +35,13 @@ def test_a_foreign_message_becomes_one_short_line():
     assert one_line(ValueError("first\n  second\tthird")) == "first second third"
     assert one_line(KeyError()) == "KeyError"
     assert len(one_line(ValueError("x" * 1000))) == 300
+
+
+def test_a_function_is_called_with_its_options_and_tells_its_defaults():
+    assert call_plugin(lambda n, scale=2: n * scale, {"n": 3}, "it", DeviceError) == (6, {"n": 3, "scale": 2})
+    kept = call_plugin(lambda n=1, *rest, **others: (n, rest, others), {"color": "red"}, "it", DeviceError)
+    assert kept == ((1, (), {"color": "red"}), {"n": 1, "color": "red"})
+    with pytest.raises(DeviceError, match=r"^it requires the option 'n'; it takes n, \*\*others$"):
+        call_plugin(lambda n, **others: n, {"color": "red"}, "it", DeviceError)
+    with pytest.raises(DeviceError, match=r"^it has no option 'color'; choose from n$"):
+        call_plugin(lambda n: n, {"color": "red"}, "it", DeviceError)
