@@ -104,6 +104,7 @@ def run_sections(run: Run) -> list[str]:
         f"Accuracy predictor: Kendall tau {predictor['kendall_tau']:.3f}, RMSE {predictor['rmse_percent']:.2f} points "
         f"on {predictor['n_archs']} archs, each predicted by models that had not seen it.",
         *_judged(run.target().read_json("front.json").get("judged")),
+        *_finetuned(run),
         f"Time: {sum(seconds_of.values()) / 60:.1f} minutes ({times}).",
     ]
 
@@ -117,6 +118,18 @@ def _judged(verdict: dict[str, Any] | None) -> list[str]:
         f"known dominates, and is at most {verdict['gap_percent']:.2f} points below it, on validation images. "
         f"{verdict['archs']} more archs beside it were measured to know that, in {verdict['minutes']:g} minutes; the "
         "better ones of them were open to choice as levels."
+    ]
+
+
+def _finetuned(run: Run) -> list[str]:
+    """Say what finetuning gave each level, if the recipe has it."""
+    if run.recipe.finetune is None:
+        return []
+    entries = run.target().read_json("finetune.json")["levels"]
+    rows = [f"{i} | {one['inherited_percent']:.2f} | {one['finetuned_percent']:.2f}" for i, one in enumerate(entries)]
+    return [
+        f"Each level was finetuned before its export, {run.recipe.finetune.epochs} epochs. Top-1 on validation images:",
+        table("level | inherited % | finetuned %", rows),
     ]
 
 
@@ -146,10 +159,10 @@ def comparison(
     gaps, std = areas[0] - areas, (resampled[:, :1] - resampled).std(axis=0)
     rows = [f"{name} | {areas[i]:.3f} | {f'{gaps[i]:+.3f} ± {std[i]:.3f}' if i else ''}" for i, name in enumerate(sets)]
     explanation = f"""
-The front and {N_RANDOM} new random archs of the same supernet, all measured alike: error on the {n_images:,} test
-images and latency of the whole network. The hypervolume is the area that a set of archs dominates, up to
-{worst_ms:.3f} ms and {worst_percent:.1f}% error, in ms times percent; larger is better. ±: standard deviation of the
-difference over {RESAMPLES} bootstrap resamples of the test images."""
+The front and {N_RANDOM} new random archs of the same supernet, all with the weights they inherit: error on the
+{n_images:,} test images and latency of the whole network. The hypervolume is the area that a set of archs dominates,
+up to {worst_ms:.3f} ms and {worst_percent:.1f}% error, in ms times percent; larger is better. ±: standard deviation of
+the difference over {RESAMPLES} bootstrap resamples of the test images."""
     header = "archs | hypervolume | front minus these"
     return ["## The front against random archs", explanation, table(header, rows)]
 

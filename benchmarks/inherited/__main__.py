@@ -20,7 +20,7 @@ from benchmarks.inherited.results import (
     supernet_key,
     supernets_path,
 )
-from benchmarks.inherited.strategies import SANDWICH, TRAININGS
+from benchmarks.inherited.strategies import RECIPES, SANDWICH, TRAININGS
 from benchmarks.inherited.tasks import FINETUNE_EPOCHS, FINETUNED_ARCHS, N_RANDOM, N_SPREAD, TASKS
 from benchmarks.jobs import Job, run_missing
 
@@ -57,7 +57,7 @@ def jobs(task: str, seed: int) -> Iterator[Job]:
         yield Job(alone_path(task), alone_key(arch, seed), MODULE, settings)
     for arch, epochs in product(FINETUNED_ARCHS, FINETUNE_EPOCHS):
         settings = {"kind": "finetuned", "task": task, "arch": arch, "epochs": epochs, "seed": seed}
-        yield Job(finetuned_path(task), finetuned_key(arch, epochs, seed), MODULE, settings)
+        yield Job(finetuned_path(task), finetuned_key(RECIPES[task], arch, epochs, seed), MODULE, settings)
 
 
 if __name__ == "__main__":

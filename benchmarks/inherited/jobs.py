@@ -18,7 +18,7 @@ import torch
 import ofa
 from benchmarks.alone import Scorer, train_alone
 from benchmarks.inherited.gradients import gradient_cosines
-from benchmarks.inherited.strategies import ALONE, FINETUNED, SANDWICH, TRAININGS, train_config
+from benchmarks.inherited.strategies import ALONE, RECIPES, SANDWICH, TRAININGS, train_config
 from benchmarks.inherited.tasks import FINETUNED_ARCHS, TASKS
 from ofa.core.files import write_json
 from ofa.data.loaders import train_batches
@@ -59,7 +59,7 @@ def _supernet(task: str, training: str, seed: int) -> list[dict[str, float]]:
 
 def _finetuned(task: str, arch: int, epochs: int, seed: int) -> dict[str, float]:
     """Finetune a subnet of the recipe's supernet as the stage does; returns accuracies by split, processor minutes."""
-    of, supernet_path = TASKS[task], _trained_supernet(task, FINETUNED[task], seed)
+    of, supernet_path = TASKS[task], _trained_supernet(task, RECIPES[task], seed)
     checked_arch = of.archs[arch]
     resolution = int(checked_arch["resolution"])
     start = time.process_time()
@@ -70,7 +70,7 @@ def _finetuned(task: str, arch: int, epochs: int, seed: int) -> dict[str, float]
         of.data,
         FinetuneConfig(epochs=epochs),
         teacher=supernet_path,
-        like=train_config(task, TRAININGS[FINETUNED[task]][task]),
+        like=train_config(task, TRAININGS[RECIPES[task]][task]),
         folder=_folder(task, f"arch {arch}, {epochs} epochs", seed),
         augment=of.recipe.data.augment,
         seed=seed,

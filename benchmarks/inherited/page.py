@@ -10,7 +10,7 @@ import ofa
 from benchmarks.agreement import Floats, mean_std, mean_tau, std
 from benchmarks.inherited.jobs import GRADIENT_STEPS
 from benchmarks.inherited.results import COSTS, GRADIENTS, alone_percent, cost_key, finetuned, inherited_percent
-from benchmarks.inherited.strategies import FINETUNED, RECIPES, SANDWICH, TRAININGS
+from benchmarks.inherited.strategies import RECIPES, SANDWICH, TRAININGS
 from benchmarks.inherited.tasks import FINETUNE_EPOCHS, FINETUNED_ARCHS, N_RANDOM, N_SPREAD, TASKS
 from benchmarks.jobs import read
 from benchmarks.page import save_plot, table, write_page
@@ -110,9 +110,9 @@ def _ranking(inherited: Floats, alone: Floats) -> list[str]:
 def _finetuning(name: str, macs_m: Floats, alone: Floats, seeds: range) -> list[str]:
     """Return the table of finetuned subnets, each against what it inherited; nothing if none is there."""
     rows = []
-    inherited = {seed: inherited_percent(name, FINETUNED[name], range(seed, seed + 1)) for seed in seeds}
+    inherited = {seed: inherited_percent(name, RECIPES[name], range(seed, seed + 1)) for seed in seeds}
     for arch, epochs in product(FINETUNED_ARCHS, FINETUNE_EPOCHS):
-        results = finetuned(name, arch, epochs, seeds)
+        results = finetuned(name, RECIPES[name], arch, epochs, seeds)
         if not results:
             continue
         percent = np.array([one["test"] for one in results.values()])
@@ -127,7 +127,7 @@ def _finetuning(name: str, macs_m: Floats, alone: Floats, seeds: range) -> list[
         return []
     head = "MACs M | epochs | seeds | finetuned % | over inherited | over alone | processor minutes"
     return [
-        f"Subnets of the supernets trained by `{FINETUNED[name]}`, finetuned as the stage `finetune` does by default:",
+        f"Subnets of the supernets trained by `{RECIPES[name]}`, finetuned as the stage `finetune` does by default:",
         table(head, rows),
     ]
 

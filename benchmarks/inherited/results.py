@@ -28,8 +28,8 @@ def finetuned_path(task: str) -> Path:
     return FOLDER / f"{task}-finetuned.json"
 
 
-def finetuned_key(arch: int, epochs: int, seed: int) -> str:
-    return f"arch {arch}, {epochs} epochs, seed {seed}"
+def finetuned_key(training: str, arch: int, epochs: int, seed: int) -> str:
+    return f"{training}, arch {arch}, {epochs} epochs, seed {seed}"
 
 
 def cost_key(task: str, training: str) -> str:
@@ -62,8 +62,8 @@ def inherited_percent(task: str, training: str, seeds: range, split: str = "test
     return np.array(rows) if rows else np.empty((0, 0))
 
 
-def finetuned(task: str, arch: int, epochs: int, seeds: range) -> dict[int, dict[str, float]]:
-    """Return accuracies in percent by split, and processor `minutes`, of a finetuned subnet by each trained seed."""
+def finetuned(task: str, training: str, arch: int, epochs: int, seeds: range) -> dict[int, dict[str, float]]:
+    """Return accuracies in percent by split, and processor `minutes`, of a finetuned subnet of a training, by seed."""
     results = read(finetuned_path(task))
-    keys = {seed: finetuned_key(arch, epochs, seed) for seed in seeds}
+    keys = {seed: finetuned_key(training, arch, epochs, seed) for seed in seeds}
     return {seed: results[key] for seed, key in keys.items() if key in results}

@@ -9,8 +9,6 @@ SANDWICH, SPREAD, QUARTERS = "sandwich", "spread", "spread, quarters"
 MUON = f"{QUARTERS}, muon"
 RECIPES = {"cnn": MUON, "hybrid": SANDWICH}
 """The training that the recipe of each task does."""
-FINETUNED = {"cnn": SPREAD, "hybrid": SANDWICH}
-"""The training whose subnets are finetuned."""
 Changes = dict[str, Any]
 _SGD: Changes = {"optimizer": "sgd", "weight_decay": 3e-5}
 
@@ -39,7 +37,7 @@ TRAININGS: dict[str, dict[str, Changes]] = {
     SPREAD: {"cnn": _spread(24, 0.6), "hybrid": _spread(20, 0.6)},
     "spread, lr 0.3": {"cnn": _spread(24, 0.3)},
     QUARTERS: {"cnn": _quarters(44)},
-    MUON: {"cnn": _muon(38)},
+    MUON: {"cnn": _muon(38), "hybrid": _muon(40)},
     f"{MUON}, twice as long": {"cnn": _muon(76)},
     f"{MUON}, four times as long": {"cnn": _muon(152)},
     "spread, average as teacher": {"cnn": _spread(17, 0.6, "average")},

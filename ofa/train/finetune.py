@@ -22,18 +22,19 @@ from ofa.train.trainer import Progress, train
 class FinetuneConfig(Config):
     """How levels are finetuned; all else is as in `train`.
 
-    The optimizer is not that of `train`, as its learning rate says nothing of another's.
+    The optimizer is not that of `train`, as its learning rate says nothing of another's. Muon, whose steps are equally
+    long in all directions, gained more than SGD with any learning rate (`docs/results/training_notes.md`).
     """
 
     epochs: int = Field(ge=1, le=100_000)
     """Passes over the training images, for each level."""
-    lr: float = Field(0.01, gt=0)
+    lr: float = Field(0.005, gt=0)
     """Peak learning rate; a cosine to `train.min_lr` follows."""
     warmup_epochs: float = Field(0.0, ge=0)
     """Epochs over which the learning rate rises linearly."""
-    optimizer: OptimizerName = "sgd"
+    optimizer: OptimizerName = "muon"
     """As `train.optimizer`, to which `lr` and `weight_decay` belong."""
-    weight_decay: float = Field(3e-5, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
     """Not applied to biases and the scales of normalization layers."""
 
 

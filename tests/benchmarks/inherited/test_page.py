@@ -37,10 +37,13 @@ def test_accuracies_are_rows_of_the_seeds_that_are_there(tmp_path, monkeypatch):
 
 def test_a_finetuned_subnet_is_compared_with_what_it_inherited_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page, "RECIPES", {"cnn": "spread"})
     results.FOLDER.mkdir(parents=True)
     supernets = {f"spread, seed {seed}": [{"test": 90.0 + seed}] for seed in (0, 1)}
     write_json(results.supernets_path("cnn"), supernets)
-    write_json(results.finetuned_path("cnn"), {"arch 0, 2 epochs, seed 1": {"test": 91.5, "minutes": 3.0}})
+    of_others = {"sandwich, arch 0, 2 epochs, seed 0": {"test": 80.0, "minutes": 1.0}}
+    of_recipe = {"spread, arch 0, 2 epochs, seed 1": {"test": 91.5, "minutes": 3.0}}
+    write_json(results.finetuned_path("cnn"), of_others | of_recipe)
     heading, rows = page._finetuning("cnn", np.array([0.47]), np.array([[92.0]]), range(2))
     assert "finetuned" in heading
     assert "| 0.47 | 2 | 1 | 91.50 | +0.50 | -0.50 | 3.0 |" in rows
