@@ -90,11 +90,12 @@ def measure(run: Run, archs: list[ofa.Arch], on_progress: Progress) -> tuple[Flo
 
 def run_sections(run: Run) -> list[str]:
     summary, predictor = run.read_json("summary.json"), run.read_json("predictor.json")
+    levels = summary["targets"][run.target().name]["levels"]
     rows = [
         f"{i} | {level['top1_percent']:.2f} | {level['latency_ms']:.3f} | {level['predicted_latency_ms']:.3f} "
         f"| {level['macs_m']:.2f} | {level['params_m']:.3f} | {level['arch']['resolution']} "
         f"| {level['max_abs_diff']:.1e}"
-        for i, level in enumerate(summary["targets"][run.target().name]["levels"])
+        for i, level in enumerate(levels)
     ]
     header = "level | test top-1 % | latency ms | predicted ms | MACs M | params M | pixels | max abs diff to PyTorch"
     seconds_of = summary["seconds"] | summary["targets"][run.target().name]["seconds"]
@@ -104,7 +105,7 @@ def run_sections(run: Run) -> list[str]:
         f"Accuracy predictor: Kendall tau {predictor['kendall_tau']:.3f}, RMSE {predictor['rmse_percent']:.2f} points "
         f"on {predictor['n_archs']} archs, each predicted by models that had not seen it.",
         *_judged(run.target().read_json("front.json").get("judged")),
-        *_finetuned(run),
+        *_finetuned(run, levels),
         f"Time: {sum(seconds_of.values()) / 60:.1f} minutes ({times}).",
     ]
 
@@ -121,15 +122,19 @@ def _judged(verdict: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _finetuned(run: Run) -> list[str]:
-    """Say what finetuning gave each level, if the recipe has it."""
+def _finetuned(run: Run, levels: list[dict[str, Any]]) -> list[str]:
+    """Say what finetuning gave each level on the test images, if the recipe has it."""
     if run.recipe.finetune is None:
         return []
-    entries = run.target().read_json("finetune.json")["levels"]
-    rows = [f"{i} | {one['inherited_percent']:.2f} | {one['finetuned_percent']:.2f}" for i, one in enumerate(entries)]
+    rows = []
+    for i, level in enumerate(levels):
+        arch, finetuned = run.family.space.arch(level["arch"]), level["top1_percent"]
+        test = ofa.eval_batches(run.data, run.data.test, int(arch["resolution"]))
+        inherited = ofa.evaluate(run.network(arch), test).top1_percent
+        rows.append(f"{i} | {inherited:.2f} | {finetuned:.2f} | {finetuned - inherited:+.2f}")
     return [
-        f"Each level was finetuned before its export, {run.recipe.finetune.epochs} epochs. Top-1 on validation images:",
-        table("level | inherited % | finetuned %", rows),
+        f"Each level was finetuned before its export, {run.recipe.finetune.epochs} epochs. Top-1 on the test images:",
+        table("level | inherited % | finetuned % | gain", rows),
     ]
 
 
