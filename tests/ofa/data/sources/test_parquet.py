@@ -44,9 +44,8 @@ def test_names_of_classes_are_those_that_the_file_notes(save):
 def test_each_file_may_name_its_classes_in_an_order_of_its_own(save):
     (file := save(named(["cat", "dog"]), label=[0, 1] * 6).folder).rename(file.with_name("train.parquet"))
     save(named(["dog", "cat"]), label=[0, 0, 1] * 4).folder.rename(file.with_name("val.parquet"))
-    save(None, label=[0, 1, 1] * 4).folder.rename(
-        file.with_name("test.parquet")
-    )  # those of the first file that has names
+    unnamed = save(None, label=[0, 1, 1] * 4).folder  # takes the names of the first file that has some
+    unnamed.rename(file.with_name("test.parquet"))
     data = load_data(DataConfig(name="parquet", folder=file.parent))
     assert data.labels == ("cat", "dog")
     assert data.train.labels.tolist() == [0, 1] * 6
