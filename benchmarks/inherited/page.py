@@ -22,7 +22,7 @@ def write_inherited_page(seeds: range) -> None:
 # Inherited against alone, on all images
 
 Subnets of supernets for Fashion-MNIST, against the same networks trained alone by a plain loop with the same images,
-augmentation, schedule and moving average, in batches of 128, for 12 epochs with a learning rate of their own
+augmentation, schedule and moving average, in batches of 128, for 12 epochs, by SGD with a learning rate of their own
 ({", ".join(f"{task.alone_lr:g} for {task.family.name}" for task in TASKS.values())}). BatchNorm statistics are
 re-estimated for both. Top-1 in percent on the 10,000 test images; means over seeds, ±: standard deviation.
 

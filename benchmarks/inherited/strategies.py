@@ -7,7 +7,7 @@ from benchmarks.inherited.tasks import TASKS
 
 SANDWICH, SPREAD, QUARTERS = "sandwich", "spread", "spread, quarters"
 MUON = f"{QUARTERS}, muon"
-RECIPES = {"cnn": MUON, "hybrid": SANDWICH}
+RECIPES = {"cnn": MUON, "hybrid": MUON}
 """The training that the recipe of each task does."""
 Changes = dict[str, Any]
 _SGD: Changes = {"optimizer": "sgd", "weight_decay": 3e-5}
