@@ -49,10 +49,10 @@ def small(seed=0):
 
 
 def slow(depth):
-    """A model of `depth` matrix products in a row, about 0.01 s each."""
+    """A model of `depth` products of 2 matrices in a row, 0.002 to 0.02 s each."""
     names = ["x", *(f"m{i}" for i in range(depth - 1)), "y"]
     nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in pairwise(names)]
-    side = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 512, 512])
+    side = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 512, 512])
     return model(*nodes, inputs=[side], initializers=[weights(512, 512)])
 
 

@@ -60,7 +60,7 @@ def test_files_of_the_user_in_the_working_directory_are_not_imported(name, tmp_p
 
 def test_runs_that_take_too_long_are_cut_off_and_the_model_is_kept(agent, lab):
     many = lab.load(agent.port, lab.slow(1))[1]["model"]
-    deep = lab.load(agent.port, lab.slow(500))[1]["model"]
+    deep = lab.load(agent.port, lab.slow(2000))[1]["model"]
     for name, n in ((many, 10_000), (deep, 1)):
         status, answer = lab.run(agent.port, name, n)
         assert (status, answer["error"].split(";")[0]) == (422, "that took more than 1 s")
@@ -79,7 +79,7 @@ def test_an_operator_that_does_not_end_is_killed_with_the_worker(agent, lab):
 
 
 def test_a_runtime_that_crashes_is_started_again(agent, lab):
-    name = lab.load(agent.port, lab.slow(500))[1]["model"]
+    name = lab.load(agent.port, lab.slow(2000))[1]["model"]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(lab.run, agent.port, name)
         time.sleep(0.3)

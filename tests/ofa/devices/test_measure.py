@@ -216,6 +216,14 @@ def test_a_time_that_cannot_be_is_one_error(pretend, host, ms):
         timed(pretend(host(lambda module, shape: ms)))
 
 
+@pytest.fixture
+def ctrl_c_raises():
+    """Ctrl-C is an exception even where the tests were started in the background, whose programs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press_ctrl_c():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     return False
@@ -229,6 +237,7 @@ def be_lost():
     raise HostLost("gone")
 
 
+@pytest.mark.usefixtures("ctrl_c_raises")
 @pytest.mark.parametrize(
     ("ending", "error"), [(press_ctrl_c, KeyboardInterrupt), (fail_on_any_model, DeviceError), (be_lost, None)]
 )
